@@ -1,0 +1,286 @@
+//! The configuration: TOML files in, types that can only be valid out.
+//!
+//! **Constraints.** The rest of the gateway trusts these types and never looks at a file, a variable or a default.
+//! **Format.** DESIGN.md §9: one main file, then `conf.d/*.toml` beside it in the order of their names. Tables merge,
+//! arrays of tables append, any other value of a later file replaces the earlier one. `${VAR}` in any string comes
+//! from the environment.
+//! **Operation.** [`document`] reads text into values that know their file and line; [`section`] hands them out by
+//! key and type and remembers which keys were asked for; the other modules build one part of [`Config`] each.
+//! **Failure.** Every problem found is reported at once, each with file, line, key and cure. A key whose feature does
+//! not exist yet is accepted only at the value that describes what the gateway does today.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use path::{JsonPath, Selector, Step};
+pub use pattern::TopicPattern;
+
+mod path;
+mod pattern;
+
+/// Where the configuration is looked for unless the command line names another file.
+pub const DEFAULT_PATH: &str = "/etc/forebay/forebay.toml";
+
+/// A complete, validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Home of the journal, the control socket and the embedded store.
+    pub data_dir: PathBuf,
+    /// Tags on every point; holds `gateway` (the host name) unless configured otherwise.
+    pub tags: BTreeMap<String, String>,
+    /// What is configured for single devices, by chip id in lower-case hex or by the name that they announce.
+    pub devices: BTreeMap<String, Device>,
+    /// Brokers.
+    pub mqtt: Vec<Mqtt>,
+    /// Serial ports.
+    pub serial: Vec<Serial>,
+    /// The journal.
+    pub journal: Journal,
+    /// Databases with InfluxDB's write API. Names are unique, and none is `sqlite`.
+    pub influxdb: Vec<Influxdb>,
+    /// The embedded store, if it is on. At least one sink is.
+    pub sqlite: Option<Sqlite>,
+    /// The gateway's own clock.
+    pub clock: Clock,
+    /// The HTTP interface.
+    pub http: Http,
+}
+
+/// One entry of `[devices]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The value of the tag `device`, in place of what the device announces.
+    pub name: Option<String>,
+    /// Tags on this device's points; they win over the tags of `[tags]`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// `mqtt://host:port`, as messages and status name this broker; holds no secret.
+    pub url: String,
+    /// Host name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Client id; the default is made from the host name and an id kept in `data_dir`.
+    pub client_id: Option<String>,
+    /// User name.
+    pub username: Option<String>,
+    /// Password; only set together with a user name.
+    pub password: Option<Secret>,
+    /// Whether devices that speak Forebay's own protocol are served.
+    pub native: bool,
+    /// Topic prefix of that protocol, without a trailing slash.
+    pub native_prefix: String,
+    /// Subscriptions to everything else; no two of them match the same topic, nor the native devices' topics.
+    pub subscribe: Vec<Subscribe>,
+}
+
+/// One subscription to foreign messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// Which topics, and which of their levels are named.
+    pub topic: TopicPattern,
+    /// How payloads are read.
+    pub format: Format,
+    /// Where the device comes from; wins over the topic's `{device}`. Never a path for line protocol.
+    pub device: Option<Selector>,
+    /// Where the measurement comes from; wins over the topic's `{measurement}`. Never set for line protocol.
+    pub measurement: Option<Selector>,
+    /// Where the timestamp is in a JSON payload; without it the time of first receipt counts.
+    pub timestamp: Option<JsonPath>,
+    /// How timestamps are written: always set with `timestamp`, and for line protocol (where nanoseconds are the
+    /// default and RFC 3339 is impossible).
+    pub timestamp_format: Option<TimestampFormat>,
+    /// JSON fields stored as integers, by their joined name; every other number is a float.
+    pub integer_fields: Vec<String>,
+    /// JSON fields stored as text, by their joined name; other text is skipped.
+    pub text_fields: Vec<String>,
+    /// JSON leaves that become tags, each under the last name of its path.
+    pub tags_from: Vec<JsonPath>,
+    /// What becomes of retained messages without a timestamp of their own.
+    pub retained: Retained,
+}
+
+/// How payloads are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object or an array of them.
+    Json,
+    /// InfluxDB line protocol.
+    LineProtocol,
+}
+
+/// How a timestamp is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampFormat {
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since 1970.
+    Milliseconds,
+    /// Microseconds since 1970.
+    Microseconds,
+    /// Nanoseconds since 1970.
+    Nanoseconds,
+    /// RFC 3339 text with an offset.
+    Rfc3339,
+}
+
+/// What becomes of retained messages without a timestamp of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// They are state, not readings, and are not stored.
+    Skip,
+    /// They are stored like any other message.
+    Store,
+}
+
+/// One serial port, or one kind of USB device that is claimed whenever it appears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial {
+    /// Which port.
+    pub selector: SerialSelector,
+    /// Line rate in bit/s.
+    pub baud: u32,
+}
+
+/// Which serial port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SerialSelector {
+    /// A path, best one below `/dev/serial/by-id`.
+    Port(PathBuf),
+    /// USB identity; a product of `None` stands for any product of that vendor.
+    Usb {
+        /// USB vendor id.
+        vendor: u16,
+        /// USB product id.
+        product: Option<u16>,
+    },
+}
+
+impl fmt::Display for SerialSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SerialSelector::Port(path) => path.display().fmt(f),
+            SerialSelector::Usb { vendor, product: Some(product) } => {
+                write!(f, "usb:{vendor:04x}:{product:04x}")
+            }
+            SerialSelector::Usb { vendor, product: None } => write!(f, "usb:{vendor:04x}:*"),
+        }
+    }
+}
+
+/// The journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Bound of everything the journal keeps on disk; at least 2 MiB.
+    pub max_bytes: u64,
+    /// Shortest time between two commits; zero means that commits clock themselves.
+    pub commit_interval: Duration,
+}
+
+/// One database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Influxdb {
+    /// Identity of this sink's cursor.
+    pub name: String,
+    /// `http://` or `https://`, host and port, without a trailing slash and without a secret.
+    pub url: String,
+    /// Which write API, and where it writes to.
+    pub api: InfluxdbApi,
+    /// Most points in one request.
+    pub batch_size: usize,
+    /// Longest time that a point waits for its batch to fill.
+    pub flush_interval: Duration,
+}
+
+/// Which write API, and where it writes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InfluxdbApi {
+    /// `/write` of InfluxDB 1.
+    V1 {
+        /// Database.
+        database: String,
+        /// Retention policy; the database's default one if left out.
+        retention_policy: Option<String>,
+        /// User name.
+        username: Option<String>,
+        /// Password; only set together with a user name.
+        password: Option<Secret>,
+    },
+    /// `/api/v2/write` of InfluxDB 2, 3 and many other stores.
+    V2 {
+        /// Organisation; may be empty, since InfluxDB 3 and others have none.
+        org: String,
+        /// Bucket.
+        bucket: String,
+        /// Token.
+        token: Option<Secret>,
+    },
+}
+
+/// Name of the embedded store's cursor.
+pub const SQLITE: &str = "sqlite";
+
+/// The embedded store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sqlite {
+    /// The database file, `data_dir` included.
+    pub path: PathBuf,
+    /// How long points are kept.
+    pub retention: Duration,
+    /// Bound of the file; the oldest points go first.
+    pub max_bytes: u64,
+}
+
+/// The gateway's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// When the wall clock is believed.
+    pub trust: Trust,
+}
+
+/// When the wall clock is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// When the kernel, a hardware clock or the machine's uptime vouches for it.
+    Auto,
+    /// Always.
+    Always,
+}
+
+/// The HTTP interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Loopback address and port; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// A password or token. It never appears in messages: [`Debug`] prints `***`, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The secret itself, for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,0 +1,220 @@
+//! Topic patterns: MQTT topic filters some of whose levels have a name.
+//!
+//! `sensors/{device}/{room}` is subscribed as `sensors/+/+`, and a topic that matches yields `device` and `room`.
+//! Plain `+` and `#` work too.
+
+/// A topic filter with named levels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPattern {
+    /// What is subscribed at the broker.
+    pub filter: String,
+    levels: Vec<Level>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    Text(String),
+    Any,
+    Named(String),
+    Rest,
+}
+
+/// Longest topic that MQTT can carry, in bytes.
+const MAX_TOPIC_BYTES: usize = 65_535;
+
+impl TopicPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// Says which part is wrong and what to write instead.
+    pub fn parse(text: &str) -> Result<TopicPattern, String> {
+        if text.is_empty() {
+            return Err("is empty; give a topic such as \"sensors/{device}\"".to_owned());
+        }
+        if text.len() > MAX_TOPIC_BYTES || text.contains(char::is_control) {
+            return Err(
+                "holds a control character or more than 65,535 bytes, which MQTT cannot carry".to_owned()
+            );
+        }
+        if text.starts_with("$share/") {
+            return Err(
+                "is a shared subscription, whose messages a broker also deals to members that are gone; \
+                        subscribe to the topic itself"
+                    .to_owned(),
+            );
+        }
+        let mut levels = Vec::new();
+        let mut parts = text.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let level = parse_level(part)?;
+            if level == Level::Rest && parts.peek().is_some() {
+                return Err(
+                    "has \"#\" before its end; \"#\" stands for all further levels and comes last".to_owned()
+                );
+            }
+            if matches!(level, Level::Named(_)) && levels.contains(&level) {
+                return Err(format!("names {part} twice; give every level a name of its own, or \"+\""));
+            }
+            levels.push(level);
+        }
+        let filter = levels.iter().map(Level::filter).collect::<Vec<_>>().join("/");
+        Ok(TopicPattern { filter, levels })
+    }
+
+    /// The named levels of a topic, in the pattern's order; `None` when the topic does not match.
+    #[must_use]
+    pub fn captures<'a>(&'a self, topic: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+        if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Text(_))) {
+            return None;
+        }
+        let mut named = Vec::new();
+        let mut parts = topic.split('/');
+        for level in &self.levels {
+            if *level == Level::Rest {
+                return Some(named);
+            }
+            let part = parts.next()?;
+            match level {
+                Level::Text(text) if text != part => return None,
+                Level::Named(name) => named.push((name.as_str(), part)),
+                Level::Text(_) | Level::Any | Level::Rest => {}
+            }
+        }
+        parts.next().is_none().then_some(named)
+    }
+
+    /// The names of the pattern's levels, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.levels.iter().filter_map(|level| match level {
+            Level::Named(name) => Some(name.as_str()),
+            Level::Text(_) | Level::Any | Level::Rest => None,
+        })
+    }
+
+    /// Whether some topic matches both patterns. Brokers may then deliver its messages once or twice, as they like.
+    #[must_use]
+    pub fn overlaps(&self, other: &TopicPattern) -> bool {
+        let wild_first = |levels: &[Level]| !matches!(levels.first(), Some(Level::Text(_)));
+        let system_first =
+            |levels: &[Level]| matches!(levels.first(), Some(Level::Text(text)) if text.starts_with('$'));
+        if (wild_first(&self.levels) && system_first(&other.levels))
+            || (wild_first(&other.levels) && system_first(&self.levels))
+        {
+            return false;
+        }
+        overlap(&self.levels, &other.levels)
+    }
+}
+
+impl Level {
+    fn filter(&self) -> &str {
+        match self {
+            Level::Text(text) => text,
+            Level::Any | Level::Named(_) => "+",
+            Level::Rest => "#",
+        }
+    }
+}
+
+fn parse_level(part: &str) -> Result<Level, String> {
+    if part == "+" {
+        return Ok(Level::Any);
+    }
+    if part == "#" {
+        return Ok(Level::Rest);
+    }
+    if part.contains(['+', '#']) {
+        return Err(format!("has the level {part:?}; \"+\" and \"#\" each stand alone between slashes"));
+    }
+    if !part.contains(['{', '}']) {
+        return Ok(Level::Text(part.to_owned()));
+    }
+    let name = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    match name {
+        Some(name) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+            Ok(Level::Named(name.to_owned()))
+        }
+        _ => Err(format!(
+            "has the level {part:?}; a name is letters, digits and \"_\" in braces and fills the level: \"{{room}}\""
+        )),
+    }
+}
+
+/// A `#` also matches its parent level, so that `a/#` and `a` overlap.
+fn overlap(a: &[Level], b: &[Level]) -> bool {
+    match (a, b) {
+        ([], []) | ([Level::Rest], _) | (_, [Level::Rest]) => true,
+        ([], _) | (_, []) => false,
+        ([Level::Text(x), ..], [Level::Text(y), ..]) if x != y => false,
+        ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> TopicPattern {
+        TopicPattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_are_subscribed_as_plus_and_captured() {
+        let sensors = pattern("sensors/{device}/{room}");
+        assert_eq!(sensors.filter, "sensors/+/+");
+        assert_eq!(sensors.names().collect::<Vec<_>>(), ["device", "room"]);
+        assert_eq!(sensors.captures("sensors/a/b"), Some(vec![("device", "a"), ("room", "b")]));
+        assert_eq!(sensors.captures("sensors//b"), Some(vec![("device", ""), ("room", "b")]));
+        for topic in ["sensors/a", "sensors/a/b/c", "sensor/a/b", "", "sensors"] {
+            assert_eq!(sensors.captures(topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn wildcards_follow_mqtt() {
+        let captured = Some(vec![("site", "x")]);
+        assert_eq!(pattern("{site}/#").captures("x/y/z"), captured);
+        assert_eq!(pattern("{site}/#").captures("x"), captured);
+        assert_eq!(pattern("+/t").captures("x/t"), Some(vec![]));
+        assert_eq!(pattern("#").captures("$SYS/broker"), None);
+        assert_eq!(pattern("+/broker").captures("$SYS/broker"), None);
+        assert_eq!(pattern("$SYS/{what}").captures("$SYS/broker"), Some(vec![("what", "broker")]));
+    }
+
+    #[test]
+    fn bad_patterns_say_what_to_write() {
+        for (text, part) in [
+            ("", "is empty"),
+            ("a/#/b", "comes last"),
+            ("a+/b", "stand alone"),
+            ("a/b#", "stand alone"),
+            ("{a}/{a}", "names {a} twice"),
+            ("x{a}", "fills the level"),
+            ("{}", "letters, digits"),
+            ("{a b}", "letters, digits"),
+            ("a\u{0}b", "control character"),
+            ("$share/group/a", "subscribe to the topic itself"),
+        ] {
+            let error = TopicPattern::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn overlaps_are_found_both_ways() {
+        for (a, b, expected) in [
+            ("a/b", "a/b", true),
+            ("a/+", "{x}/b", true),
+            ("a/#", "a", true),
+            ("a/#", "b/#", false),
+            ("a/+", "a/b/c", false),
+            ("#", "a/b/c", true),
+            ("#", "$SYS/x", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("forebay/v1/{device}/up", "forebay/+/+/+", true),
+        ] {
+            assert_eq!(pattern(a).overlaps(&pattern(b)), expected, "{a} {b}");
+            assert_eq!(pattern(b).overlaps(&pattern(a)), expected, "{b} {a}");
+        }
+    }
+}

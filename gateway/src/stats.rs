@@ -1,0 +1,317 @@
+//! What sources, sinks and devices report about themselves while the gateway runs.
+//!
+//! Counters are atomics on the hot path; texts are behind a mutex that is held for an assignment. Nothing here is
+//! durable: what must survive lives in the journal's state, and the status joins the two into one plain snapshot, of
+//! which the HTTP interface, the metrics and the commands are views.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+pub use rate_limit::RateLimit;
+
+mod rate_limit;
+
+/// Everything that is reported, shared by all threads.
+#[derive(Debug)]
+pub struct Stats {
+    started_ns: i64,
+    sources: Mutex<BTreeMap<String, Arc<SourceStats>>>,
+    sinks: Mutex<BTreeMap<String, Arc<SinkStats>>>,
+    told: Mutex<HashMap<Box<str>, Told>>,
+    listen: OnceLock<SocketAddr>,
+}
+
+/// The highest sequence that a native device has told of in one boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The boot.
+    pub boot: u32,
+    /// The sequence that follows the highest one told.
+    pub next: u64,
+}
+
+/// Most native devices whose told sequence is remembered, as a bound; the journal knows fewer.
+const MAX_TOLD: usize = 65_536;
+
+impl Stats {
+    /// Nothing has been reported yet.
+    #[must_use]
+    pub fn new(started_ns: i64) -> Arc<Stats> {
+        Arc::new(Stats {
+            started_ns,
+            sources: Mutex::default(),
+            sinks: Mutex::default(),
+            told: Mutex::default(),
+            listen: OnceLock::new(),
+        })
+    }
+
+    /// When the gateway was started, in nanoseconds since 1970 by its own clock.
+    #[must_use]
+    pub fn started_ns(&self) -> i64 {
+        self.started_ns
+    }
+
+    /// The reports of the source of that name, for example `mqtt://127.0.0.1:1883`; registers it at the first call.
+    pub fn source(&self, name: &str) -> Arc<SourceStats> {
+        Arc::clone(lock(&self.sources).entry(name.to_owned()).or_default())
+    }
+
+    /// The reports of the sink of that name; registers it at the first call.
+    pub fn sink(&self, name: &str) -> Arc<SinkStats> {
+        Arc::clone(lock(&self.sinks).entry(name.to_owned()).or_default())
+    }
+
+    /// All sources, by name.
+    #[must_use]
+    pub fn sources(&self) -> BTreeMap<String, Arc<SourceStats>> {
+        lock(&self.sources).clone()
+    }
+
+    /// All sinks, by name.
+    #[must_use]
+    pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStats>> {
+        lock(&self.sinks).clone()
+    }
+
+    /// A native device told of a sequence: `next` follows the highest row that it has numbered in `boot`.
+    pub fn learn(&self, device: &str, boot: u32, next: u64) {
+        let mut told = lock(&self.told);
+        if let Some(known) = told.get_mut(device) {
+            let same_boot = known.boot == boot;
+            *known = Told { boot, next: if same_boot { known.next.max(next) } else { next } };
+        } else if told.len() < MAX_TOLD {
+            told.insert(device.into(), Told { boot, next });
+        }
+    }
+
+    /// What that native device has told of, if it has spoken since the gateway started.
+    #[must_use]
+    pub fn told(&self, device: &str) -> Option<Told> {
+        lock(&self.told).get(device).copied()
+    }
+
+    /// Remembers which address the HTTP interface got; only the first call counts.
+    pub fn set_listen(&self, address: SocketAddr) {
+        self.listen.get_or_init(|| address);
+    }
+
+    /// The address of the HTTP interface, once it listens.
+    #[must_use]
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen.get().copied()
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that went wrong, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// Nanoseconds since 1970 by the gateway's clock.
+    pub at_ns: i64,
+    /// What, why, and what to do; never holds a secret.
+    pub text: String,
+}
+
+/// Longest text kept of an error, in bytes: reasons may come from a server.
+const MAX_ERROR_BYTES: usize = 1024;
+
+impl LastError {
+    fn new(at_ns: i64, text: &str) -> LastError {
+        let mut end = text.len().min(MAX_ERROR_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        LastError { at_ns, text: text[..end].to_owned() }
+    }
+}
+
+/// How a source is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It has not tried yet.
+    #[default]
+    Starting,
+    /// The broker or the port is there.
+    Connected,
+    /// The broker or the port is not there; it is tried again.
+    Disconnected,
+    /// The source has ended.
+    Stopped,
+}
+
+/// What a source reports.
+#[derive(Debug, Default)]
+pub struct SourceStats {
+    /// MQTT messages or serial frames that arrived, bad ones included.
+    pub messages: Counter,
+    /// Rows handed to intake, redelivered ones not included.
+    pub rows_received: Counter,
+    /// Rows whose ack has left.
+    pub rows_acked: Counter,
+    /// Messages or frames that could not be read.
+    pub bad_messages: Counter,
+    /// Connections made.
+    pub connects: Counter,
+    condition: Mutex<Condition<SourceState>>,
+}
+
+/// How a sink is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkState {
+    /// It has not written yet.
+    #[default]
+    Starting,
+    /// The last write was confirmed.
+    Running,
+    /// The last write failed and is tried again.
+    Retrying,
+    /// The database refuses everything until someone mends the token, the bucket or the database; nothing is dropped.
+    Held,
+    /// The sink has ended.
+    Stopped,
+}
+
+/// What a sink reports.
+#[derive(Debug, Default)]
+pub struct SinkStats {
+    /// Rows that the database confirmed.
+    pub rows_confirmed: Counter,
+    /// Rows that the database rejected.
+    pub rows_rejected: Counter,
+    /// Requests sent.
+    pub requests: Counter,
+    /// Requests that are sent again, or were.
+    pub retries: Counter,
+    /// Bytes of all request bodies, as sent.
+    pub bytes_sent: Counter,
+    condition: Mutex<Condition<SinkState>>,
+    in_flight: Mutex<Vec<(Box<str>, u64)>>,
+}
+
+#[derive(Debug, Default)]
+struct Condition<S> {
+    state: S,
+    last_error: Option<LastError>,
+}
+
+impl SourceStats {
+    /// Changes the state.
+    pub fn set_state(&self, state: SourceState) {
+        lock(&self.condition).state = state;
+    }
+
+    /// Changes the state for a reason that an operator wants to read.
+    pub fn fail(&self, state: SourceState, at_ns: i64, text: &str) {
+        *lock(&self.condition) = Condition { state, last_error: Some(LastError::new(at_ns, text)) };
+    }
+
+    /// Remembers an error that does not change the state.
+    pub fn note(&self, at_ns: i64, text: &str) {
+        lock(&self.condition).last_error = Some(LastError::new(at_ns, text));
+    }
+
+    /// State and last error.
+    #[must_use]
+    pub fn condition(&self) -> (SourceState, Option<LastError>) {
+        let condition = lock(&self.condition);
+        (condition.state, condition.last_error.clone())
+    }
+}
+
+impl SinkStats {
+    /// Changes the state.
+    pub fn set_state(&self, state: SinkState) {
+        lock(&self.condition).state = state;
+    }
+
+    /// Changes the state for a reason that an operator wants to read.
+    pub fn fail(&self, state: SinkState, at_ns: i64, text: &str) {
+        *lock(&self.condition) = Condition { state, last_error: Some(LastError::new(at_ns, text)) };
+    }
+
+    /// Remembers an error that does not change the state, such as the reason why a row was rejected.
+    pub fn note(&self, at_ns: i64, text: &str) {
+        lock(&self.condition).last_error = Some(LastError::new(at_ns, text));
+    }
+
+    /// State and last error.
+    #[must_use]
+    pub fn condition(&self) -> (SinkState, Option<LastError>) {
+        let condition = lock(&self.condition);
+        (condition.state, condition.last_error.clone())
+    }
+
+    /// Says how many rows of which devices are sent and not answered yet; empty once they are.
+    pub fn set_in_flight(&self, rows: Vec<(Box<str>, u64)>) {
+        *lock(&self.in_flight) = rows;
+    }
+
+    /// Rows sent and not answered yet, per device.
+    #[must_use]
+    pub fn in_flight(&self) -> Vec<(Box<str>, u64)> {
+        lock(&self.in_flight).clone()
+    }
+}
+
+/// A thread that panicked while it held one of these locks left a whole value behind: each is assigned at once.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_told_of_grows_within_a_boot() {
+        let stats = Stats::new(0);
+        stats.learn("chip", 7, 10);
+        stats.learn("chip", 7, 4);
+        assert_eq!(stats.told("chip"), Some(Told { boot: 7, next: 10 }));
+        stats.learn("chip", 8, 1);
+        assert_eq!(stats.told("chip"), Some(Told { boot: 8, next: 1 }));
+        assert_eq!(stats.told("other"), None);
+    }
+
+    #[test]
+    fn an_error_is_kept_short_and_whole_in_its_letters() {
+        let source = Stats::new(0).source("a");
+        source.fail(SourceState::Disconnected, 5, &"ä".repeat(1000));
+        let (state, error) = source.condition();
+        assert_eq!(state, SourceState::Disconnected);
+        assert_eq!(error.unwrap(), LastError { at_ns: 5, text: "ä".repeat(512) });
+        source.set_state(SourceState::Connected);
+        assert!(source.condition().1.is_some(), "the last error is history, not state");
+    }
+
+    #[test]
+    fn a_name_stands_for_the_same_source() {
+        let stats = Stats::new(0);
+        stats.source("a").rows_received.add(2);
+        stats.source("a").rows_received.add(3);
+        assert_eq!(stats.sources()["a"].rows_received.get(), 5);
+    }
+}
