@@ -1,2 +1,2 @@
-//! x
+//! The device side of Forebay.
 #![no_std]
