@@ -90,7 +90,7 @@ fn parse_lines(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, 
         Some(Selector::Fixed(device)) => Some(device.as_str()),
         _ => captured(captures, "device"),
     };
-    let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanos);
+    let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
     let mut parsed = Parsed::default();
     for line in line_protocol::lines(text) {
         match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line)) {
