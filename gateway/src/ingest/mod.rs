@@ -138,7 +138,7 @@ impl Ingest {
             };
             for row in &parsed.rows {
                 let ns = row.timestamp.unwrap_or_else(&mut stamp);
-                submission.push(&foreign_entry(row, ns))?;
+                submission.add(&foreign_entry(row, ns))?;
             }
             if let Some(refusal) = &parsed.refused {
                 self.push_refusal(submission, refusal, stamp())?;
@@ -148,7 +148,7 @@ impl Ingest {
         Ok(Taken { receipt, rows: parsed.rows.len() as u64 })
     }
 
-    fn push_refusal(&self, submission: &mut Submission, refusal: &Refusal, ns: i64) -> Result<(), Refused> {
+    fn push_refusal(&self, submission: &mut Submission<'_>, refusal: &Refusal, ns: i64) -> Result<(), Refused> {
         let named = (refusal.device != UNKNOWN_DEVICE).then(|| self.naming.foreign(&refusal.device));
         let key = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
         let lost = Lost { boot: 0, from: 0, to: refusal.rows, cause: Cause::Unparseable };
@@ -157,14 +157,14 @@ impl Ingest {
 
     fn push_gap(
         &self,
-        submission: &mut Submission,
+        submission: &mut Submission<'_>,
         device: &str,
         named: Option<&Named<'_>>,
         lost: Lost,
         ns: i64,
     ) -> Result<(), Refused> {
         let series = self.naming.gap_series(named, lost.cause);
-        submission.push(&Entry::Gap(GapEntry {
+        submission.add(&Entry::Gap(GapEntry {
             device,
             boot: lost.boot,
             from: lost.from,
@@ -206,7 +206,7 @@ impl Ingest {
                 None => new_boot(known)?,
             };
             let next = LongSeq(u64::from(hello.oldest.0));
-            submission.push(&Entry::Device(DeviceEntry {
+            submission.add(&Entry::Device(DeviceEntry {
                 device: &device,
                 name: &name,
                 boot: boot.get(),
@@ -231,7 +231,7 @@ impl Ingest {
     fn native_name(&self, state: &State, device: &str, announced: &str) -> String {
         let announced = if check_name("device name", announced).is_ok() { announced } else { "" };
         let named = self.naming.native(device, announced);
-        let taken = state.devices().any(|(key, other)| other.native && key != device && *other.name == *named.tag);
+        let taken = state.devices().iter().any(|other| other.native && *other.key != *device && *other.name == *named.tag);
         if !taken {
             return named.tag.to_owned();
         }
@@ -272,7 +272,7 @@ impl Ingest {
                 match series.get(row.group).filter(|_| !row.fields.is_empty()) {
                     Some(series) => {
                         taken += 1;
-                        submission.push(&Entry::Row(RowEntry {
+                        submission.add(&Entry::Row(RowEntry {
                             device: &admission.device,
                             boot,
                             sequence,
@@ -318,14 +318,14 @@ impl Ingest {
     fn push_native_gap(
         &self,
         state: &State,
-        submission: &mut Submission,
+        submission: &mut Submission<'_>,
         admission: &Admission,
         lost: Lost,
         now_ns: i64,
     ) -> Result<(), Refused> {
         let named = self.naming.native(&admission.device, &admission.name).renamed(&admission.name);
         // Several gaps of one submission are told apart by the sequence that they begin at.
-        let ns = timestamp::stamp(state.last_stamp(), now_ns).saturating_add(submission.len() as i64);
+        let ns = timestamp::stamp(state.last_stamp(), now_ns).saturating_add(i64::from(submission.entries()));
         self.push_gap(submission, &admission.device, Some(&named), lost, ns)
     }
 }

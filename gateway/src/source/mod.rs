@@ -12,15 +12,20 @@ pub mod serial;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_shared::ids::Epoch;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::clock;
-use crate::ingest::Ingest;
+use crate::config::Trust;
+use crate::ingest::{Ingest, Taken};
+use crate::journal::Refused;
 use crate::record::Offset;
-use crate::stats::{RateLimit, SourceState, SourceStats};
+use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
+use native::Schemas;
+use payload::Parsed;
 
 /// What every source is given.
 #[derive(Clone)]
@@ -29,6 +34,12 @@ pub struct Context {
     pub ingest: Arc<Ingest>,
     /// This life of the gateway, as native devices are told it.
     pub epoch: Epoch,
+    /// What native devices are made of.
+    pub schemas: Arc<Schemas>,
+    /// What devices told of.
+    pub stats: Arc<Stats>,
+    /// When the gateway's own clock is believed.
+    pub trust: Trust,
     /// Becomes true when the gateway stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -44,6 +55,47 @@ impl Context {
     #[must_use]
     pub fn room(&self) -> watch::Receiver<u64> {
         self.ingest.journal().room()
+    }
+
+    /// Whether rows may be dated by the gateway's own clock.
+    #[must_use]
+    pub fn clock_is_trusted(&self) -> bool {
+        clock::trusted(self.trust)
+    }
+
+    /// Journals what one foreign message became. `None` says that there is no room now, or that its rows need a
+    /// clock that is not trusted yet: the message is to be held and tried again.
+    pub fn take_foreign(
+        &self,
+        mut parsed: Parsed,
+        origin: &str,
+        received_ns: i64,
+        reporter: &Reporter,
+    ) -> Option<Taken> {
+        if parsed.rows.iter().any(|row| row.timestamp.is_none()) && !self.clock_is_trusted() {
+            reporter.trouble("clock", "the clock is not trusted yet; rows without a time wait (see [clock] trust)");
+            return None;
+        }
+        let mut taken = self.ingest.foreign(&parsed, received_ns);
+        if let Err(e @ Refused::TooLarge { .. }) = taken {
+            parsed = parsed.refuse_all(e.to_string());
+            taken = self.ingest.foreign(&parsed, received_ns);
+        }
+        match taken {
+            Ok(taken) => {
+                reporter.stats().rows_received.add(taken.rows);
+                if let Some(refusal) = &parsed.refused {
+                    reporter.stats().bad_messages.add(1);
+                    reporter.trouble("payload", &format!("{origin:.64?} brings what is no reading: {}", refusal.reason));
+                }
+                Some(taken)
+            }
+            Err(Refused::Busy) => None,
+            Err(e) => {
+                reporter.trouble("room", &format!("messages wait: {e}"));
+                None
+            }
+        }
     }
 
     /// Whether the gateway stops.
@@ -100,6 +152,12 @@ impl Reporter {
         self.log("disconnected", why);
     }
 
+    /// The port was never there, or has not come back.
+    pub fn missing(&self, what: &str) {
+        self.stats.fail(SourceState::Disconnected, clock::now_ns(), what);
+        self.log("missing", what);
+    }
+
     /// Something went wrong that does not end the connection; `kind` groups what is logged once a minute.
     pub fn trouble(&self, kind: &'static str, what: &str) {
         self.stats.note(clock::now_ns(), what);
@@ -114,5 +172,16 @@ impl Reporter {
             Some(held_back) => warn!(source = self.name, "{what} (and {held_back} more like it)"),
             None => {}
         }
+    }
+}
+
+/// Sleeps until an instant in monotonic milliseconds, or for ever.
+async fn sleep_until(deadline_ms: Option<u64>) {
+    match deadline_ms {
+        Some(deadline) => {
+            let pause = deadline.saturating_sub(clock::monotonic_ms());
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -17,6 +17,7 @@ use forebay_shared::message::{Birth, Hello, Kind, Message, RejectCode};
 use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
 
 use super::{Context, Reporter};
+use crate::clock;
 use crate::ingest::timestamp::{Burst, TickMap, stamp};
 use crate::ingest::{AdmitError, Admission, Ingest, NativeError, NativeRow, cause_of};
 use crate::journal::Refused;
@@ -42,6 +43,14 @@ pub struct Now {
     pub ms: Millis,
     /// Nanoseconds since 1970 UTC.
     pub ns: i64,
+}
+
+impl Now {
+    /// The present instant.
+    #[must_use]
+    pub fn read() -> Now {
+        Now { ms: Millis(clock::monotonic_ms()), ns: clock::now_ns() }
+    }
 }
 
 /// Schemas by device, so that a device that comes back need not describe itself again; equal ones are kept once.
