@@ -1,7 +1,8 @@
-//! Forebay's gateway: takes readings from serial and MQTT devices, journals them, acks them, and writes them to the
-//! databases exactly once in effect.
+//! The gateway of Forebay, module by module in the order that a reading takes.
 
+pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod journal;
 pub mod record;
 pub mod stats;
