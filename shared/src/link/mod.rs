@@ -1,7 +1,7 @@
 //! Both halves of the conversation between a device and a gateway, as state machines without IO.
 //!
 //! Time is an argument, messages go in through `handle` and come out through `poll_transmit`, and
-//! `poll_timeout` says when to ask again. The device's half, `Sender`, decides *what* is to be sent;
+//! `poll_timeout` says when to ask again. The device's half, [`Sender`], decides *what* is to be sent;
 //! the device, which has the rows, encodes it. The gateway's half, [`Receiver`], hands rows up in order.
 //!
 //! # Opening
@@ -28,8 +28,11 @@
 //! Nothing else ends the wait for a missing row, so every number is either received or in a gap.
 
 mod receiver;
+mod rtt;
+mod sender;
 
 pub use receiver::{Counters as ReceiverCounters, Event, Known, LinkError, Receiver, Terms};
+pub use sender::{Backlog, Sender, SenderError, Transmit};
 
 /// Most blocks in flight, and held beyond a hole.
 pub const WINDOW_BLOCKS: u8 = 16;
