@@ -1,1 +1,5 @@
-//! x
+//! The gateway of Forebay, module by module in the order that a reading takes.
+
+pub mod cache;
+pub mod journal;
+pub mod record;
