@@ -1,5 +1,7 @@
 //! The gateway of Forebay, module by module in the order that a reading takes.
 
 pub mod cache;
+pub mod delivery;
 pub mod journal;
 pub mod record;
+pub mod sink;

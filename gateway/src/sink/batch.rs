@@ -21,6 +21,15 @@ pub struct Batch {
     bytes: usize,
 }
 
+/// What became of a frame that was added to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// It was used up; otherwise the rest of it belongs to the next batch.
+    pub whole_frame: bool,
+    /// Entries in it that cannot be decoded and are passed over.
+    pub unreadable: usize,
+}
+
 /// Some consecutive points of a batch.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
@@ -55,11 +64,9 @@ impl Batch {
         Batch { sink, frames: Vec::new(), from, to: from, points: 0, bytes: 0 }
     }
 
-    /// Adds the frame's entries from the batch's end on, until the batch has `points_max` points. Says whether the
-    /// frame was used up; the rest belongs to the next batch.
-    pub fn add(&mut self, frame: &Arc<Frame>, points_max: usize) -> bool {
-        let mut end = frame.end();
-        let before = self.points;
+    /// Adds the frame's entries from the batch's end on, until the batch has `points_max` points.
+    pub fn add(&mut self, frame: &Arc<Frame>, points_max: usize) -> Added {
+        let (mut end, mut unreadable, before) = (frame.end(), 0, self.points);
         for (offset, entry) in frame.entries() {
             if offset < self.to {
                 continue;
@@ -68,8 +75,9 @@ impl Batch {
                 end = offset;
                 break;
             }
-            if entry.is_ok_and(|entry| Record::of(entry, &self.sink).is_some()) {
-                self.points += 1;
+            match entry {
+                Ok(entry) => self.points += usize::from(Record::of(entry, &self.sink).is_some()),
+                Err(_) => unreadable += 1,
             }
         }
         self.to = end.max(self.to);
@@ -77,7 +85,7 @@ impl Batch {
             self.bytes += frame.bytes();
             self.frames.push(Arc::clone(frame));
         }
-        end == frame.end()
+        Added { whole_frame: end == frame.end(), unreadable }
     }
 
     /// Passes over entries that cannot be had.

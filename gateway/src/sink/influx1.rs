@@ -101,3 +101,55 @@ async fn read_answer(mut response: Response, points: usize) -> Outcome {
     }
     answer::classify(status, &String::from_utf8_lossy(&body), after, points)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sink::scripted_server::{Script, ScriptedServer};
+
+    fn body() -> Vec<u8> {
+        let fields = [("v".to_owned(), crate::record::Value::Float(1.5))];
+        let point = crate::sink::Point::of("m,device=d", 7, &fields);
+        line_protocol::encode(std::iter::once(point), Dialect::V1).unwrap().gzip
+    }
+
+    async fn answer(script: Script) -> Outcome {
+        let server = ScriptedServer::start(vec![script]);
+        let sink = Influx1::new(&server.url(), "db", None, None).unwrap();
+        sink.send(body(), 5).await
+    }
+
+    #[tokio::test]
+    async fn a_request_names_database_policy_precision_and_user() {
+        let server = ScriptedServer::start(vec![Script::Answer("204 No Content", "")]);
+        let credentials = Credentials { username: "u".into(), password: "p&q".into() };
+        let url = format!("{}/influx/", server.url());
+        let sink = Influx1::new(&url, "my db", Some("year"), Some(credentials)).unwrap();
+        assert_eq!(sink.send(body(), 1).await, Outcome::Confirmed);
+        let requests = server.requests();
+        let head = &requests[0].head;
+        assert!(head.starts_with("post /influx/write?db=my+db&precision=ns&rp=year http/1.1"), "{head}");
+        assert!(head.contains("content-encoding: gzip"), "{head}");
+        assert!(head.contains("authorization: basic dtpwjne="), "{head}");
+        assert_eq!(requests[0].lines, "m,device=d v=1.5 7\n");
+    }
+
+    #[tokio::test]
+    async fn answers_are_read_with_their_retry_after() {
+        let outcome = answer(Script::Answer("503 Busy\r\nRetry-After: 9", "")).await;
+        assert!(matches!(outcome, Outcome::Retry { after: Some(after), .. } if after == Duration::from_secs(9)));
+        let body = r#"{"error":"partial write: field type conflict dropped=1"}"#;
+        assert!(matches!(answer(Script::Answer("400 Bad", body)).await, Outcome::Rejected { .. }));
+        assert!(matches!(answer(Script::Answer("302 Found\r\nLocation: /", "")).await, Outcome::Retry { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_cut_leaves_the_outcome_unknown_and_a_refused_connection_does_not() {
+        assert!(matches!(answer(Script::Cut).await, Outcome::Retry { unknown: true, .. }));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let sink = Influx1::new(&format!("http://{free}"), "db", None, None).unwrap();
+        assert!(matches!(sink.send(body(), 1).await, Outcome::Retry { unknown: false, .. }));
+    }
+}

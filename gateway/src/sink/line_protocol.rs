@@ -106,3 +106,64 @@ fn push_text(out: &mut String, text: &str) {
     out.push_str(&text[plain_from..]);
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+    use crate::record::Value;
+
+    fn line(dialect: Dialect, fields: &[(&str, Value)]) -> String {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let mut out = String::new();
+        push_line(&mut out, dialect, &Point::of("m,device=d", -5, &fields));
+        out
+    }
+
+    #[test]
+    fn every_type_is_written_so_that_it_reads_back() {
+        let fields = [
+            ("f", Value::Float(21.0)),
+            ("e", Value::Float(1e-300)),
+            ("i", Value::Integer(i64::MIN)),
+            ("u", Value::Unsigned(u64::MAX)),
+            ("b", Value::Boolean(false)),
+            ("a b", Value::Text("say \"a\\b\"".to_owned())),
+        ];
+        let expected = "m,device=d f=21.0,e=1e-300,i=-9223372036854775808i,u=18446744073709551615u,b=false,a\\ b=\"say \\\"a\\\\b\\\"\" -5\n";
+        assert_eq!(line(Dialect::V2, &fields), expected);
+        assert_eq!(line(Dialect::V1, &fields), expected.replace("615u", "615i"));
+    }
+
+    #[test]
+    fn floats_are_the_shortest_that_read_back() {
+        for value in [0.1, 1.0 / 3.0, f64::MAX, f64::MIN_POSITIVE, 5e-324, -0.0, 1e21, 123_456_789.123] {
+            let line = line(Dialect::V2, &[("v", Value::Float(value))]);
+            let text = line.trim_start_matches("m,device=d v=").split(' ').next().unwrap();
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{text}");
+            assert!(text.len() <= 24, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_point_without_fields_is_no_line() {
+        assert_eq!(line(Dialect::V2, &[]), "");
+        let body = encode(std::iter::once(Point::of("m", 1, &[])), Dialect::V2).unwrap();
+        assert_eq!(body.lines, 0);
+    }
+
+    #[test]
+    fn a_body_is_gzip_of_all_lines() {
+        let fields = [("v".to_owned(), Value::Integer(1))];
+        let points = (0..10_000).map(|n| Point::of("m,device=d", 1_700_000_000_000_000_000 + n, &fields));
+        let body = encode(points, Dialect::V2).unwrap();
+        let mut text = String::new();
+        GzDecoder::new(body.gzip.as_slice()).read_to_string(&mut text).unwrap();
+        assert_eq!((body.lines, text.lines().count()), (10_000, 10_000));
+        assert_eq!(text.lines().last(), Some("m,device=d v=1i 1700000000000009999"));
+        assert!(body.gzip.len() * 5 < text.len());
+    }
+}

@@ -93,9 +93,10 @@ impl Sqlite {
         }
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let written = write_points(&transaction, &mut store.series, &mut store.json, points)?;
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, ?1, ?2)")?
-            .execute(params![self.journal, as_stored(next)])?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, ?1, ?2)",
+            params![self.journal, as_stored(next)],
+        )?;
         self.sweep.advance(&transaction, (self.clock)(), written)?;
         transaction.commit()?;
         self.sweep.shrink(&store.connection)?;
@@ -165,7 +166,6 @@ fn open<'a>(slot: &'a mut Option<Store>, path: &Path) -> Result<&'a mut Store, S
 fn connect(path: &Path) -> Result<Store, StoreError> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(32);
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > SCHEMA_VERSION {
         return Err(StoreError::Newer(version));
@@ -190,7 +190,7 @@ fn write_points<'a>(
     json: &mut String,
     points: impl Iterator<Item = Point<'a>>,
 ) -> rusqlite::Result<usize> {
-    let mut upsert = transaction.prepare_cached(
+    let mut upsert = transaction.prepare(
         "INSERT INTO points (series, ns, fields) VALUES (?1, ?2, ?3)
          ON CONFLICT (series, ns) DO UPDATE SET fields = json_patch(fields, excluded.fields)
          WHERE fields IS NOT excluded.fields",
@@ -214,10 +214,8 @@ fn series_id(
     if let Some(id) = known.get(key) {
         return Ok(*id);
     }
-    let stored = transaction
-        .prepare_cached("SELECT id FROM series WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()?;
+    let stored =
+        transaction.query_row("SELECT id FROM series WHERE key = ?1", [key], |row| row.get(0)).optional()?;
     let id = match stored {
         Some(id) => id,
         None => insert_series(transaction, key)?,
@@ -238,9 +236,11 @@ fn insert_series(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<i
         push_json_text(&mut json, value);
     }
     json.push('}');
-    transaction
-        .prepare_cached("INSERT INTO series (key, measurement, device, tags) VALUES (?1, ?2, ?3, ?4)")?
-        .insert(params![key, measurement, device, json])
+    transaction.execute(
+        "INSERT INTO series (key, measurement, device, tags) VALUES (?1, ?2, ?3, ?4)",
+        params![key, measurement, device, json],
+    )?;
+    Ok(transaction.last_insert_rowid())
 }
 
 fn push_fields(json: &mut String, point: &Point<'_>) {
@@ -291,4 +291,214 @@ fn push_json_text(json: &mut String, text: &str) {
 /// SQLite has signed integers only; the bits are kept.
 fn as_stored(offset: Offset) -> i64 {
     offset.0.cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use rusqlite::OpenFlags;
+
+    use super::*;
+    use crate::record::Value;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        now_ns: Arc<AtomicI64>,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            Fixture { directory: tempfile::tempdir().unwrap(), now_ns: Arc::new(AtomicI64::new(0)) }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("readings.sqlite")
+        }
+
+        fn sink(&self, journal: &str, max_bytes: u64) -> Sqlite {
+            let now_ns = Arc::clone(&self.now_ns);
+            let clock = Box::new(move || Some(now_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0));
+            let limits = Limits { retention: Duration::from_secs(100), max_bytes };
+            Sqlite::new(self.path(), journal.to_owned(), limits, clock)
+        }
+
+        /// Opened as another process would.
+        fn reader(&self) -> Connection {
+            Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+        }
+
+        fn count(&self, what: &str) -> i64 {
+            self.reader().query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
+        }
+    }
+
+    fn field(name: &str, value: Value) -> Vec<(String, Value)> {
+        vec![(name.to_owned(), value)]
+    }
+
+    fn store(sink: &mut Sqlite, series: &str, ns: i64, fields: &[(String, Value)]) -> Result<(), StoreError> {
+        sink.store(std::iter::once(Point::of(series, ns, fields)), Offset(1))
+    }
+
+    #[test]
+    fn the_same_point_twice_is_one_and_fields_merge() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let ns = 1_700_000_000 * SECOND_NS + 1;
+        for (name, value) in [("a", 1.5), ("a", 1.5), ("b", 2.0), ("a", 3.0)] {
+            store(&mut sink, "m,device=d,room=x\\ y", ns, &field(name, Value::Float(value))).unwrap();
+        }
+        store(&mut sink, "m,device=d,room=x\\ y", -1, &field("t", Value::Text("\"\\\n\u{1}é".into()))).unwrap();
+        let reader = fixture.reader();
+        let mut query = reader
+            .prepare("SELECT time || ' ' || measurement || ' ' || device || ' ' || field || ' ' || value || ' ' || tags FROM readings ORDER BY ns, field")
+            .unwrap();
+        let rows: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let tags = r#"{"device":"d","room":"x y"}"#;
+        assert_eq!(
+            rows,
+            [
+                format!("1969-12-31T23:59:59.999999999Z m d t \"\\\n\u{1}é {tags}"),
+                format!("2023-11-14T22:13:20.000000001Z m d a 3.0 {tags}"),
+                format!("2023-11-14T22:13:20.000000001Z m d b 2.0 {tags}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn types_are_kept_to_the_last_digit() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let fields = [
+            ("f".to_owned(), Value::Float(0.1)),
+            ("w".to_owned(), Value::Float(21.0)),
+            ("i".to_owned(), Value::Integer(i64::MIN)),
+            ("u".to_owned(), Value::Unsigned(u64::MAX)),
+            ("b".to_owned(), Value::Boolean(true)),
+        ];
+        store(&mut sink, "m", 1, &fields).unwrap();
+        store(&mut sink, "m", 1, &field("x", Value::Boolean(false))).unwrap();
+        let text: String = fixture.reader().query_row("SELECT fields FROM points", [], |row| row.get(0)).unwrap();
+        assert_eq!(
+            text,
+            r#"{"f":0.1,"w":21.0,"i":-9223372036854775808,"u":18446744073709551615,"b":true,"x":false}"#
+        );
+    }
+
+    #[test]
+    fn the_cursor_belongs_to_one_journal() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j1", 1 << 30);
+        assert_eq!(sink.read_position().unwrap(), None);
+        sink.store(std::iter::empty(), Offset(u64::MAX)).unwrap();
+        assert_eq!(fixture.sink("j1", 1 << 30).read_position().unwrap(), Some(Offset(u64::MAX)));
+        assert_eq!(fixture.sink("j2", 1 << 30).read_position().unwrap(), None);
+    }
+
+    #[test]
+    fn another_process_reads_meanwhile_and_its_lock_is_a_retry() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let fields = field("v", Value::Integer(1));
+        store(&mut sink, "m", 1, &fields).unwrap();
+        let reader = fixture.reader();
+        reader.execute_batch("BEGIN; SELECT * FROM points").unwrap();
+        store(&mut sink, "m", 2, &fields).unwrap();
+        drop(reader);
+
+        let other = Connection::open(fixture.path()).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let error = store(&mut sink, "n", 3, &fields).unwrap_err();
+        assert!(matches!(sink.fail(&error), Outcome::Retry { unknown: false, .. }));
+        other.execute_batch("ROLLBACK").unwrap();
+        store(&mut sink, "n", 3, &fields).unwrap();
+        assert_eq!((fixture.count("points"), fixture.count("series")), (3, 2));
+    }
+
+    #[test]
+    fn a_lock_at_the_start_is_a_retry_too() {
+        let fixture = Fixture::new();
+        let other = Connection::open(fixture.path()).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE x (y)").unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let error = sink.read_position().unwrap_err();
+        assert!(matches!(sink.fail(&error), Outcome::Retry { .. }), "{error}");
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(sink.read_position().unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_human_has_to_mend_is_held() {
+        let fixture = Fixture::new();
+        let fields = field("v", Value::Integer(1));
+        let mut sink = fixture.sink("j", 1 << 30);
+        store(&mut sink, "m", 1, &fields).unwrap();
+        std::fs::rename(fixture.path(), fixture.directory.path().join("elsewhere")).unwrap();
+        let error = store(&mut sink, "m", 2, &fields).unwrap_err();
+        assert!(matches!(sink.fail(&error), Outcome::Hold { .. }), "{error}");
+        std::fs::rename(fixture.directory.path().join("elsewhere"), fixture.path()).unwrap();
+        store(&mut sink, "m", 2, &fields).unwrap();
+
+        Connection::open(fixture.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let error = store(&mut sink, "m", 3, &fields).unwrap_err();
+        assert!(matches!(sink.fail(&error), Outcome::Hold { reason } if reason.contains("newer")));
+
+        std::fs::write(fixture.path(), "no database at all, but longer than a header of one".repeat(9)).unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let error = store(&mut sink, "m", 3, &fields).unwrap_err();
+        assert!(matches!(sink.fail(&error), Outcome::Hold { .. }), "{error}");
+    }
+
+    #[test]
+    fn points_older_than_the_retention_go_in_small_steps() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let fields = field("v", Value::Integer(1));
+        for series in ["a", "b"] {
+            let old = (0..1000).map(|s| Point::of(series, s * SECOND_NS / 10, &fields));
+            sink.store(old, Offset(1)).unwrap();
+        }
+        assert_eq!(fixture.count("points"), 2000, "an untrusted clock deletes nothing");
+        fixture.now_ns.store(150 * SECOND_NS, Ordering::Relaxed);
+        let mut left = 2000;
+        for _ in 0..10 {
+            store(&mut sink, "c", 150 * SECOND_NS, &fields).unwrap();
+            let now_left = fixture.count("points WHERE ns < 100000000000");
+            assert!(left - now_left <= 258, "{} points in one step", left - now_left);
+            left = now_left;
+        }
+        assert_eq!(left, 1000);
+        assert_eq!(fixture.count("points WHERE ns < 50000000000"), 0);
+    }
+
+    #[test]
+    fn the_file_stays_below_its_size() {
+        let fixture = Fixture::new();
+        let max_bytes: u64 = 1 << 20;
+        let mut sink = fixture.sink("j", max_bytes);
+        let fields = field("text", Value::Text("x".repeat(100)));
+        for batch in 0..100_i64 {
+            let series: Vec<String> = (0..10).map(|n| format!("m,device=d{n}")).collect();
+            let points = (0..500).map(|n| Point::of(&series[n % 10], batch * 1000 + n as i64, &fields));
+            sink.store(points, Offset(1)).unwrap();
+            let reader = fixture.reader();
+            let pages: i64 = reader.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+            assert!(pages * 4096 <= max_bytes.cast_signed() + 200_000, "{pages} pages after batch {batch}");
+        }
+        let newest: i64 = fixture.reader().query_row("SELECT max(ns) FROM points", [], |row| row.get(0)).unwrap();
+        assert_eq!(newest, 99_499, "the newest points stay");
+        assert!(fixture.count("points") > 3000, "no more is deleted than needed");
+        let tighter: u64 = 256 * 1024;
+        let mut sink = fixture.sink("j", tighter);
+        for n in 0..30 {
+            store(&mut sink, "m,device=d0", 200_000 + n, &fields).unwrap();
+        }
+        let pages: i64 = fixture.reader().query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        assert!(pages * 4096 <= tighter.cast_signed(), "{pages} pages after the limit was lowered");
+    }
 }

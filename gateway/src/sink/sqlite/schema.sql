@@ -30,8 +30,9 @@ CREATE TABLE IF NOT EXISTS delivery (
 
 -- One row for each reading: one field of one point.
 CREATE VIEW IF NOT EXISTS readings AS
-SELECT strftime('%Y-%m-%dT%H:%M:%S', points.ns / 1000000000, 'unixepoch')
-           || printf('.%09dZ', points.ns % 1000000000) AS time,
+SELECT strftime('%Y-%m-%dT%H:%M:%S',
+                (points.ns - (points.ns % 1000000000 + 1000000000) % 1000000000) / 1000000000, 'unixepoch')
+           || printf('.%09dZ', (points.ns % 1000000000 + 1000000000) % 1000000000) AS time,
        points.ns          AS ns,
        series.measurement AS measurement,
        series.device      AS device,

@@ -47,25 +47,33 @@ impl Sweep {
     ) -> rusqlite::Result<()> {
         // A step that is rolled back with its transaction is repeated by a later sweep.
         let mut budget = written.saturating_mul(2).saturating_add(STEP);
-        if self.running.is_none() {
-            self.running = self.due(transaction, now_ns)?;
-        }
-        while let Some(running) = &mut self.running {
-            let next: Option<i64> = transaction
-                .prepare_cached("SELECT id FROM series WHERE id > ?1 ORDER BY id LIMIT 1")?
-                .query_row([running.after_series], |row| row.get(0))
-                .optional()?;
-            let Some(series) = next else {
+        let mut next = transaction.prepare("SELECT id FROM series WHERE id > ?1 ORDER BY id LIMIT 1")?;
+        let mut last = transaction.prepare(
+            "SELECT max(ns) FROM (SELECT ns FROM points WHERE series = ?1 AND ns < ?2 ORDER BY ns LIMIT ?3)",
+        )?;
+        let mut delete = transaction.prepare("DELETE FROM points WHERE series = ?1 AND ns <= ?2")?;
+        while budget > 0 {
+            if self.running.is_none() {
+                self.running = self.due(transaction, now_ns)?;
+            }
+            let Some(running) = &mut self.running else { break };
+            let series = next.query_row([running.after_series], |row| row.get(0)).optional()?;
+            let Some(series): Option<i64> = series else {
                 self.running = None;
-                break;
+                continue;
             };
-            let deleted = delete(transaction, series, running.before_ns, budget)?;
+            let limit = i64::try_from(budget).unwrap_or(i64::MAX);
+            let last_ns: Option<i64> =
+                last.query_row(params![series, running.before_ns, limit], |row| row.get(0))?;
+            let deleted = match last_ns {
+                Some(last_ns) => delete.execute(params![series, last_ns])?,
+                None => 0,
+            };
+            if deleted < budget {
+                running.after_series = series;
+            }
             // Looking at a series costs something too, even where nothing is to be deleted.
             budget = budget.saturating_sub(deleted + 1);
-            if budget == 0 {
-                break;
-            }
-            running.after_series = series;
         }
         Ok(())
     }
@@ -101,15 +109,6 @@ impl Sweep {
         let retention_ns = i64::try_from(self.limits.retention.as_nanos()).unwrap_or(i64::MAX);
         Ok(Some(Running { before_ns: now_ns.saturating_sub(retention_ns), after_series: 0 }))
     }
-}
-
-/// Deletes at most about `limit` points of a series; says how many.
-fn delete(transaction: &Transaction<'_>, series: i64, before_ns: i64, limit: usize) -> rusqlite::Result<usize> {
-    let last: Option<i64> = transaction
-        .prepare_cached("SELECT max(ns) FROM (SELECT ns FROM points WHERE series = ?1 AND ns < ?2 ORDER BY ns LIMIT ?3)")?
-        .query_row(params![series, before_ns, i64::try_from(limit).unwrap_or(i64::MAX)], |row| row.get(0))?;
-    let Some(last) = last else { return Ok(0) };
-    transaction.prepare_cached("DELETE FROM points WHERE series = ?1 AND ns <= ?2")?.execute(params![series, last])
 }
 
 /// Size of the file in pages.
