@@ -93,7 +93,10 @@ mod tests {
         }
         for (failure, longest) in longest.iter().enumerate() {
             let ceiling = Duration::from_millis(250 << failure).min(LONGEST_WAIT);
-            assert!(*longest > ceiling * 9 / 10, "the jitter of failure {failure} never came near {ceiling:?}");
+            assert!(
+                *longest > ceiling * 9 / 10,
+                "the jitter of failure {failure} never came near {ceiling:?}"
+            );
         }
     }
 

@@ -143,7 +143,8 @@ impl<S: Sink> Driver<S> {
             Ok(start) => start,
             Err(stopping) => return stopping,
         };
-        let mut gather = Gather::new(Arc::clone(&self.name), self.journal.reader(start), Batcher::new(limits));
+        let mut gather =
+            Gather::new(Arc::clone(&self.name), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
             let mut batch = match self.gather(&mut gather, &mut watermark).await {
@@ -229,7 +230,8 @@ impl<S: Sink> Driver<S> {
                 Step::Settle => return Ok(self.delivery.settle()),
                 Step::Wait(until) => self.wait(until).await?,
                 Step::Write(points) => {
-                    let settled = if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
+                    let settled =
+                        if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
                     self.status.set_unconfirmed(batch.points() as u64);
                     let outcome = self.sink.write(&batch.part(points, settled)).await;
                     self.note(&outcome);
@@ -339,7 +341,10 @@ impl<S: Sink> Driver<S> {
             Outcome::Hold { reason } => {
                 self.status.set_failed(Condition::Holding, reason);
                 if self.complaints.begin(Instant::now(), reason) {
-                    error!(sink = &*self.name, reason, "delivery is held until this is mended; nothing is dropped");
+                    error!(
+                        sink = &*self.name,
+                        reason, "delivery is held until this is mended; nothing is dropped"
+                    );
                 }
             }
             Outcome::TooLarge { reason } | Outcome::Rejected { reason } => {

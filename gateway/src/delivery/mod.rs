@@ -366,7 +366,8 @@ mod tests {
         let mut longest = Duration::ZERO;
         for _ in 0..100 {
             assert_eq!(delivery.poll(now), Step::Write(0..10));
-            delivery.handle_outcome(now, Outcome::Retry { reason: String::new(), after: None, unknown: true });
+            delivery
+                .handle_outcome(now, Outcome::Retry { reason: String::new(), after: None, unknown: true });
             let Step::Wait(until) = delivery.poll(now) else { panic!("no wait after a failure") };
             assert_eq!(delivery.poll(until - Duration::from_nanos(1)), Step::Wait(until));
             longest = longest.max(until - now);

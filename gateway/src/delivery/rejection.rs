@@ -64,14 +64,22 @@ impl Rejections {
 
     fn gap(&mut self, row: &RowEntry<'_>) -> RejectedRow {
         let (_, row_tags) = split_series(row.series);
-        let device = row_tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
+        let device =
+            row_tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
         let own = [("cause", Cause::Rejected.as_str()), ("device", device)];
         let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut tags: Vec<_> = configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
+        let mut tags: Vec<_> =
+            configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
         // Row and configuration were checked before, so the key can be made; if not, the gap counts all the same.
         let series = SeriesKey::new("forebay_gap", &mut tags)
             .map_or_else(|_| "forebay_gap,cause=rejected".to_owned(), |key| key.as_str().to_owned());
-        RejectedRow { device: row.device.to_owned(), boot: row.boot, sequence: row.sequence, series, ns: self.own_ns(row) }
+        RejectedRow {
+            device: row.device.to_owned(),
+            boot: row.boot,
+            sequence: row.sequence,
+            series,
+            ns: self.own_ns(row),
+        }
     }
 
     /// The row's time, moved behind the device's previous gap where both would be the same point.

@@ -58,9 +58,15 @@ pub(super) fn classify(status: u16, body: &str, after: Option<Duration>, points:
         400 if own.as_ref().is_some_and(|own| own.error.is_some()) => Outcome::Hold { reason },
         401 => Outcome::Hold { reason: format!("{reason}; the token, user name or password is wrong") },
         403 => Outcome::Hold { reason: format!("{reason}; the token or user may not write there") },
-        404 => Outcome::Hold { reason: format!("{reason}; the database, bucket, organization or path does not exist") },
+        404 => Outcome::Hold {
+            reason: format!("{reason}; the database, bucket, organization or path does not exist"),
+        },
         413 if points > 1 || word.is_some() => Outcome::TooLarge { reason },
-        413 => Outcome::Hold { reason: format!("{reason}; something before the database refuses even one point: raise its body limit") },
+        413 => Outcome::Hold {
+            reason: format!(
+                "{reason}; something before the database refuses even one point: raise its body limit"
+            ),
+        },
         429 => Outcome::Retry { reason, after, unknown: false },
         _ => Outcome::Retry { reason, after, unknown: true },
     }
@@ -102,14 +108,39 @@ mod tests {
         // Malformed line.
         (400, r#"{"code":"invalid","message":"unable to parse 'x': missing fields"}"#, 5, "rejected"),
         (400, r#"{"error":"unable to parse 'x': missing fields"}"#, 5, "rejected"),
-        (400, r#"{"error":"partial write of line protocol occurred","data":[{"line_number":1}]}"#, 5, "rejected"),
+        (
+            400,
+            r#"{"error":"partial write of line protocol occurred","data":[{"line_number":1}]}"#,
+            5,
+            "rejected",
+        ),
         // Type conflict, beyond retention.
-        (422, r#"{"code":"unprocessable entity","message":"failure writing points to database: partial write: field type conflict dropped=1"}"#, 5, "rejected"),
-        (400, r#"{"error":"partial write: field type conflict: input field \"v\" … dropped=1"}"#, 5, "rejected"),
+        (
+            422,
+            r#"{"code":"unprocessable entity","message":"failure writing points to database: partial write: field type conflict dropped=1"}"#,
+            5,
+            "rejected",
+        ),
+        (
+            400,
+            r#"{"error":"partial write: field type conflict: input field \"v\" … dropped=1"}"#,
+            5,
+            "rejected",
+        ),
         (400, r#"{"error":"partial write: points beyond retention policy dropped=1"}"#, 1, "rejected"),
         // Older InfluxDB 2.
-        (500, r#"{"code":"internal error","message":"unexpected error writing points to database: partial write: field type conflict"}"#, 5, "rejected"),
-        (500, r#"{"code":"internal error","message":"unexpected error writing points to database: timeout"}"#, 5, "retry, unknown"),
+        (
+            500,
+            r#"{"code":"internal error","message":"unexpected error writing points to database: partial write: field type conflict"}"#,
+            5,
+            "rejected",
+        ),
+        (
+            500,
+            r#"{"code":"internal error","message":"unexpected error writing points to database: timeout"}"#,
+            5,
+            "retry, unknown",
+        ),
         (500, r#"{"error":"timeout"}"#, 5, "retry, unknown"),
         (500, "partial write", 5, "retry, unknown"),
         // Not in the server's own format, or not about points.

@@ -199,7 +199,8 @@ impl<'a> Point<'a> {
             Record::Row(row) => (Some(row.fields), None),
             Record::Gap(gap) => {
                 let number = |n: u64| ValueRef::Integer(i64::try_from(n).unwrap_or(i64::MAX));
-                let numbers = [("boot", u64::from(gap.boot)), ("from", gap.from), ("to", gap.to), ("count", gap.count)];
+                let numbers =
+                    [("boot", u64::from(gap.boot)), ("from", gap.from), ("to", gap.to), ("count", gap.count)];
                 (None, Some(numbers.map(|(name, n)| (name, number(n)))))
             }
         };

@@ -62,7 +62,8 @@ impl Influx1 {
 
     /// Sends one gzipped body of `points` points.
     pub async fn send(&self, gzip: Vec<u8>, points: usize) -> Outcome {
-        let mut request = self.client.post(self.write_url.clone()).header(CONTENT_ENCODING, "gzip").body(gzip);
+        let mut request =
+            self.client.post(self.write_url.clone()).header(CONTENT_ENCODING, "gzip").body(gzip);
         if let Some(Credentials { username, password }) = &self.credentials {
             request = request.basic_auth(username, Some(password));
         }
@@ -139,10 +140,15 @@ mod tests {
     #[tokio::test]
     async fn answers_are_read_with_their_retry_after() {
         let outcome = answer(Script::Answer("503 Busy\r\nRetry-After: 9", "")).await;
-        assert!(matches!(outcome, Outcome::Retry { after: Some(after), .. } if after == Duration::from_secs(9)));
+        assert!(
+            matches!(outcome, Outcome::Retry { after: Some(after), .. } if after == Duration::from_secs(9))
+        );
         let body = r#"{"error":"partial write: field type conflict dropped=1"}"#;
         assert!(matches!(answer(Script::Answer("400 Bad", body)).await, Outcome::Rejected { .. }));
-        assert!(matches!(answer(Script::Answer("302 Found\r\nLocation: /", "")).await, Outcome::Retry { .. }));
+        assert!(matches!(
+            answer(Script::Answer("302 Found\r\nLocation: /", "")).await,
+            Outcome::Retry { .. }
+        ));
     }
 
     #[tokio::test]

@@ -111,11 +111,15 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_read_through_the_crate() {
-        let body = r#"{"code":"unprocessable entity","message":"partial write: field type conflict dropped=1"}"#;
+        let body =
+            r#"{"code":"unprocessable entity","message":"partial write: field type conflict dropped=1"}"#;
         assert!(matches!(answer(Script::Answer("422 Unprocessable", body)).await, Outcome::Rejected { .. }));
         assert!(matches!(answer(Script::Answer("401 Unauthorized", "")).await, Outcome::Hold { .. }));
         assert!(matches!(answer(Script::Answer("413 Too Large", "")).await, Outcome::TooLarge { .. }));
-        assert!(matches!(answer(Script::Answer("302 Found\r\nLocation: /", "")).await, Outcome::Retry { .. }));
+        assert!(matches!(
+            answer(Script::Answer("302 Found\r\nLocation: /", "")).await,
+            Outcome::Retry { .. }
+        ));
         assert!(matches!(answer(Script::Answer("200 OK", "<html>")).await, Outcome::Retry { .. }));
     }
 

@@ -15,9 +15,9 @@ pub mod batch;
 pub mod influx1;
 pub mod influx2;
 pub mod line_protocol;
-pub mod sqlite;
 #[cfg(test)]
 mod scripted_server;
+pub mod sqlite;
 
 use std::time::Duration;
 
@@ -96,7 +96,9 @@ pub enum SinkError {
         problem: String,
     },
     /// The URL has a path, which the `influxdb2` crate would drop in silence.
-    #[error("url {url:?} has the path {path:?}, which version 2 does not support yet; name the server without a path, or use version = 1 where it serves /write")]
+    #[error(
+        "url {url:?} has the path {path:?}, which version 2 does not support yet; name the server without a path, or use version = 1 where it serves /write"
+    )]
     Path {
         /// As configured.
         url: String,
@@ -104,7 +106,9 @@ pub enum SinkError {
         path: String,
     },
     /// The token holds characters that no HTTP header can carry.
-    #[error("the token holds a line feed or another character that no HTTP header can carry; check the end of the token file")]
+    #[error(
+        "the token holds a line feed or another character that no HTTP header can carry; check the end of the token file"
+    )]
     Token,
     /// The HTTP client could not be made.
     #[error("the HTTP client cannot be set up: {0}")]
@@ -153,7 +157,8 @@ mod tests {
 
     #[test]
     fn urls_that_would_be_misread_are_refused_without_telling_the_password() {
-        for url in ["influx:8086", "ftp://h", "/3242", "http://h/?db=x", "http://h/#x", "http://u:geheim@h/"] {
+        for url in ["influx:8086", "ftp://h", "/3242", "http://h/?db=x", "http://h/#x", "http://u:geheim@h/"]
+        {
             let message = check_url(url).unwrap_err().to_string();
             assert!(!message.contains("geheim"), "{message}");
         }

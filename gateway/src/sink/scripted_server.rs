@@ -53,7 +53,10 @@ impl ScriptedServer {
                 seen.lock().unwrap().push(request);
                 if let Script::Answer(head, body) = script {
                     let length = body.len();
-                    let _ = write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+                    let _ = write!(
+                        stream,
+                        "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                    );
                 }
             }
         });

@@ -82,7 +82,10 @@ impl Sweep {
     pub(super) fn shrink(&self, connection: &Connection) -> rusqlite::Result<()> {
         let pages = Pages::of(connection)?;
         if pages.free > 0 && pages.count * pages.bytes > self.limits.max_bytes {
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_RETURNED})"))?;
+            // Each row of the answer, though empty, stands for a page.
+            let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES_RETURNED})"))?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
         }
         Ok(())
     }
@@ -102,7 +105,10 @@ impl Sweep {
             return Ok(Some(Running { before_ns, after_series: 0 }));
         }
         let Some(now_ns) = now_ns else { return Ok(None) };
-        if self.retention_ns.is_some_and(|last| (last..last.saturating_add(RETENTION_PAUSE_NS)).contains(&now_ns)) {
+        if self
+            .retention_ns
+            .is_some_and(|last| (last..last.saturating_add(RETENTION_PAUSE_NS)).contains(&now_ns))
+        {
             return Ok(None);
         }
         self.retention_ns = Some(now_ns);
@@ -123,6 +129,10 @@ impl Pages {
         let pragma = |name: &str| {
             connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).map(i64::cast_unsigned)
         };
-        Ok(Pages { count: pragma("page_count")?, free: pragma("freelist_count")?, bytes: pragma("page_size")? })
+        Ok(Pages {
+            count: pragma("page_count")?,
+            free: pragma("freelist_count")?,
+            bytes: pragma("page_size")?,
+        })
     }
 }
