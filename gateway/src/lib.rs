@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod journal;
 pub mod record;
 pub mod stats;
