@@ -4,6 +4,8 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod http;
 pub mod journal;
 pub mod record;
+pub mod sink;
 pub mod stats;
