@@ -41,7 +41,9 @@ impl Api {
 pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
     match api.journal.usage().state {
         Condition::Running | Condition::Full => (StatusCode::OK, "ok\n"),
-        Condition::Failed => (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n"),
+        Condition::Failed => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n")
+        }
     }
 }
 
@@ -52,8 +54,12 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static 
     }
     match api.journal.usage().state {
         Condition::Running => (StatusCode::OK, "ok\n"),
-        Condition::Full => (StatusCode::SERVICE_UNAVAILABLE, "the journal is full; acks wait for the databases\n"),
-        Condition::Failed => (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n"),
+        Condition::Full => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the journal is full; acks wait for the databases\n")
+        }
+        Condition::Failed => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows as they become durable, as server-sent events: `/api/v1/live`, `/api/v1/live?device=NAME`.
 //!
-//! An event without a name is one row in line protocol. An event `skipped` says how many journal entries a client
+//! An event without a name is one row in line protocol, or the point `forebay_gap` of a declared loss. An event `skipped` says how many journal entries a client
 //! missed because it was too slow: the stream then goes on at the present, so that no client holds anything up.
 
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Api;
 use crate::journal::{Entry, Journal, Read, Reader};
 use crate::record::{Offset, split_series};
-use crate::sink::batch::{Point, Record};
+use crate::sink::batch::Record;
 use crate::sink::line_protocol::{Dialect, push_line};
 
 /// Most streams at a time.
@@ -67,7 +67,9 @@ async fn run(
         }
         let end = *watermark.borrow_and_update();
         // Reading may wait for the disk, which this thread must not.
-        let Ok((advanced, more)) = tokio::task::spawn_blocking(move || stream.advance(end)).await else { return };
+        let Ok((advanced, more)) = tokio::task::spawn_blocking(move || stream.advance(end)).await else {
+            return;
+        };
         stream = advanced;
         text = more;
         if text.is_empty() {
@@ -105,7 +107,8 @@ impl Stream {
             match self.reader.next() {
                 Ok(Read::Wait) => break,
                 Ok(Read::Frame(frame)) => {
-                    for (offset, entry) in frame.entries().filter(|(offset, _)| *offset >= self.next) {
+                    let from = self.next;
+                    for (offset, entry) in frame.entries().filter(|(offset, _)| *offset >= from) {
                         self.next = offset.plus(1);
                         if let Ok(entry) = entry {
                             self.push(entry, &mut text);
@@ -130,14 +133,18 @@ impl Stream {
     }
 
     fn push(&self, entry: Entry<'_>, text: &mut String) {
-        let Entry::Row(row) = entry else { return };
-        let wanted = |device: &str| device == row.device || has_tag(row.series, device);
+        let (record, key, series) = match entry {
+            Entry::Row(row) => (Record::Row(row), row.device, row.series),
+            Entry::Gap(gap) if gap.sink.is_none() => (Record::Gap(gap), gap.device, gap.series),
+            _ => return,
+        };
+        let wanted = |device: &str| device == key || has_tag(series, device);
         if !self.device.as_deref().is_none_or(wanted) {
             return;
         }
         let start = text.len();
         text.push_str("data: ");
-        if push_line(text, Dialect::V2, &Point::of(Record::Row(row))) {
+        if push_line(text, Dialect::V2, &record.point()) {
             text.push('\n');
         } else {
             text.truncate(start);

@@ -25,20 +25,40 @@ pub fn render(status: &Status) -> String {
     let sinks = || status.sinks.iter().map(|(name, sink)| (name.as_str(), sink));
 
     page.family("forebay_rows_received_total", "counter", "Rows handed to intake by a source.");
-    page.labelled("forebay_rows_received_total", "source", sources().map(|(name, s)| (name, s.rows_received)));
+    page.labelled(
+        "forebay_rows_received_total",
+        "source",
+        sources().map(|(name, s)| (name, s.rows_received)),
+    );
     page.family("forebay_rows_acked_total", "counter", "Rows whose ack has left, after they were durable.");
     page.labelled("forebay_rows_acked_total", "source", sources().map(|(name, s)| (name, s.rows_acked)));
-    page.family("forebay_bad_messages_total", "counter", "Messages or frames of a source that could not be read.");
+    page.family(
+        "forebay_bad_messages_total",
+        "counter",
+        "Messages or frames of a source that could not be read.",
+    );
     page.labelled("forebay_bad_messages_total", "source", sources().map(|(name, s)| (name, s.bad_messages)));
     page.family("forebay_source_connected", "gauge", "Whether the broker or port is there.");
     let connected = |state| u64::from(state == SourceState::Connected);
-    page.labelled("forebay_source_connected", "source", sources().map(|(name, s)| (name, connected(s.state))));
+    page.labelled(
+        "forebay_source_connected",
+        "source",
+        sources().map(|(name, s)| (name, connected(s.state))),
+    );
 
     page.family("forebay_rows_confirmed_total", "counter", "Rows that a database confirmed.");
     page.labelled("forebay_rows_confirmed_total", "sink", sinks().map(|(name, s)| (name, s.rows_confirmed)));
-    page.family("forebay_write_retries_total", "counter", "Writes to a database that failed and were repeated.");
+    page.family(
+        "forebay_write_retries_total",
+        "counter",
+        "Writes to a database that failed and were repeated.",
+    );
     page.labelled("forebay_write_retries_total", "sink", sinks().map(|(name, s)| (name, s.retries)));
-    page.family("forebay_backlog_rows", "gauge", "Rows that are durable here and not confirmed by a database.");
+    page.family(
+        "forebay_backlog_rows",
+        "gauge",
+        "Rows that are durable here and not confirmed by a database.",
+    );
     page.labelled("forebay_backlog_rows", "sink", sinks().map(|(name, s)| (name, s.backlog_rows)));
 
     page.family(
@@ -46,7 +66,11 @@ pub fn render(status: &Status) -> String {
         "counter",
         "Rows declared lost since the data directory was made, by cause; a row that two databases refuse counts twice.",
     );
-    page.labelled("forebay_gap_rows_total", "cause", status.gap_rows.iter().map(|(cause, rows)| (cause.as_str(), *rows)));
+    page.labelled(
+        "forebay_gap_rows_total",
+        "cause",
+        status.gap_rows.iter().map(|(cause, rows)| (cause.as_str(), *rows)),
+    );
 
     let journal = &status.journal;
     page.single("forebay_journal_bytes", "gauge", "Bytes of the journal's files.", journal.bytes);

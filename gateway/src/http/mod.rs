@@ -106,7 +106,8 @@ where
     L::Addr: std::fmt::Debug,
 {
     let mut late = stop.clone();
-    let served = axum::serve(Limited::new(listener, MAX_CONNECTIONS), router).with_graceful_shutdown(stopped(stop));
+    let served =
+        axum::serve(Limited::new(listener, MAX_CONNECTIONS), router).with_graceful_shutdown(stopped(stop));
     tokio::select! {
         result = served.into_future() => result,
         () = async {
@@ -121,6 +122,3 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error says that the sender is gone, which is the end too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
-
-#[cfg(test)]
-mod tests;
