@@ -15,5 +15,6 @@ pub mod sink;
 
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod record;
 pub mod stats;
