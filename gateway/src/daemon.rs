@@ -42,7 +42,9 @@ fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        error!("a thread has panicked, which is a fault of Forebay; the process ends, and nothing that was acked is lost");
+        error!(
+            "a thread has panicked, which is a fault of Forebay; the process ends, and nothing that was acked is lost"
+        );
         std::process::abort();
     }));
 }
@@ -177,7 +179,9 @@ fn start_sinks(
             InfluxdbApi::V1 { database, retention_policy, username, password } => {
                 let credentials = username.as_ref().map(|username| Credentials {
                     username: username.clone(),
-                    password: password.as_ref().map_or_else(String::new, |password| password.expose().to_owned()),
+                    password: password
+                        .as_ref()
+                        .map_or_else(String::new, |password| password.expose().to_owned()),
                 });
                 let sink = Influx1::new(url, database, retention_policy.as_deref(), credentials)
                     .with_context(|| format!("[[influxdb]] {name}"))?;
@@ -185,7 +189,8 @@ fn start_sinks(
             }
             InfluxdbApi::V2 { org, bucket, token } => {
                 let token = token.as_ref().map(config::Secret::expose);
-                let sink = Influx2::new(url, org, bucket, token).with_context(|| format!("[[influxdb]] {name}"))?;
+                let sink =
+                    Influx2::new(url, org, bucket, token).with_context(|| format!("[[influxdb]] {name}"))?;
                 driver::spawn(journal.clone(), sink, settings, status, stop.clone())
             }
         };
@@ -238,7 +243,9 @@ fn default_client_id(data_dir: &Path) -> Result<String> {
         Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
         Ok(_) => new_client_id(data_dir, &path)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => new_client_id(data_dir, &path)?,
-        Err(e) => bail!("{} cannot be read: {e}; the MQTT session is kept under the id in it", path.display()),
+        Err(e) => {
+            bail!("{} cannot be read: {e}; the MQTT session is kept under the id in it", path.display())
+        }
     };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(format!("forebay-{host}-{id}"))
