@@ -1,11 +1,23 @@
-//! The gateway of Forebay, module by module in the order that a reading takes.
+//! Forebay's gateway: takes readings from serial and MQTT devices, journals them, acks them, and writes them to the
+//! databases exactly once in effect. The modules in the order that a reading takes:
+
+pub mod source;
+
+pub mod ingest;
+
+pub mod journal;
 
 pub mod cache;
+
+pub mod delivery;
+
+pub mod sink;
+
+pub mod http;
+
+pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod delivery;
-pub mod http;
-pub mod journal;
+pub mod daemon;
 pub mod record;
-pub mod sink;
 pub mod stats;

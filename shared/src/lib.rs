@@ -1,2 +1,27 @@
-//! x
+//! The wire between a sensor device and a Forebay gateway.
+//!
+//! Both ends compile this crate, so it has no allocator, no IO and no clock: every size is fixed and
+//! time is an argument. In the order in which a reading passes through:
+//!
+//! * [`ids`]: identities and positions, one type each;
+//! * [`reading`]: what a device measures (groups of channels) and the values it sends;
+//! * [`block`]: rows sealed into one self-contained run of bytes, and back;
+//! * [`message`]: what the two ends say to each other, one kind byte and a body;
+//! * [`frame`]: a message as bytes on a serial line, and back;
+//! * [`link`]: both halves of the conversation, as state machines.
+//!
+//! Over MQTT a message travels as it is; over a serial line it travels in a frame.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod block;
+pub mod frame;
+pub mod ids;
+pub mod link;
+pub mod message;
+pub mod reading;
+
+/// CRC-32C (Castagnoli): guards frames and names schemas.
+pub(crate) const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);

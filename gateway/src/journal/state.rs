@@ -70,6 +70,8 @@ pub struct BootState {
     pub boot: u32,
     /// Next expected sequence: everything below is journaled or a declared gap.
     pub next: u64,
+    /// Nanosecond of its latest row; `i64::MIN` before the first.
+    pub last_ns: i64,
 }
 
 /// Lost rows by cause.
@@ -204,7 +206,7 @@ impl State {
         }
         let device = self.account(row.device);
         device.rows += 1;
-        device.advance(row.boot, row.sequence.saturating_add(1));
+        device.advance(row.boot, row.sequence.saturating_add(1), row.ns);
     }
 
     fn apply_gap(&mut self, gap: &GapEntry<'_>) {
@@ -216,7 +218,7 @@ impl State {
         match sink {
             None => {
                 device.gaps.add(gap.cause, gap.count);
-                device.advance(gap.boot, gap.to);
+                device.advance(gap.boot, gap.to, i64::MIN);
             }
             Some(Some(at)) => device.ledger(at).gaps.add(gap.cause, gap.count),
             Some(None) => {}
@@ -236,7 +238,7 @@ impl State {
         if device.boots.len() >= BOOTS_MAX {
             device.boots.remove(0);
         }
-        device.boots.push(BootState { boot: entry.boot, next: entry.first });
+        device.boots.push(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
     }
 
     fn apply_sink(&mut self, entry: &SinkEntry<'_>) {
@@ -293,9 +295,10 @@ impl DeviceState {
         self.boots.iter().find(|b| b.boot == boot).copied()
     }
 
-    fn advance(&mut self, boot: u32, next: u64) {
+    fn advance(&mut self, boot: u32, next: u64, ns: i64) {
         if let Some(known) = self.boots.iter_mut().find(|b| b.boot == boot) {
             known.next = known.next.max(next);
+            known.last_ns = known.last_ns.max(ns);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::journal::Frame;
 use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
-use crate::record::{Offset, ValueRef};
+use crate::record::{Offset, Value, ValueRef};
 
 /// The records from one offset to another that concern one sink.
 #[derive(Debug)]
@@ -188,8 +188,8 @@ impl<'a> Record<'a> {
 
 impl<'a> Point<'a> {
     /// A point that stands in no journal.
-    #[cfg(test)]
-    pub(super) fn of(series: &'a str, ns: i64, fields: &'a [(String, crate::record::Value)]) -> Point<'a> {
+    #[must_use]
+    pub fn of(series: &'a str, ns: i64, fields: &'a [(String, Value)]) -> Point<'a> {
         let fields = Fields::of(fields);
         let row = RowEntry { device: "", boot: 0, sequence: 0, stamped: false, series, ns, fields };
         Record::Row(row).point()

@@ -1,0 +1,172 @@
+//! Time at intake: unique stamps for rows that come without one, and the map from a device's ticks to nanoseconds.
+
+use forebay_shared::ids::Tick;
+
+/// How far the clock may fall behind the last stamp before that counts as a step of the clock and not as jitter.
+const STEP_NS: i64 = 1_000_000_000;
+
+/// How many answered exchanges end a burst.
+const BURST_REPLIES: u32 = 8;
+
+/// How many requests a burst may cost; a line that loses more than that is served with what it gave.
+const BURST_REQUESTS: u32 = 24;
+
+/// How long one request may stay unanswered, in milliseconds.
+const REPLY_TIMEOUT_MS: u64 = 250;
+
+/// The stamp of a row sampled or received at `now`, given the last stamp before it: strictly increasing, except
+/// across a step of the clock to the past, where a new clock epoch begins and the clock is followed.
+#[must_use]
+pub fn stamp(last: i64, now: i64) -> i64 {
+    if last.saturating_sub(now) > STEP_NS { now } else { now.max(last.saturating_add(1)) }
+}
+
+/// A line through one exchange: where a tick lies in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickMap {
+    tick: Tick,
+    ns: i64,
+    tick_hz: u32,
+    /// Round trip of the exchange, in nanoseconds: the map is off by at most half of it, plus the drift since.
+    pub round_trip_ns: i64,
+}
+
+impl TickMap {
+    /// Nanoseconds since 1970 UTC of a tick.
+    #[must_use]
+    pub fn ns(&self, tick: Tick) -> i64 {
+        let ticks = i128::from(tick.0) - i128::from(self.tick.0);
+        let ns = i128::from(self.ns) + ticks * 1_000_000_000 / i128::from(self.tick_hz.max(1));
+        i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX })
+    }
+}
+
+/// A burst of exchanges at the start of a connection; the one with the smallest round trip makes the map.
+///
+/// Times are nanoseconds since 1970 UTC for the map and milliseconds of a monotonic clock for the timeouts.
+#[derive(Debug)]
+pub struct Burst {
+    tick_hz: u32,
+    requests: u32,
+    replies: u32,
+    waiting: Option<Waiting>,
+    best: Option<TickMap>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    token: u32,
+    sent_ns: i64,
+    until_ms: u64,
+}
+
+impl Burst {
+    /// A burst with a device whose clock ticks `tick_hz` times a second.
+    #[must_use]
+    pub fn new(tick_hz: u32) -> Burst {
+        Burst { tick_hz, requests: 0, replies: 0, waiting: None, best: None }
+    }
+
+    /// The token of the request that is to be sent now, if one is. The caller sends it at once.
+    pub fn poll_request(&mut self, now_ms: u64, now_ns: i64) -> Option<u32> {
+        let waits = self.waiting.as_ref().is_some_and(|waiting| now_ms < waiting.until_ms);
+        if waits || self.is_done() {
+            return None;
+        }
+        // A device that has answered nothing yet is asked for ever: without one exchange no row can be dated.
+        self.requests += 1;
+        self.waiting =
+            Some(Waiting { token: self.requests, sent_ns: now_ns, until_ms: now_ms + REPLY_TIMEOUT_MS });
+        Some(self.requests)
+    }
+
+    /// An answer, received at `now_ns`, in which the device says its tick.
+    pub fn handle_reply(&mut self, now_ns: i64, token: u32, tick: Tick) {
+        let Some(waiting) = self.waiting.take_if(|waiting| waiting.token == token) else {
+            return;
+        };
+        let round_trip_ns = now_ns - waiting.sent_ns;
+        // A negative round trip is a step of the gateway's clock in between.
+        if round_trip_ns < 0 {
+            return;
+        }
+        self.replies += 1;
+        if self.best.is_none_or(|best| round_trip_ns < best.round_trip_ns) {
+            let ns = waiting.sent_ns + round_trip_ns / 2;
+            self.best = Some(TickMap { tick, ns, tick_hz: self.tick_hz, round_trip_ns });
+        }
+    }
+
+    /// The map, once the burst is over.
+    #[must_use]
+    pub fn finished(&self) -> Option<TickMap> {
+        self.best.filter(|_| self.is_done())
+    }
+
+    /// When [`Burst::poll_request`] wants to be called again, in milliseconds of the monotonic clock.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.waiting.as_ref().filter(|_| !self.is_done()).map(|waiting| waiting.until_ms)
+    }
+
+    fn is_done(&self) -> bool {
+        self.replies >= BURST_REPLIES || (self.replies > 0 && self.requests >= BURST_REQUESTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_increase_strictly_and_follow_a_step_back() {
+        assert_eq!(stamp(100, 200), 200);
+        assert_eq!(stamp(200, 200), 201);
+        assert_eq!(stamp(200, 150), 201);
+        let noon = 1_700_000_000_000_000_000;
+        assert_eq!(stamp(noon, noon - STEP_NS), noon + 1);
+        assert_eq!(stamp(noon, noon - STEP_NS - 1), noon - STEP_NS - 1);
+    }
+
+    #[test]
+    fn the_smallest_round_trip_wins() {
+        let mut burst = Burst::new(1_000_000);
+        let round_trips = [9_000, 400, 7_000, 300, 800, 500, 900, 1_000];
+        for (at, round_trip) in round_trips.into_iter().enumerate() {
+            assert_eq!(burst.finished(), None);
+            let now = i64::try_from(at).unwrap() * 1_000_000;
+            let token = burst.poll_request(0, now).unwrap();
+            let middle = now + round_trip / 2;
+            burst.handle_reply(now + round_trip, token, Tick(u64::try_from(middle / 1_000).unwrap() + 5_000));
+        }
+        let map = burst.finished().unwrap();
+        assert_eq!(map.round_trip_ns, 300);
+        assert_eq!(map.ns(Tick(5_000 + 10_000)), 10_000_000 + 150);
+        assert_eq!(map.ns(Tick(0)), -5_000_000 + 150);
+    }
+
+    #[test]
+    fn a_lost_request_is_sent_again_and_a_late_answer_ignored() {
+        let mut burst = Burst::new(1_000);
+        let first = burst.poll_request(0, 0).unwrap();
+        assert_eq!(burst.poll_request(REPLY_TIMEOUT_MS - 1, 1), None);
+        let second = burst.poll_request(REPLY_TIMEOUT_MS, 250_000_000).unwrap();
+        burst.handle_reply(251_000_000, first, Tick(1));
+        assert_eq!(burst.best, None);
+        burst.handle_reply(251_000_000, second, Tick(1));
+        assert_eq!(burst.best.unwrap().round_trip_ns, 1_000_000);
+    }
+
+    #[test]
+    fn a_lossy_line_ends_with_what_it_gave_and_a_silent_one_is_asked_on() {
+        let mut burst = Burst::new(1_000);
+        let mut now = 0;
+        for _ in 0..2 * BURST_REQUESTS {
+            assert!(burst.poll_request(now, 0).is_some());
+            now += REPLY_TIMEOUT_MS;
+        }
+        let token = burst.poll_request(now, 0).unwrap();
+        burst.handle_reply(10, token, Tick(7));
+        assert_eq!(burst.finished().unwrap().round_trip_ns, 10);
+    }
+}

@@ -1,0 +1,425 @@
+//! What a device measures, and the values it sends.
+//!
+//! A *group* is a set of channels sampled at one instant; it becomes a measurement in the database, and
+//! a channel one of its fields. The device has its groups as [`Groups`], static tables that are checked
+//! when the firmware is compiled. It announces them channel by channel ([`Description`]), and the
+//! gateway puts them together as a [`Schema`], which it needs to decode rows. Both name the same set by
+//! the same [`SchemaId`], a CRC-32C over the encoded descriptions in order.
+
+use core::fmt;
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::CRC;
+use crate::ids::{GroupId, SchemaId};
+
+/// Most channels in a group: a row tells in 32 bits which of them it holds.
+pub const GROUP_CHANNELS_MAX: usize = 32;
+/// Most channels in all groups of a device together.
+pub const CHANNELS_MAX: usize = 128;
+/// Most bytes in the name of a device, group, channel or unit.
+pub const NAME_BYTES_MAX: usize = 32;
+/// Greatest power of ten, up or down, by which an integer is scaled: the last that `f64` holds exactly.
+pub const SCALE_MAX: i8 = 22;
+
+/// A name of at most [`NAME_BYTES_MAX`] bytes.
+pub type Name = String<NAME_BYTES_MAX, u8>;
+
+/// What the values of a channel are, by the number that the wire carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum ValueKind {
+    /// Yes or no.
+    Bool = 1,
+    /// A signed integer that stands for itself times ten to the channel's scale.
+    I32 = 2,
+    /// An unsigned integer that stands for itself: a counter or a state.
+    U32 = 3,
+    /// A single-precision number.
+    F32 = 4,
+}
+
+impl From<ValueKind> for u8 {
+    fn from(kind: ValueKind) -> Self {
+        kind as Self
+    }
+}
+
+impl TryFrom<u8> for ValueKind {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self::Bool),
+            2 => Ok(Self::I32),
+            3 => Ok(Self::U32),
+            4 => Ok(Self::F32),
+            _ => Err("unknown value type"),
+        }
+    }
+}
+
+/// One channel's value as the device sends it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// For [`ValueKind::Bool`].
+    Bool(bool),
+    /// For [`ValueKind::I32`], before scaling.
+    I32(i32),
+    /// For [`ValueKind::U32`].
+    U32(u32),
+    /// For [`ValueKind::F32`]; may be infinite or not a number.
+    F32(f32),
+}
+
+/// One channel's value in its unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Physical {
+    /// Yes or no.
+    Bool(bool),
+    /// A counter or a state.
+    Integer(i64),
+    /// A quantity; may be infinite or not a number, where the device said so.
+    Float(f64),
+}
+
+impl Value {
+    /// Which kind of channel takes this value.
+    pub const fn kind(self) -> ValueKind {
+        match self {
+            Self::Bool(_) => ValueKind::Bool,
+            Self::I32(_) => ValueKind::I32,
+            Self::U32(_) => ValueKind::U32,
+            Self::F32(_) => ValueKind::F32,
+        }
+    }
+
+    /// The value in the channel's unit. Only [`Value::I32`] is scaled.
+    ///
+    /// A negative scale divides, because ten to a negative power has no exact binary form: 2150 at
+    /// scale −2 is the `f64` nearest to 21.5, as if the decimal had been parsed.
+    pub fn physical(self, scale: i8) -> Physical {
+        match self {
+            Self::Bool(value) => Physical::Bool(value),
+            Self::I32(raw) => {
+                let power = TEN_TO[usize::from(scale.unsigned_abs()).min(TEN_TO.len() - 1)];
+                let raw = f64::from(raw);
+                Physical::Float(if scale < 0 { raw / power } else { raw * power })
+            }
+            Self::U32(value) => Physical::Integer(i64::from(value)),
+            Self::F32(value) => Physical::Float(f64::from(value)),
+        }
+    }
+}
+
+/// Powers of ten up to the last that `f64` holds exactly, so that scaling rounds once.
+const TEN_TO: [f64; SCALE_MAX as usize + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
+];
+
+/// One channel, as the firmware writes it down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel {
+    /// Name within its group, 1 to 32 bytes.
+    pub name: &'static str,
+    /// Unit of the scaled value, such as `"°C"`; may be empty.
+    pub unit: &'static str,
+    /// What its values are.
+    pub kind: ValueKind,
+    /// Power of ten by which an [`ValueKind::I32`] is multiplied; zero for the others.
+    pub scale: i8,
+}
+
+/// Channels sampled at one instant, as the firmware writes them down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// Name within its device, 1 to 32 bytes.
+    pub name: &'static str,
+    /// Its 1 to 32 channels.
+    pub channels: &'static [Channel],
+}
+
+/// All groups of a device, within the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups(&'static [Group]);
+
+impl Groups {
+    /// Checks the limits; a `const` item makes that a compile-time check.
+    ///
+    /// # Panics
+    ///
+    /// When a name is empty, too long or used twice, a group has no channel or more than
+    /// [`GROUP_CHANNELS_MAX`], all together have more than [`CHANNELS_MAX`], or a scale is beyond
+    /// [`SCALE_MAX`] or given to a kind that has none.
+    pub const fn new(groups: &'static [Group]) -> Self {
+        let mut total = 0;
+        let mut at = 0;
+        while at < groups.len() {
+            check_group(&groups[at]);
+            total += groups[at].channels.len();
+            let mut earlier = 0;
+            while earlier < at {
+                assert!(!same(groups[earlier].name, groups[at].name), "two groups have the same name");
+                earlier += 1;
+            }
+            at += 1;
+        }
+        assert!(total > 0 && total <= CHANNELS_MAX, "a device has 1 to 128 channels");
+        Self(groups)
+    }
+
+    /// The group at `id`.
+    pub fn get(self, id: GroupId) -> Option<&'static Group> {
+        self.0.get(usize::from(id.0))
+    }
+
+    /// The name of the whole set.
+    pub fn id(self) -> SchemaId {
+        schema_id(self.descriptions())
+    }
+
+    /// How many channels all groups have together.
+    pub const fn channel_count(self) -> u8 {
+        let mut total = 0;
+        let mut at = 0;
+        while at < self.0.len() {
+            total += self.0[at].channels.len();
+            at += 1;
+        }
+        // `new` has checked that they are at most 128.
+        total as u8
+    }
+
+    /// Every channel in order, as it is announced to the gateway.
+    pub fn descriptions(self) -> impl Iterator<Item = Description> {
+        (0_u8..).zip(self.0).flat_map(|(id, group)| {
+            group.channels.iter().map(move |channel| Description {
+                group: GroupId(id),
+                group_name: name(group.name),
+                channel: name(channel.name),
+                unit: name(channel.unit),
+                kind: channel.kind,
+                scale: channel.scale,
+            })
+        })
+    }
+}
+
+const fn check_group(group: &Group) {
+    assert!(is_name(group.name), "a group's name has 1 to 32 bytes");
+    let count = group.channels.len();
+    assert!(count > 0 && count <= GROUP_CHANNELS_MAX, "a group has 1 to 32 channels");
+    let mut at = 0;
+    while at < count {
+        let channel = &group.channels[at];
+        assert!(is_name(channel.name), "a channel's name has 1 to 32 bytes");
+        assert!(channel.unit.len() <= NAME_BYTES_MAX, "a unit has at most 32 bytes");
+        assert!(is_scale(channel.kind, channel.scale), "only an I32 has a scale, from -22 to 22");
+        let mut earlier = 0;
+        while earlier < at {
+            assert!(!same(group.channels[earlier].name, channel.name), "two channels have the same name");
+            earlier += 1;
+        }
+        at += 1;
+    }
+}
+
+const fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX
+}
+
+const fn is_scale(kind: ValueKind, scale: i8) -> bool {
+    match kind {
+        ValueKind::I32 => -SCALE_MAX <= scale && scale <= SCALE_MAX,
+        ValueKind::Bool | ValueKind::U32 | ValueKind::F32 => scale == 0,
+    }
+}
+
+const fn same(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let mut at = 0;
+    while at < left.len() && at < right.len() && left[at] == right[at] {
+        at += 1;
+    }
+    at == left.len() && at == right.len()
+}
+
+/// The text of a checked name, which fits by construction.
+fn name(text: &str) -> Name {
+    Name::try_from(text).unwrap_or_default()
+}
+
+/// One channel as it is announced on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Position of its group.
+    pub group: GroupId,
+    /// Name of its group, the same in all channels of the group.
+    pub group_name: Name,
+    /// Its own name.
+    pub channel: Name,
+    /// Unit of the scaled value; may be empty.
+    pub unit: Name,
+    /// What its values are.
+    pub kind: ValueKind,
+    /// Power of ten by which an [`ValueKind::I32`] is multiplied.
+    pub scale: i8,
+}
+
+/// All groups of a device as the gateway knows them: valid by construction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    channels: Vec<Description, CHANNELS_MAX, u8>,
+    /// One past the last channel of each group.
+    group_ends: Vec<u8, CHANNELS_MAX, u8>,
+}
+
+impl Schema {
+    /// Puts the channels together in the order in which the device announces them.
+    ///
+    /// # Errors
+    ///
+    /// Says which rule of [`Groups::new`] the set breaks, or that groups are not numbered from 0 in order.
+    pub fn new(channels: impl IntoIterator<Item = Description>) -> Result<Self, SchemaError> {
+        let mut schema = Self { channels: Vec::new(), group_ends: Vec::new() };
+        for channel in channels {
+            schema.push(channel)?;
+        }
+        if schema.channels.is_empty() { Err(SchemaError::Count) } else { Ok(schema) }
+    }
+
+    /// The name of the whole set.
+    pub fn id(&self) -> SchemaId {
+        schema_id(self.channels.iter())
+    }
+
+    /// All channels in order.
+    pub fn channels(&self) -> &[Description] {
+        &self.channels
+    }
+
+    /// The channels of a group; never empty.
+    pub fn group(&self, id: GroupId) -> Option<&[Description]> {
+        let at = usize::from(id.0);
+        let end = *self.group_ends.get(at)?;
+        let start = if at == 0 { 0 } else { *self.group_ends.get(at - 1)? };
+        self.channels.get(usize::from(start)..usize::from(end))
+    }
+
+    /// The channels of each group in order; never empty.
+    pub fn groups(&self) -> impl Iterator<Item = &[Description]> {
+        (0..=u8::MAX).map_while(|id| self.group(GroupId(id)))
+    }
+
+    fn push(&mut self, channel: Description) -> Result<(), SchemaError> {
+        if !is_name(&channel.group_name) || !is_name(&channel.channel) {
+            return Err(SchemaError::Name);
+        }
+        if !is_scale(channel.kind, channel.scale) {
+            return Err(SchemaError::Scale);
+        }
+        let groups = self.group_ends.len();
+        let number = usize::from(channel.group.0);
+        if number == groups {
+            if self.channels.iter().any(|other| other.group_name == channel.group_name) {
+                return Err(SchemaError::Name);
+            }
+            self.group_ends.push(self.channels.len() as u8).map_err(|_| SchemaError::Count)?;
+        } else if number + 1 == groups {
+            let group = self.group(channel.group).unwrap_or_default();
+            if group.len() == GROUP_CHANNELS_MAX {
+                return Err(SchemaError::Count);
+            }
+            if group.iter().any(|o| o.group_name != channel.group_name || o.channel == channel.channel) {
+                return Err(SchemaError::Name);
+            }
+        } else {
+            return Err(SchemaError::Order);
+        }
+        self.channels.push(channel).map_err(|_| SchemaError::Count)?;
+        if let Some(end) = self.group_ends.last_mut() {
+            *end += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The announced channels are no valid schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaError {
+    /// No channel, more than [`CHANNELS_MAX`], or more than [`GROUP_CHANNELS_MAX`] in a group.
+    Count,
+    /// A name is empty, used twice, or differs within a group.
+    Name,
+    /// A scale is beyond [`SCALE_MAX`] or given to a kind that has none.
+    Scale,
+    /// Groups are not numbered from 0 in order.
+    Order,
+}
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Count => "a device has 1 to 128 channels, a group 1 to 32",
+            Self::Name => "a group's or channel's name is empty, used twice, or differs within its group",
+            Self::Scale => "only a scaled integer has a scale, from -22 to 22",
+            Self::Order => "groups are not numbered from 0 in order",
+        })
+    }
+}
+
+impl core::error::Error for SchemaError {}
+
+/// Collects announced channels, in any order and with repetitions, until the schema is complete.
+#[derive(Debug, Clone)]
+pub struct SchemaBuilder {
+    id: SchemaId,
+    channels: Vec<Option<Description>, CHANNELS_MAX, u8>,
+}
+
+impl SchemaBuilder {
+    /// Starts to collect the channels of schema `id`.
+    pub const fn new(id: SchemaId) -> Self {
+        Self { id, channels: Vec::new() }
+    }
+
+    /// Takes channel `index` of `count`; gives the schema once it is complete, and starts over.
+    ///
+    /// # Errors
+    ///
+    /// The set is not valid, or not the one that its name says; the builder then starts over.
+    pub fn insert(
+        &mut self,
+        index: u8,
+        count: u8,
+        description: Description,
+    ) -> Result<Option<Schema>, SchemaError> {
+        let count = usize::from(count);
+        if self.channels.len() != count {
+            self.channels.clear();
+            self.channels.resize(count, None).map_err(|_| SchemaError::Count)?;
+        }
+        *self.channels.get_mut(usize::from(index)).ok_or(SchemaError::Count)? = Some(description);
+        if self.channels.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        let collected = core::mem::take(&mut self.channels);
+        let schema = Schema::new(collected.into_iter().flatten())?;
+        if schema.id() == self.id { Ok(Some(schema)) } else { Err(SchemaError::Order) }
+    }
+}
+
+fn schema_id<D: core::borrow::Borrow<Description>>(descriptions: impl Iterator<Item = D>) -> SchemaId {
+    let mut digest = CRC.digest();
+    let mut buffer = [0; 4 + 3 * (NAME_BYTES_MAX + 1)];
+    for description in descriptions {
+        // A description always fits: three names of at most 32 bytes and three single bytes.
+        if let Ok(bytes) = postcard::to_slice(description.borrow(), &mut buffer) {
+            digest.update(bytes);
+        }
+    }
+    SchemaId(digest.finalize())
+}
