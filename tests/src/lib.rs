@@ -10,6 +10,8 @@
 //! [`services`] are the processes, [`readback`] asks the stores, [`ledger`] judges.
 
 pub mod clock;
+pub mod device;
+pub mod gateway;
 pub mod http;
 pub mod ledger;
 pub mod process;

@@ -4,7 +4,7 @@
 //! can be matched without trusting anything that the gateway made up on the way (sequence, boot, timestamp).
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The channel or JSON member that carries the row's number.
@@ -48,6 +48,7 @@ pub struct Truth {
     log: Mutex<Log>,
     produced: AtomicU64,
     acked: AtomicU64,
+    idle: AtomicBool,
 }
 
 /// What [`Truth`] guards.
@@ -67,7 +68,7 @@ impl Truth {
     pub fn new(name: &str, dating: Dating, values: Values) -> Truth {
         let log = Log { boots: vec![0], ..Log::default() };
         let (produced, acked) = (AtomicU64::new(0), AtomicU64::new(0));
-        Truth { name: name.to_owned(), dating, values, log: Mutex::new(log), produced, acked }
+        Truth { name: name.to_owned(), dating, values, log: Mutex::new(log), produced, acked, idle: AtomicBool::new(true) }
     }
 
     /// The name that its points carry in the tag `device`.
@@ -100,6 +101,23 @@ impl Truth {
         self.acked.load(Ordering::Acquire)
     }
 
+    /// Whether the device had got rid of every row when it last looked.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    /// The device looked whether it has got rid of every row.
+    pub fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
+    }
+
+    /// The true time of row `number`.
+    #[must_use]
+    pub fn ns_of(&self, number: u64) -> Option<i64> {
+        self.lock().rows.get(usize::try_from(number).ok()?).map(|row| row.ns)
+    }
+
     /// Logs a row sampled at `tick`, which was `ns` on the true clock, under the `sequence` that the firmware gave it.
     pub fn produce(&self, ns: i64, tick: u64, sequence: u32) {
         let mut log = self.lock();
@@ -119,8 +137,8 @@ impl Truth {
         log.boots.push(0);
     }
 
-    /// Brings the log up to what the firmware says of itself: its boot, the first row that it still holds, and the first
-    /// that is not released.
+    /// Brings the log up to what the firmware says of itself: its boot, the first row that it still holds (older ones it
+    /// has thrown away unless they were released), and the first that is not released.
     pub fn observe(&self, boot: u32, oldest: u32, released: u32) {
         let mut log = self.lock();
         if let Some(present) = log.boots.last_mut()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use influxdb::InfluxDb;
-pub use mosquitto::Mosquitto;
+pub use mosquitto::{Mosquitto, accepts_client};
 pub use victoria::VictoriaMetrics;
 
 /// How long a service may take to answer for the first time, on a machine that is building at the same time.
