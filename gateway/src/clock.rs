@@ -29,6 +29,12 @@ pub fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }
 
+/// The same as whole milliseconds.
+#[must_use]
+pub fn monotonic_ms() -> u64 {
+    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Time since the machine started, sleep included.
 #[must_use]
 pub fn uptime() -> Duration {

@@ -15,11 +15,28 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use load::{Loaded, load};
 pub use path::{JsonPath, Selector, Step};
 pub use pattern::TopicPattern;
+pub use problem::{LoadError, Problem};
 
+use crate::record::check_name;
+
+mod brokers;
+mod document;
+mod foreign;
+mod load;
 mod path;
 mod pattern;
+mod ports;
+mod problem;
+mod secret;
+mod section;
+mod sinks;
+mod units;
+
+#[cfg(test)]
+mod tests;
 
 /// Where the configuration is looked for unless the command line names another file.
 pub const DEFAULT_PATH: &str = "/etc/forebay/forebay.toml";
@@ -282,5 +299,19 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// Refuses tag names that Forebay or the databases keep for themselves, and those that line protocol cannot carry.
+fn check_tag_name(name: &str) -> Result<(), String> {
+    match name {
+        "" => Err("a tag has an empty name; name it".to_owned()),
+        "device" => {
+            Err("the tag `device` is made by Forebay; use `name` in [devices] to change it".to_owned())
+        }
+        "time" | "_field" | "_measurement" => {
+            Err(format!("the tag {name:?} is reserved by InfluxDB; choose another name"))
+        }
+        _ => check_name("tag", name).map_err(|error| error.to_string()),
     }
 }

@@ -1,5 +1,13 @@
 //! Forebay's gateway: takes readings from serial and MQTT devices, journals them, acks them, and writes them to the
-//! databases exactly once in effect.
+//! databases exactly once in effect. The modules in the order that a reading takes:
+
+pub mod source;
+
+pub mod ingest;
+
+pub mod journal;
+
+pub mod cache;
 
 pub mod clock;
 pub mod config;

@@ -19,6 +19,7 @@ extern crate std;
 pub mod block;
 pub mod frame;
 pub mod ids;
+pub mod link;
 pub mod message;
 pub mod reading;
 

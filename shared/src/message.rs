@@ -224,6 +224,8 @@ pub struct Status {
     pub boot: Boot,
     /// As in [`Hello::oldest`].
     pub oldest: Seq,
+    /// One past the last row that was sent in this connection: what is missing below it was lost.
+    pub sent: Seq,
     /// As in [`Hello::next`].
     pub next: Seq,
     /// Bytes in the ring.

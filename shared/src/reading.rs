@@ -182,9 +182,15 @@ impl Groups {
     }
 
     /// How many channels all groups have together.
-    pub fn channel_count(self) -> u8 {
+    pub const fn channel_count(self) -> u8 {
+        let mut total = 0;
+        let mut at = 0;
+        while at < self.0.len() {
+            total += self.0[at].channels.len();
+            at += 1;
+        }
         // `new` has checked that they are at most 128.
-        self.0.iter().fold(0, |sum: u8, group| sum.saturating_add(group.channels.len().min(255) as u8))
+        total as u8
     }
 
     /// Every channel in order, as it is announced to the gateway.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::GAP_MEASUREMENT;
 use crate::config::{Config, Device};
+use crate::journal::entry::Cause;
 use crate::record::{PointError, SeriesKey};
 
 /// The configured tags and names. Cheap to ask, built once.
@@ -19,6 +21,14 @@ pub struct Named<'a> {
     pub tag: &'a str,
     /// What `[devices]` says of it.
     configured: Option<&'a Device>,
+}
+
+impl<'a> Named<'a> {
+    /// The same device under another tag, with all that is configured for it.
+    #[must_use]
+    pub fn renamed(self, tag: &'a str) -> Named<'a> {
+        Named { tag, ..self }
+    }
 }
 
 impl Naming {
@@ -67,6 +77,18 @@ impl Naming {
             }
         }
         SeriesKey::new(measurement, &mut tags)
+    }
+}
+
+impl Naming {
+    /// The series of the points that tell of a device's gaps, in canonical form. The configuration's own tags are
+    /// left out where they cannot be carried: a loss is declared in any case.
+    #[must_use]
+    pub fn gap_series(&self, device: Option<&Named<'_>>, cause: Cause) -> String {
+        let own = || vec![("cause", cause.as_str())];
+        let full = self.series(GAP_MEASUREMENT, device, own());
+        full.or_else(|_| SeriesKey::new(GAP_MEASUREMENT, &mut own()))
+            .map_or_else(|_| GAP_MEASUREMENT.to_owned(), |key| key.as_str().to_owned())
     }
 }
 

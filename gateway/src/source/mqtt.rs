@@ -13,22 +13,22 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::fleet::Fleet;
-use super::payload;
-use super::{Context, Taken};
+use super::native::Now;
+use super::{Context, Reporter, payload, sleep_until};
 use crate::clock;
 use crate::config;
+use crate::ingest::Taken;
 use crate::record::Offset;
-use crate::stats::SourceStats;
+use crate::stats::SourceState;
 
 /// The largest packet that MQTT can express: the client must never refuse one, or the broker would send it again at
 /// once, for ever. What is too large to be a reading is refused later, and acked.
@@ -46,26 +46,33 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 /// How long a shutdown waits for the last commit and its acks.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a shutdown waits for the disconnect to leave.
+const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Pause before a held message is tried again even without news of room, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
 /// First and longest pause before the next connection attempt.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Serves one broker until the context says to stop. Blocks its thread.
-pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, stats: Arc<SourceStats>) {
+pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: Reporter) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            stats.failed(&format!("cannot start a runtime for the broker {}: {e}", config.url));
+            reporter.disconnected(&format!("cannot start a runtime for the broker {}: {e}", config.url));
             return;
         }
     };
-    let (client, event_loop) = AsyncClient::new(options(config, client_id, context), REQUESTS);
+    let fleet = Fleet::new(config, client_id, context);
+    let (client, event_loop) = AsyncClient::new(options(config, client_id, &fleet), REQUESTS);
     let broker = Rc::new(Broker {
         config: config.clone(),
         context: context.clone(),
-        stats,
+        reporter,
         client,
         queues: RefCell::new(Queues::default()),
-        fleet: RefCell::new(Fleet::new(config, client_id, context)),
+        fleet: RefCell::new(fleet),
         outgoing: Notify::new(),
         tended: Notify::new(),
     });
@@ -78,13 +85,17 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, stats: Arc
             let broker = Rc::clone(&broker);
             async move { broker.tend().await }
         });
-        tokio::join!(broker.poll(event_loop), broker.close());
+        tokio::select! {
+            () = broker.poll(event_loop) => {}
+            () = broker.close() => {}
+        }
         send.abort();
         tend.abort();
     });
+    broker.reporter.stats().set_state(SourceState::Stopped);
 }
 
-fn options(config: &config::Mqtt, client_id: &str, context: &Context) -> MqttOptions {
+fn options(config: &config::Mqtt, client_id: &str, fleet: &Fleet) -> MqttOptions {
     let mut options = MqttOptions::new(client_id, &config.host, config.port);
     options.set_keep_alive(Duration::from_secs(30));
     options.set_clean_session(false);
@@ -94,11 +105,9 @@ fn options(config: &config::Mqtt, client_id: &str, context: &Context) -> MqttOpt
         let password = config.password.as_ref().map_or("", config::Secret::expose);
         options.set_credentials(username, password);
     }
-    if config.native {
-        let presence = Fleet::presence_topic(config);
+    if let Some(presence) = fleet.presence_topic() {
         options.set_last_will(LastWill::new(presence, Vec::new(), QoS::AtLeastOnce, true));
     }
-    let _ = context;
     options
 }
 
@@ -106,7 +115,7 @@ fn options(config: &config::Mqtt, client_id: &str, context: &Context) -> MqttOpt
 struct Broker {
     config: config::Mqtt,
     context: Context,
-    stats: Arc<SourceStats>,
+    reporter: Reporter,
     client: AsyncClient,
     queues: RefCell<Queues>,
     fleet: RefCell<Fleet>,
@@ -145,7 +154,6 @@ pub(super) enum Request {
 
 /// A message that waits for room in the journal.
 struct Held {
-    connection: u64,
     publish: Publish,
     received_ns: i64,
 }
@@ -185,16 +193,13 @@ impl Broker {
         // The first connection of a process subscribes even to a session that is present: the configuration may
         // have changed since that session was made.
         if !session_present || queues.connection == 1 {
-            let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter().to_owned());
-            let native = self.config.native.then(|| Fleet::filter(&self.config));
+            let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
+            let native = self.fleet.borrow().filter();
             queues.requests.extend(filters.chain(native).map(Request::Subscribe));
         }
-        let connection = queues.connection;
-        queues.held.retain(|held| held.connection == connection);
-        queues.held_bytes = queues.held.iter().map(|held| held.publish.payload.len()).sum();
-        self.fleet.borrow_mut().handle_connected(&mut queues.requests);
+        self.fleet.borrow_mut().handle_connected(Now::read(), &mut queues.requests);
         drop(queues);
-        self.stats.connected(if session_present { "session resumed" } else { "new session" });
+        self.reporter.connected(if session_present { "session resumed" } else { "new session" });
         self.outgoing.notify_one();
         self.tended.notify_one();
     }
@@ -203,18 +208,20 @@ impl Broker {
     fn disconnected(&self, error: &str) -> bool {
         let mut queues = self.queues.borrow_mut();
         queues.connected = false;
-        // The broker sends again what was not acked.
+        // The broker sends again what was not acked. Requests of the old connection make no sense on the next one.
         queues.acks.clear();
-        if queues.closing {
-            return true;
+        queues.requests.clear();
+        queues.held.clear();
+        queues.held_bytes = 0;
+        if !queues.closing {
+            self.reporter.disconnected(&format!("broker {}: {error}", self.config.url));
         }
-        self.stats.disconnected(&format!("broker {}: {error}", self.config.url));
-        false
+        queues.closing
     }
 
     fn subscribed(&self, codes: &[SubscribeReasonCode]) {
         if codes.contains(&SubscribeReasonCode::Failure) {
-            self.stats.error(&format!(
+            self.reporter.trouble("subscribe", &format!(
                 "broker {} refuses a subscription; check its access rules for this client",
                 self.config.url
             ));
@@ -227,12 +234,13 @@ impl Broker {
         if queues.closing {
             return;
         }
-        let held = Held { connection: queues.connection, publish, received_ns: clock::now_ns() };
+        self.reporter.stats().messages.add(1);
+        let held = Held { publish, received_ns: clock::now_ns() };
         if queues.held.is_empty() && self.take(&mut queues, &held) {
             return;
         }
         if held.publish.qos == QoS::AtMostOnce {
-            self.stats.dropped_unprotected();
+            self.reporter.trouble("qos0", "a message at QoS 0 is dropped, because the journal has no room");
             return;
         }
         queues.held_bytes += held.publish.payload.len();
@@ -242,44 +250,48 @@ impl Broker {
 
     /// Whether the message found room.
     fn take(&self, queues: &mut Queues, held: &Held) -> bool {
-        let Held { connection, publish, received_ns } = held;
-        let taken = if let Some(device) = Fleet::device_of(&self.config, &publish.topic) {
-            let mut fleet = self.fleet.borrow_mut();
-            fleet.handle_message(device, &publish.payload, *received_ns, &mut queues.requests);
+        let publish = &held.publish;
+        let mut fleet = self.fleet.borrow_mut();
+        let taken = if let Some(device) = fleet.device_of(&publish.topic) {
+            fleet.handle_message(Now::read(), device, &publish.payload, &mut queues.requests, &self.reporter);
             self.outgoing.notify_one();
             self.tended.notify_one();
-            // Native rows are acked by the link's own release; the broker may forget them at once.
-            Taken { receipt: Offset(0), rows: 0 }
+            // The link has acks of its own, so the broker may forget the message at once.
+            Some(Taken { receipt: Offset(0), rows: 0 })
         } else {
-            match self.take_foreign(publish, *received_ns) {
-                Some(taken) => taken,
-                None => return false,
-            }
+            self.take_foreign(publish, held.received_ns)
         };
+        let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
-            let ack =
-                DueAck { connection: *connection, packet: publish.pkid, receipt: taken.receipt, rows: taken.rows };
-            queues.acks.push_back(ack);
-            // The send task waits for the watermark; what is durable already needs a word.
-            if taken.receipt <= self.context.watermark_now() {
+            queues.acks.push_back(DueAck { connection: queues.connection, packet: publish.pkid, receipt, rows });
+            // The send task hears of every commit; only what needs no commit needs a word.
+            if receipt == Offset(0) {
                 self.outgoing.notify_one();
             }
         }
         true
     }
 
+    /// What intake made of a foreign message; `None` if it is to be held.
     fn take_foreign(&self, publish: &Publish, received_ns: i64) -> Option<Taken> {
+        let nothing = Taken { receipt: Offset(0), rows: 0 };
         let matching = |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
         let Some(subscribe) = self.config.subscribe.iter().find(matching) else {
-            self.stats.unmatched(&publish.topic);
-            return Some(Taken { receipt: Offset(0), rows: 0 });
+            let topic = publish.topic.chars().take(64).collect::<String>();
+            let what = format!("a message on {topic:?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it");
+            self.reporter.trouble("unmatched", &what);
+            return Some(nothing);
         };
-        let mut parsed = payload::parse(subscribe, &self.context.naming, &publish.topic, &publish.payload);
+        let naming = self.context.ingest.naming();
+        let mut parsed = payload::parse(subscribe, naming, &publish.topic, &publish.payload);
         if publish.retain && subscribe.retained == config::Retained::Skip {
             // A retained message without a time of its own is the last state, not a reading.
             parsed.rows.retain(|row| row.timestamp.is_some());
         }
-        self.context.take_foreign(&self.stats, parsed, &publish.topic, received_ns)
+        if parsed.is_empty() {
+            return Some(nothing);
+        }
+        self.context.take_foreign(parsed, &publish.topic, received_ns, &self.reporter)
     }
 
     fn is_overfull(&self) -> bool {
@@ -300,7 +312,7 @@ impl Broker {
                 if self.client.ack(&publish).await.is_err() {
                     return;
                 }
-                self.stats.acked(ack.rows);
+                self.reporter.stats().rows_acked.add(ack.rows);
             }
             while let Some(request) = self.next_request() {
                 if self.hand_over(request).await.is_err() {
@@ -360,7 +372,7 @@ impl Broker {
                 changed = watermark.changed() => if changed.is_err() { return },
                 _ = room.changed() => {}
                 () = self.tended.notified() => {}
-                () = clock::sleep_until_ms(deadline) => {}
+                () = sleep_until(deadline) => {}
             }
         }
     }
@@ -375,34 +387,34 @@ impl Broker {
             }
             queues.held_bytes -= held.publish.payload.len();
         }
-        let deadline = self.fleet.borrow_mut().tend(durable, &mut queues.requests);
+        let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
+        let deadline = self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);
         if !queues.requests.is_empty() || !queues.acks.is_empty() {
             self.outgoing.notify_one();
         }
-        deadline
+        [deadline, retry].into_iter().flatten().min()
     }
 
     /// Waits for the word to stop, then for the last commit and its acks, and disconnects.
     async fn close(&self) {
         self.context.stopped().await;
         self.queues.borrow_mut().closing = true;
-        let mut watermark = self.context.watermark();
         let all_acked = async {
             while !self.queues.borrow().acks.is_empty() {
-                if watermark.changed().await.is_err() {
-                    return;
-                }
-                self.outgoing.notify_one();
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         if tokio::time::timeout(CLOSE_DEADLINE, all_acked).await.is_err() {
-            self.stats.error("some messages were not acked before the shutdown; the broker will send them again");
+            self.reporter.trouble("close", "some messages are not acked at the end; the broker will send them again");
         }
         let mut queues = self.queues.borrow_mut();
-        self.fleet.borrow_mut().handle_closing(&mut queues.requests);
-        queues.requests.push_back(Request::Disconnect);
-        drop(queues);
-        self.outgoing.notify_one();
+        if queues.connected {
+            self.fleet.borrow_mut().handle_closing(&mut queues.requests);
+            queues.requests.push_back(Request::Disconnect);
+            drop(queues);
+            self.outgoing.notify_one();
+            // The poll task returns first, as soon as the disconnect has left.
+            tokio::time::sleep(DISCONNECT_DEADLINE).await;
+        }
     }
 }

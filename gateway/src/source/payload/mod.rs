@@ -23,6 +23,24 @@ pub struct Parsed {
     pub refused: Option<Refusal>,
 }
 
+impl Parsed {
+    /// Whether the message brought nothing at all, not even something to complain about.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.refused.is_none()
+    }
+
+    /// Counts every row as refused, for a message that cannot be taken as a whole.
+    #[must_use]
+    pub fn refuse_all(self, reason: String) -> Parsed {
+        let before = self.refused.as_ref().map_or(0, |refusal| refusal.rows);
+        let device = self.rows.first().map(|row| row.device.clone()).or(self.refused.map(|refusal| refusal.device));
+        let rows = self.rows.len() as u64 + before;
+        let device = device.unwrap_or_else(|| UNKNOWN_DEVICE.to_owned());
+        Parsed { rows: Vec::new(), refused: Some(Refusal { device, rows, reason }) }
+    }
+}
+
 /// Rows of one message that could not be read.
 #[derive(Debug, PartialEq)]
 pub struct Refusal {
@@ -90,7 +108,7 @@ fn parse_lines(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, 
         Some(Selector::Fixed(device)) => Some(device.as_str()),
         _ => captured(captures, "device"),
     };
-    let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanos);
+    let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
     let mut parsed = Parsed::default();
     for line in line_protocol::lines(text) {
         match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line)) {

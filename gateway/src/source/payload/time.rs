@@ -9,9 +9,9 @@ use crate::config::TimestampFormat;
 pub fn name(format: TimestampFormat) -> &'static str {
     match format {
         TimestampFormat::Seconds => "s",
-        TimestampFormat::Millis => "ms",
-        TimestampFormat::Micros => "us",
-        TimestampFormat::Nanos => "ns",
+        TimestampFormat::Milliseconds => "ms",
+        TimestampFormat::Microseconds => "us",
+        TimestampFormat::Nanoseconds => "ns",
         TimestampFormat::Rfc3339 => "rfc3339",
     }
 }
@@ -21,9 +21,9 @@ pub fn name(format: TimestampFormat) -> &'static str {
 pub fn parse(text: &str, format: TimestampFormat) -> Option<i64> {
     match format {
         TimestampFormat::Seconds => decimal(text, 9),
-        TimestampFormat::Millis => decimal(text, 6),
-        TimestampFormat::Micros => decimal(text, 3),
-        TimestampFormat::Nanos => decimal(text, 0),
+        TimestampFormat::Milliseconds => decimal(text, 6),
+        TimestampFormat::Microseconds => decimal(text, 3),
+        TimestampFormat::Nanoseconds => decimal(text, 0),
         TimestampFormat::Rfc3339 => rfc3339(text),
     }
 }
@@ -33,9 +33,9 @@ pub fn parse(text: &str, format: TimestampFormat) -> Option<i64> {
 pub fn scale(number: i64, format: TimestampFormat) -> Option<i64> {
     let factor = match format {
         TimestampFormat::Seconds => 1_000_000_000,
-        TimestampFormat::Millis => 1_000_000,
-        TimestampFormat::Micros => 1_000,
-        TimestampFormat::Nanos => 1,
+        TimestampFormat::Milliseconds => 1_000_000,
+        TimestampFormat::Microseconds => 1_000,
+        TimestampFormat::Nanoseconds => 1,
         TimestampFormat::Rfc3339 => return None,
     };
     number.checked_mul(factor)
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn numbers_are_exact_in_every_unit() {
         let ns = 1_700_000_000_123_456_789;
-        assert_eq!(parse("1700000000123456789", TimestampFormat::Nanos), Some(ns));
-        assert_eq!(parse("1700000000123456.789", TimestampFormat::Micros), Some(ns));
+        assert_eq!(parse("1700000000123456789", TimestampFormat::Nanoseconds), Some(ns));
+        assert_eq!(parse("1700000000123456.789", TimestampFormat::Microseconds), Some(ns));
         assert_eq!(parse("1700000000.123456789", TimestampFormat::Seconds), Some(ns));
-        assert_eq!(parse("1700000000123", TimestampFormat::Millis), Some(1_700_000_000_123_000_000));
+        assert_eq!(parse("1700000000123", TimestampFormat::Milliseconds), Some(1_700_000_000_123_000_000));
         assert_eq!(parse("1.7e9", TimestampFormat::Seconds), Some(1_700_000_000_000_000_000));
         assert_eq!(parse("-1.5", TimestampFormat::Seconds), Some(-1_500_000_000));
         for bad in ["", "now", "1e99", "99999999999999", ".5", "1.2.3", "0x10", "1e"] {

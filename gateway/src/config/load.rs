@@ -1,0 +1,255 @@
+//! From files to [`Config`]: finds and merges the files, and reads the tables that are too small for a module.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use super::document::{self, Table, Variables};
+use super::problem::{LoadError, Place, Problem, Problems};
+use super::section::Section;
+use super::{Clock, Config, Device, Http, Journal, Trust, brokers, check_tag_name, ports, sinks};
+use crate::record::check_name;
+
+/// A configuration, and what its reading left to say.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the gateway runs by.
+    pub config: Config,
+    /// The files it was read from, the main one first.
+    pub files: Vec<PathBuf>,
+    /// Faults that do not keep the gateway from running, such as a secret that everybody can read.
+    pub warnings: Vec<Problem>,
+}
+
+/// Most bytes of one file.
+const MAX_FILE_BYTES: usize = 4 << 20;
+/// Most files in `conf.d`.
+const MAX_FILES: usize = 1000;
+
+/// Loads the main file and `conf.d/*.toml` beside it.
+///
+/// # Errors
+/// All problems that were found, each with file, line, key and cure.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+/// As [`load`], with the environment as an argument.
+pub(super) fn load_with(path: &Path, variables: Variables<'_>) -> Result<Loaded, LoadError> {
+    let files = files(path).map_err(|problem| LoadError::Invalid(vec![problem]))?;
+    let problems = Problems::default();
+    let mut syntax = Vec::new();
+    let mut root: Option<Table> = None;
+    for (index, file) in files.iter().enumerate() {
+        let text = read_text(file).map_err(|problem| LoadError::Invalid(vec![problem]))?;
+        let parsed = match String::from_utf8(text) {
+            Ok(text) => document::parse(&text, index, variables, &problems),
+            Err(error) => {
+                Err(vec![(line_of(error.as_bytes(), error.utf8_error().valid_up_to()), NO_UTF8.into())])
+            }
+        };
+        match (parsed, &mut root) {
+            (Ok(table), Some(root)) => document::merge(root, table, "", &problems),
+            (Ok(table), root) => *root = Some(table),
+            (Err(errors), _) => syntax.extend(errors.into_iter().map(|(line, message)| Problem {
+                file: file.clone(),
+                line: Some(line),
+                key: String::new(),
+                message: format!("is no TOML: {message}"),
+            })),
+        }
+    }
+    if !syntax.is_empty() {
+        return Err(LoadError::Syntax(syntax));
+    }
+    let root = root.unwrap_or(Table { place: Place { file: 0, line: 1 }, entries: BTreeMap::new() });
+    let home = path.parent().unwrap_or(Path::new(""));
+    let config = read_root(Section::new(&root, String::new(), &problems), home);
+    let (faults, warnings) = problems.finish(&files);
+    if faults.is_empty() { Ok(Loaded { config, files, warnings }) } else { Err(LoadError::Invalid(faults)) }
+}
+
+const NO_UTF8: &str = "it is not written in UTF-8";
+
+fn line_of(bytes: &[u8], at: usize) -> u32 {
+    let before = bytes.get(..at).unwrap_or(bytes).iter().filter(|byte| **byte == b'\n').count();
+    u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+fn files(main: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let folder = main.parent().unwrap_or(Path::new("")).join("conf.d");
+    let unreadable = |error: &io::Error| Problem {
+        file: folder.clone(),
+        line: None,
+        key: String::new(),
+        message: format!("cannot be read: {error}; let the user that Forebay runs as read it"),
+    };
+    let mut extra = Vec::new();
+    match fs::read_dir(&folder) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry.map_err(|error| unreadable(&error))?.path();
+                let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+                if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+                    extra.push(path);
+                }
+            }
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(unreadable(&error)),
+    }
+    if extra.len() > MAX_FILES {
+        let message = format!("holds {} files; at most {MAX_FILES} are read", extra.len());
+        return Err(Problem { file: folder, line: None, key: String::new(), message });
+    }
+    extra.sort();
+    extra.insert(0, main.to_owned());
+    Ok(extra)
+}
+
+fn read_text(file: &Path) -> Result<Vec<u8>, Problem> {
+    let fault = |message| Problem { file: file.to_owned(), line: None, key: String::new(), message };
+    let bytes = fs::read(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            fault("there is no such file; create it or name another with --config".to_owned())
+        }
+        _ => fault(format!("cannot be read: {error}; let the user that Forebay runs as read it")),
+    })?;
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(fault(format!("has {} bytes; no configuration is that long", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+fn read_root(mut root: Section<'_>, home: &Path) -> Config {
+    let data_dir =
+        root.parsed("data_dir", parse_data_dir).unwrap_or_else(|| PathBuf::from("/var/lib/forebay"));
+    let tags = read_global_tags(&mut root);
+    let devices = read_devices(&mut root);
+    let mqtt = brokers::read(&mut root, home);
+    let serial = ports::read(&mut root);
+    read_ack(&mut root);
+    let journal = read_journal(&mut root);
+    let influxdb = sinks::read_influxdb(&mut root, home);
+    let sqlite = sinks::read_sqlite(&mut root, &data_dir);
+    if let Some(mut section) = root.table("dead_letters") {
+        section.later("max_bytes", None, "what cannot be stored becomes a counted gap");
+        section.close();
+    }
+    let clock = read_clock(&mut root);
+    let http = read_http(&mut root);
+    if !root.has("mqtt") && !root.has("serial") {
+        root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
+    }
+    root.close();
+    Config { data_dir, tags, devices, mqtt, serial, journal, influxdb, sqlite, clock, http }
+}
+
+fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty; write a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn read_global_tags(root: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut tags = root.table("tags").map(|section| read_tags(&section)).unwrap_or_default();
+    tags.entry("gateway".to_owned()).or_insert_with(host_name);
+    tags
+}
+
+/// The name of this machine, as far as it can be a tag.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() || check_name("tag value", &name).is_err() { "forebay".to_owned() } else { name }
+}
+
+fn read_tags(section: &Section<'_>) -> BTreeMap<String, String> {
+    let tags = section.named_texts();
+    for (name, value) in &tags {
+        let fault = check_tag_name(name).err();
+        if let Some(message) = fault.or_else(|| check_name("tag value", value).err().map(|e| e.to_string())) {
+            section.fault(name, message);
+        }
+    }
+    tags.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn read_devices(root: &mut Section<'_>) -> BTreeMap<String, Device> {
+    let mut devices: BTreeMap<String, Device> = BTreeMap::new();
+    let sections = root.table("devices").map(|devices| devices.named_tables()).unwrap_or_default();
+    for (id, mut section) in sections {
+        let name = section.parsed("name", parse_device_name);
+        let tags = section.table("tags").map(|tags| read_tags(&tags)).unwrap_or_default();
+        if let Some((other, _)) = name.as_ref().and_then(|_| devices.iter().find(|(_, d)| d.name == name)) {
+            section.fault("name", format!("the device {other:?} has this name too; give each its own"));
+        }
+        section.close();
+        devices.insert(id.to_owned(), Device { name, tags });
+    }
+    devices
+}
+
+fn parse_device_name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("is empty; write a name or remove the key".to_owned());
+    }
+    check_name("tag value", text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn read_ack(root: &mut Section<'_>) {
+    if let Some(mut section) = root.table("ack") {
+        section.later("after", Some("\"journal\""), "acks leave when the journal is durable");
+        section.close();
+    }
+}
+
+fn read_journal(root: &mut Section<'_>) -> Journal {
+    let mut journal = Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO };
+    if let Some(mut section) = root.table("journal") {
+        journal.max_bytes = section.size("max_bytes", 2 << 20..=1 << 40, journal.max_bytes);
+        let longest = Duration::from_secs(10);
+        journal.commit_interval =
+            section.duration("commit_interval", Duration::ZERO..=longest, journal.commit_interval);
+        section.later("when_full", Some("\"refuse\""), "a full journal holds acks back for everybody");
+        section.close();
+    }
+    journal
+}
+
+fn read_clock(root: &mut Section<'_>) -> Clock {
+    let mut trust = Trust::Auto;
+    if let Some(mut section) = root.table("clock") {
+        trust = section.word("trust", &[("auto", Trust::Auto), ("always", Trust::Always)]).unwrap_or(trust);
+        section.later(
+            "max_wait",
+            Some("\"10m\""),
+            "the clock is believed 10 minutes after the machine's start",
+        );
+        section.close();
+    }
+    Clock { trust }
+}
+
+fn read_http(root: &mut Section<'_>) -> Http {
+    let mut http = Http { listen: SocketAddr::from(([127, 0, 0, 1], 8686)) };
+    if let Some(mut section) = root.table("http") {
+        http.listen = section.parsed("listen", parse_listen).unwrap_or(http.listen);
+        section.later("token_file", None, "listening beyond loopback comes later");
+        section.later("query_sink", None, "queries come later");
+        section.close();
+    }
+    http
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| format!("{text:?} is no address and port; write \"127.0.0.1:8686\""))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "{address} is reached from other machines, which is not supported yet; write \"127.0.0.1:{}\"",
+            address.port()
+        ));
+    }
+    Ok(address)
+}

@@ -1,0 +1,709 @@
+//! Good and bad configurations; what is said about the bad ones is compared word for word.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::load::load_with;
+use super::*;
+
+/// A directory with the given files, the configuration being `forebay.toml`.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    dir
+}
+
+fn load_dir(dir: &Path) -> Result<Loaded, LoadError> {
+    let variables = |name: &str| match name {
+        "SECRET" => Some("from the environment".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "DIR" => Some("/data".to_owned()),
+        _ => None,
+    };
+    load_with(&dir.join("forebay.toml"), &variables)
+}
+
+fn good(text: &str) -> Config {
+    let dir = directory(&[("forebay.toml", text), ("token", "t0ken\n"), ("password", "pass word")]);
+    load_dir(dir.path()).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+/// What is said about a configuration, without the directory.
+fn said(files: &[(&str, &str)]) -> Vec<String> {
+    let dir = directory(files);
+    let prefix = format!("{}/", dir.path().display());
+    let problems = match load_dir(dir.path()) {
+        Ok(loaded) => loaded.warnings,
+        Err(error) => error.problems().to_vec(),
+    };
+    problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+}
+
+/// One faulty line, appended to a configuration that is in order, and what is said about it.
+#[track_caller]
+fn bad(text: &str, expected: &str) {
+    assert_eq!(said(&[("forebay.toml", text)]), [expected], "{text}");
+}
+
+const SAMPLE: &str = r#"
+data_dir = "/var/lib/forebay"
+
+[tags]                                   # on every point
+gateway = "north-barn"                   # default: the host name
+
+[devices."e6614104"]                     # a device by the name or chip id it announces
+name = "boiler"
+tags = { room = "cellar" }
+
+[[mqtt]]                                 # a broker; several allowed
+url = "mqtt://127.0.0.1:1883"
+client_id = "forebay-north-barn-3f9a"    # default: forebay-<host>-<id kept in data_dir>
+username = "forebay"
+password_file = "password"
+native = true                            # serve devices that speak our protocol
+native_prefix = "forebay/v1"
+
+[[mqtt.subscribe]]
+topic = "sensors/{device}/{room}"
+format = "json"
+# device = "$.id"                        # a key wins over the placeholder of its name
+measurement = "climate"
+timestamp = "$.time"                     # leave out: time of first receipt
+timestamp_format = "ms"                  # s | ms | us | ns | rfc3339
+integer_fields = []
+text_fields = []
+tags_from = ["$.site"]
+retained = "skip"                        # skip | store
+
+[[serial]]                               # several allowed
+usb = "2e8a:*"
+format = "native"
+baud = 115200
+
+[ack]
+after = "journal"
+
+[journal]
+max_bytes = "1GiB"
+commit_interval = "0ms"
+
+[[influxdb]]                             # a database; several allowed
+name = "main"
+url = "http://127.0.0.1:8086"
+version = 2
+org = "home"
+bucket = "sensors"
+token_file = "token"
+batch_size = 5000                        # records
+flush_interval = "1s"
+required = true
+start = "oldest"
+live_first = false
+
+[sqlite]
+path = "readings.sqlite"                 # relative to data_dir
+retention = "30d"
+max_bytes = "2GiB"
+
+[clock]
+trust = "auto"                           # auto | always
+max_wait = "10m"
+
+[http]
+listen = "127.0.0.1:8686"
+"#;
+
+#[test]
+fn the_sample_of_the_design_is_read() {
+    let config = good(SAMPLE);
+    assert_eq!(config.data_dir, Path::new("/var/lib/forebay"));
+    assert_eq!(config.tags["gateway"], "north-barn");
+    let boiler = &config.devices["e6614104"];
+    assert_eq!((boiler.name.as_deref(), boiler.tags["room"].as_str()), (Some("boiler"), "cellar"));
+    let [broker] = &config.mqtt[..] else { panic!("one broker") };
+    assert_eq!(
+        (broker.url.as_str(), broker.host.as_str(), broker.port),
+        ("mqtt://127.0.0.1:1883", "127.0.0.1", 1883)
+    );
+    assert_eq!(broker.password.as_ref().map(Secret::expose), Some("pass word"));
+    assert!(broker.native);
+    let [subscription] = &broker.subscribe[..] else { panic!("one subscription") };
+    assert_eq!(subscription.topic.filter, "sensors/+/+");
+    assert_eq!(subscription.measurement, Some(Selector::Fixed("climate".to_owned())));
+    assert_eq!(subscription.timestamp_format, Some(TimestampFormat::Milliseconds));
+    assert_eq!(subscription.tags_from[0].last_name(), Some("site"));
+    let expected = Serial { selector: SerialSelector::Usb { vendor: 0x2e8a, product: None }, baud: 115_200 };
+    assert_eq!(config.serial, [expected]);
+    assert_eq!(config.journal, Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO });
+    let token = Some(Secret::new("t0ken".to_owned()));
+    let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
+    let (batch_size, flush_interval) = (5000, Duration::from_secs(1));
+    let url = "http://127.0.0.1:8086".to_owned();
+    assert_eq!(config.influxdb, [Influxdb { name: "main".to_owned(), url, api, batch_size, flush_interval }]);
+    let sqlite = config.sqlite.unwrap();
+    assert_eq!(sqlite.path, Path::new("/var/lib/forebay/readings.sqlite"));
+    assert_eq!((sqlite.retention, sqlite.max_bytes), (Duration::from_secs(2_592_000), 2 << 30));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8686");
+}
+
+#[test]
+fn a_few_lines_are_enough() {
+    let config = good("[[serial]]\nport = \"/dev/ttyACM0\"\n");
+    assert_eq!(config.serial[0].selector, SerialSelector::Port("/dev/ttyACM0".into()));
+    assert!(config.sqlite.is_some(), "the embedded store is on when no other sink is configured");
+    assert!(config.tags.contains_key("gateway"));
+    assert_eq!(config.clock, Clock { trust: Trust::Auto });
+}
+
+#[test]
+fn other_files_merge_append_and_replace() {
+    let dir = directory(&[
+        (
+            "forebay.toml",
+            "data_dir = \"${DIR}/a\"\n[tags]\na = \"1\"\nb = \"1\"\n[[serial]]\nport = \"/dev/a\"\n",
+        ),
+        ("conf.d/20.toml", "data_dir = \"/twenty\"\n[[serial]]\nport = \"/dev/c\"\n"),
+        ("conf.d/10.toml", "[tags]\nb = \"2\"\n[[serial]]\nport = \"/dev/b\"\n"),
+        ("conf.d/.hidden.toml", "nonsense"),
+        ("conf.d/readme.txt", "nonsense"),
+    ]);
+    let loaded = load_dir(dir.path()).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/twenty"));
+    assert_eq!((loaded.config.tags["a"].as_str(), loaded.config.tags["b"].as_str()), ("1", "2"));
+    let ports: Vec<String> = loaded.config.serial.iter().map(|port| port.selector.to_string()).collect();
+    assert_eq!(ports, ["/dev/a", "/dev/b", "/dev/c"]);
+    assert_eq!(loaded.files.len(), 3);
+}
+
+#[test]
+fn a_fault_in_another_file_names_that_file() {
+    let files = [
+        ("forebay.toml", "[[serial]]\nport = \"/dev/a\"\n[http]\nlisten = \"127.0.0.1:1\""),
+        ("conf.d/x.toml", "\n[http]\nport = 2\n"),
+        ("conf.d/y.toml", "http = 3"),
+    ];
+    assert_eq!(
+        said(&files),
+        [
+            "conf.d/x.toml:3: http.port: unknown key; it is part of `listen = \"127.0.0.1:8686\"`",
+            "conf.d/y.toml:1: http: is a number here but a table in an earlier file; write it the same way in both",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line() {
+    let dir = directory(&[("forebay.toml", "a = 1\nb = = 2\n"), ("conf.d/z.toml", "[x\n")]);
+    let error = load_dir(dir.path()).unwrap_err();
+    assert_eq!(error.exit_status(), 2);
+    let text = error.to_string();
+    assert!(text.contains("forebay.toml:2: is no TOML: "), "{text}");
+    assert!(text.contains("z.toml:1: is no TOML: "), "{text}");
+    let dir = directory(&[("forebay.toml", "a = 1\na = 2\n")]);
+    let text = load_dir(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("forebay.toml:2: is no TOML: duplicate key"), "{text}");
+    fs::write(dir.path().join("forebay.toml"), b"a = 1\nb = \"\xff\"\n").unwrap();
+    let error = load_dir(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("forebay.toml:2: is no TOML: it is not written in UTF-8"), "{error}");
+}
+
+#[test]
+fn a_missing_file_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = load_dir(dir.path()).unwrap_err();
+    assert_eq!(error.exit_status(), 1);
+    let cure = "there is no such file; create it or name another with --config";
+    assert!(error.to_string().ends_with(&format!("forebay.toml: {cure}")), "{error}");
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_their_order() {
+    let text =
+        "[[mqtt]]\nurl = \"mqtt://a\"\nservers = []\n[[serial]]\nbaud = 0\n[journal]\nmax_bytes = \"1MiB\"\n";
+    assert_eq!(
+        said(&[("forebay.toml", text)]),
+        [
+            "forebay.toml:3: mqtt.servers: unknown key; Telegraf's `servers` is `url` here, one [[mqtt]] for each broker",
+            "forebay.toml:4: serial.port: is missing; write `usb = \"vendor:product\"` or `port = \"/dev/serial/by-id/…\"`",
+            "forebay.toml:5: serial.baud: 0 is out of range; use 1 to 4000000",
+            "forebay.toml:7: journal.max_bytes: 1MiB is out of range; use 2MiB to 1TiB",
+        ]
+    );
+}
+
+#[test]
+fn nothing_to_read_from_is_a_warning() {
+    bad("", "forebay.toml:1: mqtt: nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
+}
+
+#[test]
+fn faults_of_small_tables() {
+    let with_port =
+        |text: &str, expected: &str| bad(&format!("serial = [{{ port = \"/dev/a\" }}]\n{text}"), expected);
+    for (text, expected) in [
+        ("data_dri = \"x\"", "data_dri: unknown key; did you mean `data_dir`?"),
+        ("data_dir = \"\"", "data_dir: is empty; write a directory"),
+        ("data_dir = 5", "data_dir: is a number; it takes a text"),
+        (
+            "data_dir = \"${NO}\"",
+            "data_dir: the environment has no variable NO; set it for the service or write the value",
+        ),
+        ("inputs.x = 1", "inputs: unknown key; Telegraf's [[inputs.mqtt_consumer]] is [[mqtt]] here"),
+        ("mqtt = { url = \"mqtt://a\" }", "mqtt: is a table; it takes an array of tables: write [[mqtt]]"),
+        ("tags = 1", "tags: is a number; it takes a table: write [tags]"),
+        ("tags.room = 1", "tags.room: is a number; it takes a text"),
+        (
+            "tags.device = \"x\"",
+            "tags.device: the tag `device` is made by Forebay; use `name` in [devices] to change it",
+        ),
+        ("tags.time = \"x\"", "tags.time: the tag \"time\" is reserved by InfluxDB; choose another name"),
+        (
+            "tags.a = \"x\\n\"",
+            "tags.a: the tag value \"x\\n\" holds a control character, which line protocol cannot carry",
+        ),
+        ("devices.a.nmae = \"x\"", "devices.a.nmae: unknown key; did you mean `name`?"),
+        ("devices.a.name = \"\"", "devices.a.name: is empty; write a name or remove the key"),
+        ("devices.a = 1", "devices.a: is a number; it takes a table with `name` and `tags`"),
+        (
+            "ack.after = \"memory\"",
+            "ack.after: \"memory\" is not supported yet: acks leave when the journal is durable; \
+             write \"journal\" or leave the key out",
+        ),
+        (
+            "journal.when_full = \"auto\"",
+            "journal.when_full: \"auto\" is not supported yet: a full journal holds acks back for everybody; \
+             write \"refuse\" or leave the key out",
+        ),
+        (
+            "journal.max_bytes = \"2 gigs\"",
+            "journal.max_bytes: \"2 gigs\" is no size; write \"512KiB\", \"64MiB\" or \"1GiB\"",
+        ),
+        ("journal.max_bytes = true", "journal.max_bytes: is true or false; it takes a size such as \"1GiB\""),
+        (
+            "journal.commit_interval = 100",
+            "journal.commit_interval: is a number; it takes a duration such as \"250ms\" or \"30d\"",
+        ),
+        ("journal.commit_interval = \"1h\"", "journal.commit_interval: 1h is out of range; use 0ms to 10s"),
+        (
+            "dead_letters.max_bytes = \"64MiB\"",
+            "dead_letters.max_bytes: is not supported yet: what cannot be stored becomes a counted gap; \
+             leave the key out",
+        ),
+        ("clock.trust = \"never\"", "clock.trust: \"never\" is not one of \"auto\", \"always\""),
+        (
+            "clock.max_wait = \"1m\"",
+            "clock.max_wait: \"1m\" is not supported yet: the clock is believed 10 minutes after the machine's \
+             start; write \"10m\" or leave the key out",
+        ),
+        ("http.listen = \"8686\"", "http.listen: \"8686\" is no address and port; write \"127.0.0.1:8686\""),
+        (
+            "http.listen = \"0.0.0.0:80\"",
+            "http.listen: 0.0.0.0:80 is reached from other machines, which is not supported yet; \
+             write \"127.0.0.1:80\"",
+        ),
+        (
+            "http.token_file = \"x\"",
+            "http.token_file: is not supported yet: listening beyond loopback comes later; leave the key out",
+        ),
+        (
+            "sqlite.enabled = false",
+            "sqlite.enabled: without it no sink is left; add an [[influxdb]] or remove this key",
+        ),
+        ("sqlite.retention = \"0s\"", "sqlite.retention: 0s is out of range; use 1m to 36500d"),
+    ] {
+        with_port(text, &format!("forebay.toml:2: {expected}"));
+    }
+    bad(
+        "[[serial]]\nport = \"/dev/a\"\n[devices]\na = { name = \"x\" }\nb = { name = \"x\" }",
+        "forebay.toml:5: devices.b.name: the device \"a\" has this name too; give each its own",
+    );
+}
+
+#[test]
+fn faults_of_brokers() {
+    for (text, expected) in [
+        ("native = true", "1: mqtt.url: is missing; write `url = \"mqtt://host:1883\"`"),
+        (
+            "url = \"127.0.0.1:1883\"",
+            "2: mqtt.url: \"127.0.0.1:1883\" has no scheme; write \"mqtt://host:1883\"",
+        ),
+        ("url = \"tcp://a:1\"", "2: mqtt.url: tcp:// is written mqtt:// here; write \"mqtt://host:1883\""),
+        (
+            "url = \"mqtts://a\"",
+            "2: mqtt.url: mqtts:// is not supported yet: TLS to a broker comes later; write \"mqtt://host:1883\"",
+        ),
+        ("url = \"ftp://a\"", "2: mqtt.url: ftp:// is not supported; write \"mqtt://host:1883\""),
+        (
+            "url = \"mqtt://u:p@a\"",
+            "2: mqtt.url: holds a user name or password; write `username` and `password_file` instead",
+        ),
+        (
+            "url = \"mqtt://a/b\"",
+            "2: mqtt.url: \"mqtt://a/b\" has more than host and port; write \"mqtt://host:1883\"",
+        ),
+        ("url = \"mqtt://\"", "2: mqtt.url: \"mqtt://\" names no host; write \"mqtt://host:1883\""),
+        (
+            "url = \"mqtt://a:99999\"",
+            "2: mqtt.url: \"mqtt://a:99999\" is no URL: invalid port number; write \"mqtt://host:1883\"",
+        ),
+        (
+            "url = \"mqtt://a\"\nca_file = \"x\"",
+            "3: mqtt.ca_file: is not supported yet: TLS to a broker comes later; leave the key out",
+        ),
+        (
+            "url = \"mqtt://a\"\nclient_id = \"\"",
+            "3: mqtt.client_id: takes 1 to 64 bytes of plain text; the broker keeps the session under this name",
+        ),
+        (
+            "url = \"mqtt://a\"\nnative_prefix = \"a/\"",
+            "3: mqtt.native_prefix: \"a/\" begins with \"/\" or \"$\" or ends in \"/\"; write \"forebay/v1\"",
+        ),
+        (
+            "url = \"mqtt://a\"\nnative = false",
+            "3: mqtt.native: nothing is taken from this broker; set native = true or add [[mqtt.subscribe]]",
+        ),
+        ("url = \"mqtt://a\"\nclientid = \"x\"", "3: mqtt.clientid: unknown key; did you mean `client_id`?"),
+        (
+            "url = \"mqtt://a\"\npassword = \"x\"\nusername = \"x\"",
+            "3: mqtt.password: a secret does not belong into the configuration; put it into a file and write \
+             `password_file`, or write \"${VARIABLE}\"",
+        ),
+        (
+            "url = \"mqtt://a\"\nusername = \"x\"\npassword = \"${EMPTY}\"",
+            "4: mqtt.password: the variable is empty; set it for the service",
+        ),
+        (
+            "url = \"mqtt://a\"\n[[mqtt]]\nurl = \"mqtt://a:1883\"",
+            "4: mqtt.url: mqtt://a:1883 is configured twice; put all [[mqtt.subscribe]] below one [[mqtt]]",
+        ),
+        (
+            "url = \"mqtt://a\"\ntopics = []",
+            "3: mqtt.topics: unknown key; Telegraf's `topics` is `topic` here, one [[mqtt.subscribe]] for each",
+        ),
+    ] {
+        bad(&format!("[[mqtt]]\n{text}"), &format!("forebay.toml:{expected}"));
+    }
+}
+
+#[test]
+fn faults_of_subscriptions() {
+    let json = "topic = \"s/{device}\"\nformat = \"json\"\nmeasurement = \"m\"\n";
+    let lines = "topic = \"s/#\"\nformat = \"line-protocol\"\n";
+    let twice = "[[mqtt.subscribe]]\ntopic = \"+/x\"\nformat = \"line-protocol\"\n";
+    for (text, expected) in [
+        (
+            "format = \"line-protocol\"",
+            "3: mqtt.subscribe.topic: is missing; write for example `topic = \"sensors/{device}/{room}\"`",
+        ),
+        (
+            "topic = \"a\"",
+            "3: mqtt.subscribe.format: is missing; write `format = \"json\"` or `format = \"line-protocol\"`",
+        ),
+        (
+            "topic = \"a\"\ndata_format = \"json\"\nformat = \"line-protocol\"",
+            "5: mqtt.subscribe.data_format: unknown key; Telegraf's `data_format` is `format` here",
+        ),
+        (
+            "topic = \"a\"\nformat = \"influx\"",
+            "5: mqtt.subscribe.format: Telegraf's \"influx\" is \"line-protocol\" here",
+        ),
+        (
+            "topic = \"a\"\nformat = \"tasmota\"",
+            "5: mqtt.subscribe.format: \"tasmota\" is not supported yet; use \"json\" or \"line-protocol\"",
+        ),
+        (
+            "topic = \"a/{device}\"\nformat = \"json\"",
+            "3: mqtt.subscribe.measurement: is missing, and JSON without one is no point; name a level of the topic \
+             {measurement}, or write `measurement` as a text or a path \"$.type\"",
+        ),
+        (
+            "topic = \"a\"\nformat = \"json\"\nmeasurement = \"m\"",
+            "3: mqtt.subscribe.device: is missing, and JSON without one is no point; name a level of the topic \
+             {device}, or write `device` as a text or a path \"$.id\"",
+        ),
+        (
+            "topic = \"a/#/b\"\nformat = \"line-protocol\"",
+            "4: mqtt.subscribe.topic: has \"#\" before its end; \"#\" stands for all further levels and comes last",
+        ),
+        (
+            "topic = \"a/{time}\"\nformat = \"line-protocol\"",
+            "4: mqtt.subscribe.topic: the tag \"time\" is reserved by InfluxDB; choose another name",
+        ),
+        (
+            "topic = \"forebay/#\"\nformat = \"line-protocol\"",
+            "4: mqtt.subscribe.topic: matches the topics of native devices; narrow it, or set native = false",
+        ),
+        (
+            &format!("{lines}{twice}"),
+            "7: mqtt.subscribe.topic: matches topics that \"s/#\" matches too; narrow one of them, or a message may \
+             be taken twice",
+        ),
+        (
+            &format!("{json}timestamp = \"$.time\""),
+            "3: mqtt.subscribe.timestamp_format: is missing beside `timestamp`; write s, ms, us, ns or rfc3339",
+        ),
+        (
+            &format!("{json}timestamp_format = \"s\""),
+            "7: mqtt.subscribe.timestamp_format: does nothing without `timestamp`; add it or remove this",
+        ),
+        (
+            &format!("{json}timestamp_format = \"s\"\ntimestamp = \"time\""),
+            "8: mqtt.subscribe.timestamp: \"time\" does not begin with \"$\"; paths are written \"$.a.b[0]\"",
+        ),
+        (
+            &format!("{json}device = \"$..id\""),
+            "7: mqtt.subscribe.device: \"$..id\" has an empty name; paths are written \"$.a.b[0]\"",
+        ),
+        (
+            &format!("{json}tags_from = [\"$[0]\"]"),
+            "7: mqtt.subscribe.tags_from: \"$[0]\" has no name that the tag could take; end it in one",
+        ),
+        (
+            &format!("{json}tags_from = [\"$.device\"]"),
+            "7: mqtt.subscribe.tags_from: \"$.device\" would be the tag `device`; write `device = \"$.device\"`",
+        ),
+        (
+            &format!("{json}tags_from = [\"$.a.x\", \"$.b.x\"]"),
+            "7: mqtt.subscribe.tags_from: the tag \"x\" comes from two places; remove one",
+        ),
+        (
+            &format!("{json}integer_fields = [\"a\"]\ntext_fields = [\"a\"]"),
+            "8: mqtt.subscribe.text_fields: \"a\" is in `integer_fields` too; remove one",
+        ),
+        (
+            &format!("{json}text_fields = [1]"),
+            "7: mqtt.subscribe.text_fields: is a number; it takes a list of texts",
+        ),
+        (
+            &format!("{json}integer_fields = [\"$.a\"]"),
+            "7: mqtt.subscribe.integer_fields: \"$.a\" is no field; nested names are joined by \"_\": \"a_b\"",
+        ),
+        (
+            &format!("{json}retained = \"yes\""),
+            "7: mqtt.subscribe.retained: \"yes\" is not one of \"skip\", \"store\"",
+        ),
+        (
+            &format!("{lines}measurement = \"m\""),
+            "6: mqtt.subscribe.measurement: line protocol brings this itself; remove the key",
+        ),
+        (
+            &format!("{lines}device = \"$.a\""),
+            "6: mqtt.subscribe.device: line protocol has no paths; name a level of the topic {device}, or write a text",
+        ),
+        (
+            &format!("{lines}timestamp_format = \"rfc3339\""),
+            "6: mqtt.subscribe.timestamp_format: timestamps of line protocol are numbers; write s, ms, us or ns",
+        ),
+    ] {
+        let text = format!("[[mqtt]]\nurl = \"mqtt://a\"\n[[mqtt.subscribe]]\n{text}");
+        bad(&text, &format!("forebay.toml:{expected}"));
+    }
+}
+
+#[test]
+fn faults_of_ports() {
+    for (text, expected) in [
+        (
+            "usb = \"2e8a\"",
+            "2: serial.usb: \"2e8a\" is no USB identity; write vendor and product as lsusb does: \"2e8a:000a\" or \"2e8a:*\"",
+        ),
+        (
+            "usb = \"2e8a:+00a\"",
+            "2: serial.usb: \"2e8a:+00a\" is no USB identity; write vendor and product as lsusb does: \"2e8a:000a\" or \"2e8a:*\"",
+        ),
+        (
+            "port = \"/dev/ttyACM*\"",
+            "2: serial.port: \"/dev/ttyACM*\" may be any device; write `usb = \"vendor:product\"` or one path below \
+             /dev/serial/by-id",
+        ),
+        ("port = \"COM3\"", "2: serial.port: \"COM3\" is no path; write for example \"/dev/serial/by-id/…\""),
+        (
+            "port = \"/dev/a\"\nusb = \"2e8a:*\"",
+            "3: serial.usb: is given together with `port`; keep one of them",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"csv\"",
+            "3: serial.format: \"csv\" is not supported yet; write \"native\"",
+        ),
+        (
+            "port = \"/dev/a\"\nclaim = \"any\"",
+            "3: serial.claim: is not supported yet: a port is claimed by `usb` or named by `port`; leave the key out",
+        ),
+        ("port = \"/dev/a\"\nbaudrate = 9600", "3: serial.baudrate: unknown key; did you mean `baud`?"),
+        (
+            "usb = \"2e8a:*\"\n[[serial]]\nusb = \"2e8a:000a\"",
+            "4: serial.usb: usb:2e8a:* is configured twice; remove one",
+        ),
+        (
+            "port = \"/dev/a\"\n[[serial]]\nport = \"/dev/a\"",
+            "4: serial.port: /dev/a is configured twice; remove one",
+        ),
+    ] {
+        bad(&format!("[[serial]]\n{text}"), &format!("forebay.toml:{expected}"));
+    }
+}
+
+#[test]
+fn faults_of_databases() {
+    let v2 = "url = \"http://a\"\norg = \"o\"\nbucket = \"b\"\n";
+    for (text, expected) in [
+        (
+            "org = \"o\"\nbucket = \"b\"",
+            "3: influxdb.url: is missing; write `url = \"http://127.0.0.1:8086\"`",
+        ),
+        (
+            "url = \"http://a\"",
+            "3: influxdb.version: is missing, and no other key decides it; write version = 2 with `org` and `bucket`, \
+             or version = 1 with `database`",
+        ),
+        (
+            "url = \"http://a\"\nversion = 2\norg = \"o\"",
+            "3: influxdb.bucket: is missing; name the bucket to write to",
+        ),
+        (
+            "url = \"http://a\"\nbucket = \"b\"",
+            "3: influxdb.org: is missing; name the organisation; for a server that has none, any text will do",
+        ),
+        (
+            "url = \"http://a\"\nversion = 1",
+            "3: influxdb.database: is missing; name the database to write to",
+        ),
+        (
+            &format!("{v2}database = \"d\""),
+            "7: influxdb.database: belongs to version 1; remove it or set version = 1",
+        ),
+        (
+            "url = \"http://a\"\nversion = 3\ndatabase = \"d\"",
+            "5: influxdb.version: 3 is not supported yet; InfluxDB 3 also takes version = 2, its database as `bucket`",
+        ),
+        (
+            "url = \"http://a\"\nversion = 4\ndatabase = \"d\"",
+            "5: influxdb.version: 4 is out of range; use 1 to 3",
+        ),
+        (
+            "url = \"a:8086\"\ndatabase = \"d\"",
+            "4: influxdb.url: \"a:8086\" begins with neither http:// nor https://; write \"http://127.0.0.1:8086\"",
+        ),
+        (
+            "url = \"http://u:p@a\"\ndatabase = \"d\"",
+            "4: influxdb.url: holds a user name or password; write `username` and `password_file` instead",
+        ),
+        (
+            "url = \"http://a/write?db=d\"\ndatabase = \"d\"",
+            "4: influxdb.url: \"http://a/write?db=d\" has more than host and port; write \"http://127.0.0.1:8086\", \
+             and the database in keys of its own",
+        ),
+        (
+            &format!("{v2}name = \"sqlite\""),
+            "7: influxdb.name: \"sqlite\" is the name of the embedded store; choose another",
+        ),
+        (
+            &format!("{v2}name = \"a b\""),
+            "7: influxdb.name: \"a b\" is no name; use 1 to 64 letters, digits, \"-\", \"_\" or \".\"",
+        ),
+        (
+            &format!("{v2}[[influxdb]]\nurl = \"http://b\"\ndatabase = \"d\""),
+            "7: influxdb.name: \"influxdb\" is used twice; give each database a `name` of its own, which its cursor is \
+             kept under",
+        ),
+        (
+            &format!("{v2}organization = \"o\""),
+            "7: influxdb.organization: unknown key; Telegraf's `organization` is `org` here",
+        ),
+        (
+            &format!("{v2}urls = []"),
+            "7: influxdb.urls: unknown key; Telegraf's `urls` is `url` here, one [[influxdb]] for each database",
+        ),
+        (&format!("{v2}batch_size = 0"), "7: influxdb.batch_size: 0 is out of range; use 1 to 50000"),
+        (
+            &format!("{v2}required = false"),
+            "7: influxdb.required: false is not supported yet: every database is required; write true or leave the key out",
+        ),
+        (
+            &format!("{v2}start = \"now\""),
+            "7: influxdb.start: \"now\" is not supported yet: a new database begins at the oldest reading kept; write \
+             \"oldest\" or leave the key out",
+        ),
+        (
+            &format!("{v2}token_file = \"none\""),
+            "7: influxdb.token_file: none cannot be read: No such file or directory (os error 2); create it, readable \
+             by the user that Forebay runs as",
+        ),
+        (
+            &format!("{v2}token = \"${{SECRET}}\"\ntoken_file = \"x\""),
+            "7: influxdb.token: is given twice; keep `token_file` and remove `token`",
+        ),
+    ] {
+        let text = format!("serial = [{{ port = \"/dev/a\" }}]\n\n[[influxdb]]\n{text}");
+        bad(&text, &format!("forebay.toml:{expected}"));
+    }
+}
+
+#[test]
+fn the_keys_present_decide_the_version() {
+    let head = "[[serial]]\nport = \"/dev/a\"\n[[influxdb]]\nurl = \"http://a:8086/\"\n";
+    let config = good(&format!("{head}database = \"d\"\nusername = \"u\"\npassword = \"${{SECRET}}\""));
+    assert_eq!(config.influxdb[0].url, "http://a:8086");
+    assert!(config.sqlite.is_none(), "another sink is configured");
+    let InfluxdbApi::V1 { database, password, .. } = &config.influxdb[0].api else { panic!("version 1") };
+    assert_eq!(
+        (database.as_str(), password.as_ref().map(Secret::expose)),
+        ("d", Some("from the environment"))
+    );
+    let config = good(&format!("{head}org = \"o\"\nbucket = \"b\""));
+    assert!(matches!(config.influxdb[0].api, InfluxdbApi::V2 { token: None, .. }));
+}
+
+#[test]
+fn the_embedded_store_stays_once_its_file_exists() {
+    let text = |dir: &Path, more: &str| {
+        let dir = dir.display();
+        format!(
+            "data_dir = \"{dir}\"\nserial = [{{ port = \"/dev/a\" }}]\n{more}\n[[influxdb]]\nurl = \"http://a\"\ndatabase = \"d\""
+        )
+    };
+    let dir = directory(&[("readings.sqlite", "")]);
+    assert!(good(&text(dir.path(), "")).sqlite.is_some());
+    assert!(good(&text(dir.path(), "sqlite.enabled = false")).sqlite.is_none());
+    let empty = directory(&[]);
+    assert!(good(&text(empty.path(), "")).sqlite.is_none());
+}
+
+#[test]
+fn a_secret_that_everybody_can_read_is_a_warning_and_never_shown() {
+    let text = "[[mqtt]]\nurl = \"mqtt://a\"\nusername = \"u\"\npassword_file = \"password\"\n";
+    let dir = directory(&[("forebay.toml", text), ("password", "hunter2\r\n")]);
+    let path = dir.path().join("password");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let loaded = load_dir(dir.path()).unwrap();
+    let path = path.display();
+    let expected =
+        format!("password_file: {path} is readable by everybody (mode 644); run `chmod o-rwx {path}`");
+    let [warning] = &loaded.warnings[..] else { panic!("one warning: {:?}", loaded.warnings) };
+    assert!(warning.to_string().ends_with(&format!("forebay.toml:4: mqtt.{expected}")), "{warning}");
+    assert_eq!(loaded.config.mqtt[0].password.as_ref().map(Secret::expose), Some("hunter2"));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_secret_file_holds_one_line() {
+    let text = "[[mqtt]]\nurl = \"mqtt://a\"\nusername = \"u\"\npassword_file = \"password\"\n";
+    for (content, expected) in [
+        ("\n", "password is empty; write the secret into it"),
+        ("a\nb\n", "password holds more than one line or a control character; write only the secret into it"),
+    ] {
+        assert_eq!(
+            said(&[("forebay.toml", text), ("password", content)]),
+            [format!("forebay.toml:4: mqtt.password_file: {expected}")]
+        );
+    }
+}

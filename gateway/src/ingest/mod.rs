@@ -1,0 +1,384 @@
+//! In: submissions, parsed rows of foreign devices or dated rows and gaps of native ones.
+//! Out: journal entries with frozen identity, series and nanosecond; the receipt is the offset to wait for.
+//! Next: `journal/writer.rs`.
+//!
+//! Every decision is taken under the journal's lock, from the state that the journal's entries add up to, and becomes
+//! part of that state in the same step. So no row is journaled twice, however many connections a device has, and a
+//! time once given is never given again.
+
+pub mod identity;
+pub mod timestamp;
+
+use std::sync::Arc;
+
+use forebay_shared::ids::{Boot, LongSeq};
+use forebay_shared::message::{GapCause, Hello};
+use thiserror::Error;
+use tracing::warn;
+
+use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, RowEntry};
+use crate::journal::{Class, Journal, Refused, Submission};
+use crate::journal::state::{DeviceState, State};
+use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
+use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
+use crate::stats::Stats;
+
+use identity::{Named, Naming};
+
+/// Measurement of the points that tell of gaps.
+pub const GAP_MEASUREMENT: &str = "forebay_gap";
+
+/// The one door into the journal for everything that sources bring.
+pub struct Ingest {
+    journal: Journal,
+    naming: Naming,
+    stats: Arc<Stats>,
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The submission is durable once the watermark has reached this.
+    pub receipt: Offset,
+    /// Rows journaled.
+    pub rows: u64,
+}
+
+/// A native device as intake knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Chip id in lower-case hex.
+    pub device: String,
+    /// Value of the tag `device`.
+    pub name: String,
+    /// The boot that its rows are numbered in.
+    pub boot: Boot,
+    /// Sequence of the next row that is not journaled.
+    pub next: LongSeq,
+    /// Time of the boot's latest row, in nanoseconds since 1970 UTC.
+    pub last_ns: i64,
+    /// Everything below `next` is durable once the watermark has reached this.
+    pub receipt: Offset,
+}
+
+/// A row of a native device, dated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NativeRow {
+    /// Position of its group in the schema.
+    pub group: usize,
+    /// Nanoseconds since 1970 UTC.
+    pub ns: i64,
+    /// Names and values; empty if none of the values can be stored.
+    pub fields: Vec<(String, Value)>,
+}
+
+/// Why a native device's rows are not taken.
+#[derive(Debug, Error)]
+pub enum NativeError {
+    /// The journal takes nothing now.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Another connection of the device got further, or the boot is closed: the session has to begin anew.
+    #[error("the device's rows continue at {expected}, and this connection brings {got}")]
+    OutOfStep {
+        /// Where the journal is.
+        expected: u64,
+        /// Where the connection is.
+        got: u64,
+    },
+    /// The device has begun so many boots since that this one is forgotten.
+    #[error("the device's boot is closed")]
+    Closed,
+}
+
+/// Why a native device is not admitted.
+#[derive(Debug, Error)]
+pub enum AdmitError {
+    /// The journal takes nothing now.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The journal knows as many devices as it may.
+    #[error("there is no room for another device; raise [journal] max_bytes")]
+    DeviceLimit,
+    /// The system gives no random numbers.
+    #[error("cannot choose a boot: {0}")]
+    NoRandomness(getrandom::Error),
+}
+
+impl Ingest {
+    /// A door into `journal`, with the names of the configuration.
+    #[must_use]
+    pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>) -> Ingest {
+        Ingest { journal, naming, stats }
+    }
+
+    /// The journal behind the door.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The configured names.
+    #[must_use]
+    pub fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// Takes what one foreign message became: its rows, and a gap for what could not be read, in one submission.
+    /// Rows without a time of their own get `received_ns`, or the next free nanosecond.
+    ///
+    /// # Errors
+    /// The journal takes nothing now; the message is to be held and tried again, except when it is too large.
+    pub fn foreign(&self, parsed: &Parsed, received_ns: i64) -> Result<Taken, Refused> {
+        let ((), receipt) = self.journal.submit(Class::Intake, |state, submission| {
+            let mut last_stamp = state.last_stamp();
+            let mut stamp = || {
+                last_stamp = timestamp::stamp(last_stamp, received_ns);
+                last_stamp
+            };
+            for row in &parsed.rows {
+                let ns = row.timestamp.unwrap_or_else(&mut stamp);
+                submission.add(&foreign_entry(row, ns))?;
+            }
+            if let Some(refusal) = &parsed.refused {
+                self.push_refusal(submission, refusal, stamp())?;
+            }
+            Ok::<(), Refused>(())
+        })?;
+        Ok(Taken { receipt, rows: parsed.rows.len() as u64 })
+    }
+
+    fn push_refusal(&self, submission: &mut Submission<'_>, refusal: &Refusal, ns: i64) -> Result<(), Refused> {
+        let named = (refusal.device != UNKNOWN_DEVICE).then(|| self.naming.foreign(&refusal.device));
+        let key = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
+        let lost = Lost { boot: 0, from: 0, to: refusal.rows, cause: Cause::Unparseable };
+        self.push_gap(submission, key, named.as_ref(), lost, ns)
+    }
+
+    fn push_gap(
+        &self,
+        submission: &mut Submission<'_>,
+        device: &str,
+        named: Option<&Named<'_>>,
+        lost: Lost,
+        ns: i64,
+    ) -> Result<(), Refused> {
+        let series = self.naming.gap_series(named, lost.cause);
+        submission.add(&Entry::Gap(GapEntry {
+            device,
+            boot: lost.boot,
+            from: lost.from,
+            to: lost.to,
+            count: lost.to.saturating_sub(lost.from),
+            cause: lost.cause,
+            sink: None,
+            stamped: true,
+            series: &series,
+            ns,
+        }))
+    }
+
+    /// Looks a native device up at its `Hello`: continues its boot, adopts one that another journal assigned, or
+    /// assigns a new one and closes the one before.
+    ///
+    /// # Errors
+    /// The journal takes nothing now, or knows as many devices as it may.
+    pub fn admit(&self, hello: &Hello, now_ns: i64) -> Result<Admission, AdmitError> {
+        let device = hello.chip.to_string();
+        let (mut admission, receipt) = self.journal.submit(Class::Intake, |state, submission| {
+            if !state.has_room_for(&device) {
+                return Err(AdmitError::DeviceLimit);
+            }
+            let name = self.native_name(state, &device, &hello.name);
+            let known = state.device(&device);
+            let present = hello.boot.and_then(|boot| Some((boot, known?.boot(boot.get())?)));
+            if let Some((boot, at)) = present {
+                let (next, last_ns) = (LongSeq(at.next), at.last_ns);
+                return Ok(Admission { device: device.clone(), name, boot, next, last_ns, receipt: Offset(0) });
+            }
+            if let Some(lost) = self.lost_with_reset(&device, known) {
+                let named = self.naming.native(&device, &name);
+                let ns = timestamp::stamp(state.last_stamp(), now_ns);
+                self.push_gap(submission, &device, Some(&named), lost, ns)?;
+            }
+            let boot = match hello.boot {
+                Some(boot) => boot,
+                None => new_boot(known)?,
+            };
+            let next = LongSeq(u64::from(hello.oldest.0));
+            submission.add(&Entry::Device(DeviceEntry {
+                device: &device,
+                name: &name,
+                boot: boot.get(),
+                first: next.0,
+            }))?;
+            let last_ns = i64::MIN;
+            Ok(Admission { device: device.clone(), name, boot, next, last_ns, receipt: Offset(0) })
+        })?;
+        admission.receipt = receipt;
+        Ok(admission)
+    }
+
+    /// What the closed boot had told of and never handed over: at least this much went with the device's memory.
+    fn lost_with_reset(&self, device: &str, known: Option<&DeviceState>) -> Option<Lost> {
+        let last = known?.boots.last()?;
+        let told = self.stats.told(device).filter(|told| told.boot == last.boot)?;
+        let lost = Lost { boot: last.boot, from: last.next, to: told.next, cause: Cause::DeviceReset };
+        (lost.from < lost.to).then_some(lost)
+    }
+
+    /// The tag of a native device. A second chip that announces a name in use is told apart by its last four digits.
+    fn native_name(&self, state: &State, device: &str, announced: &str) -> String {
+        let announced = if check_name("device name", announced).is_ok() { announced } else { "" };
+        let named = self.naming.native(device, announced);
+        let taken = state.devices().iter().any(|other| other.native && *other.key != *device && *other.name == *named.tag);
+        if !taken {
+            return named.tag.to_owned();
+        }
+        let last_four = device.get(device.len().saturating_sub(4)..).unwrap_or(device);
+        let name = format!("{}-{last_four}", named.tag);
+        warn!(device, "another device is named {:?}; this one is stored as {name:?}; name it in [devices.{device:?}]", named.tag);
+        name
+    }
+
+    /// The series of one of a native device's groups.
+    ///
+    /// # Errors
+    /// The group's name cannot be a measurement.
+    pub fn native_series(&self, admission: &Admission, group: &str) -> Result<SeriesKey, PointError> {
+        let named = self.naming.native(&admission.device, &admission.name).renamed(&admission.name);
+        self.naming.series(group, Some(&named), Vec::new())
+    }
+
+    /// Takes dated rows of a native device, the first of which is number `first` of the admitted boot. Rows that are
+    /// journaled already are left out.
+    ///
+    /// # Errors
+    /// The journal takes nothing now, or the rows do not continue where the journal stands.
+    pub fn native_rows(
+        &self,
+        admission: &Admission,
+        series: &[SeriesKey],
+        first: LongSeq,
+        rows: &[NativeRow],
+        now_ns: i64,
+    ) -> Result<Taken, NativeError> {
+        let (taken, receipt) = self.journal.submit(Class::Intake, |state, submission| {
+            let known = expected(state, admission, first.0)?;
+            let skip = usize::try_from(known - first.0).unwrap_or(usize::MAX);
+            let mut taken = 0;
+            for (row, sequence) in rows.iter().zip(first.0..).skip(skip) {
+                let boot = admission.boot.get();
+                match series.get(row.group).filter(|_| !row.fields.is_empty()) {
+                    Some(series) => {
+                        taken += 1;
+                        submission.add(&Entry::Row(RowEntry {
+                            device: &admission.device,
+                            boot,
+                            sequence,
+                            stamped: false,
+                            series: series.as_str(),
+                            ns: row.ns,
+                            fields: Fields::of(&row.fields),
+                        }))?;
+                    }
+                    None => {
+                        let lost = Lost { boot, from: sequence, to: sequence + 1, cause: Cause::Unparseable };
+                        self.push_native_gap(state, submission, admission, lost, now_ns)?;
+                    }
+                }
+            }
+            Ok::<_, NativeError>(taken)
+        })?;
+        Ok(Taken { receipt, rows: taken })
+    }
+
+    /// Takes a range of rows that a native device has lost.
+    ///
+    /// # Errors
+    /// The journal takes nothing now, or the range does not continue where the journal stands.
+    pub fn native_gap(
+        &self,
+        admission: &Admission,
+        from: LongSeq,
+        to: LongSeq,
+        cause: Cause,
+        now_ns: i64,
+    ) -> Result<Taken, NativeError> {
+        let ((), receipt) = self.journal.submit(Class::Intake, |state, submission| {
+            let lost = Lost { boot: admission.boot.get(), from: expected(state, admission, from.0)?, to: to.0, cause };
+            if lost.from < lost.to {
+                self.push_native_gap(state, submission, admission, lost, now_ns)?;
+            }
+            Ok::<_, NativeError>(())
+        })?;
+        Ok(Taken { receipt, rows: 0 })
+    }
+
+    fn push_native_gap(
+        &self,
+        state: &State,
+        submission: &mut Submission<'_>,
+        admission: &Admission,
+        lost: Lost,
+        now_ns: i64,
+    ) -> Result<(), Refused> {
+        let named = self.naming.native(&admission.device, &admission.name).renamed(&admission.name);
+        // Several gaps of one submission are told apart by the sequence that they begin at.
+        let ns = timestamp::stamp(state.last_stamp(), now_ns).saturating_add(i64::from(submission.entries()));
+        self.push_gap(submission, &admission.device, Some(&named), lost, ns)
+    }
+}
+
+/// A range of lost rows.
+#[derive(Clone, Copy)]
+struct Lost {
+    boot: u32,
+    from: u64,
+    to: u64,
+    cause: Cause,
+}
+
+/// Where the journal stands in the admitted boot, given that the connection brings rows from `first` on.
+fn expected(state: &State, admission: &Admission, first: u64) -> Result<u64, NativeError> {
+    let boot = state.device(&admission.device).and_then(|device| device.boot(admission.boot.get()));
+    match boot {
+        Some(boot) if first <= boot.next => Ok(boot.next),
+        Some(boot) => Err(NativeError::OutOfStep { expected: boot.next, got: first }),
+        None => Err(NativeError::Closed),
+    }
+}
+
+/// A random boot that the journal has not known for this device.
+fn new_boot(known: Option<&DeviceState>) -> Result<Boot, AdmitError> {
+    loop {
+        let random = getrandom::u32().map_err(AdmitError::NoRandomness)?;
+        let fresh = known.is_none_or(|known| known.boot(random).is_none());
+        if let Some(boot) = Boot::new(random).filter(|_| fresh) {
+            return Ok(boot);
+        }
+    }
+}
+
+/// The journal's word for a device's cause.
+#[must_use]
+pub fn cause_of(cause: GapCause) -> Cause {
+    match cause {
+        GapCause::DEVICE_RESET => Cause::DeviceReset,
+        GapCause::FORGOTTEN => Cause::Damaged,
+        // A newer device may know more causes; what they have in common is that the device could not keep the rows.
+        _ => Cause::Overflow,
+    }
+}
+
+fn foreign_entry(row: &Row, ns: i64) -> Entry<'_> {
+    Entry::Row(RowEntry {
+        device: &row.device,
+        boot: 0,
+        sequence: 0,
+        stamped: row.timestamp.is_none(),
+        series: row.series.as_str(),
+        ns,
+        fields: Fields::of(&row.fields),
+    })
+}

@@ -1,0 +1,678 @@
+//! Entries: what the journal remembers, one fact each.
+//!
+//! * In: typed entries from ingest (rows, gaps, devices) and delivery (cursors, gaps).
+//! * Out: bytes for the pending buffer, and the same entries back, borrowed from a frame.
+//! * Next: `journal/state.rs` folds them, `journal/frame.rs` packs them.
+//!
+//! Constraint: a row is encoded and decoded without allocating; texts, fields and counts stay borrowed.
+//!
+//! Format, everything little-endian, a *varint* being LEB128 and a *text* a varint length before UTF-8:
+//!
+//! | entry | bytes after the u16 length of what follows |
+//! |---|---|
+//! | row | `1`, flags u8 (bit 0: stamped), device text, boot varint, sequence varint, series text, ns i64, fields to the end |
+//! | gap | `2`, flags u8 (bit 0: stamped, bit 1: has a sink), cause u8, device text, boot, from, to, count varints, sink text if any, series text, ns i64 |
+//! | device | `3`, device text, name text, boot varint, first varint |
+//! | sink | `4`, sink text, start varint |
+//! | cursor | `5`, sink text, next varint, then device text and rows varint to the end |
+//! | snapshot | `6`, part varint, parts varint, bytes to the end |
+//!
+//! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
+//!
+//! Failure: decoding checks everything, fields included, so that the iterators over a decoded entry cannot fail.
+
+use thiserror::Error;
+
+use crate::record::{Offset, Value, ValueRef};
+
+/// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
+pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame::FRAME_HEADER_BYTES;
+
+const LENGTH_BYTES: usize = 2;
+const STAMPED: u8 = 1;
+const HAS_SINK: u8 = 2;
+
+/// One fact in the journal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Entry<'a> {
+    /// A row that will become a point in every sink.
+    Row(RowEntry<'a>),
+    /// A declared loss, which becomes a point too.
+    Gap(GapEntry<'a>),
+    /// A boot of a native device was assigned or adopted.
+    Device(DeviceEntry<'a>),
+    /// A sink was registered: nothing from `start` on is trimmed before it is confirmed.
+    Sink(SinkEntry<'a>),
+    /// A sink confirmed everything below an offset.
+    Cursor(CursorEntry<'a>),
+    /// A piece of the state, written at the start of each segment.
+    Snapshot(SnapshotEntry<'a>),
+}
+
+/// A row with frozen identity, series and time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowEntry<'a> {
+    /// Ledger key: chip id in hex, or the tag `device` of a foreign device.
+    pub device: &'a str,
+    /// Boot of a native device; 0 for a foreign one.
+    pub boot: u32,
+    /// Number of the row within the boot; 0 for a foreign device.
+    pub sequence: u64,
+    /// Whether the gateway's clock gave the time.
+    pub stamped: bool,
+    /// Canonical series key.
+    pub series: &'a str,
+    /// Nanoseconds since 1970 UTC.
+    pub ns: i64,
+    /// Names and values.
+    pub fields: Fields<'a>,
+}
+
+/// A declared loss of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapEntry<'a> {
+    /// Ledger key.
+    pub device: &'a str,
+    /// Boot of a native device; 0 for a foreign one.
+    pub boot: u32,
+    /// First lost sequence.
+    pub from: u64,
+    /// Sequence behind the last lost one.
+    pub to: u64,
+    /// Lost rows; at least this many, where a device lost its memory.
+    pub count: u64,
+    /// Why they are lost.
+    pub cause: Cause,
+    /// The one sink that lacks them; none if no sink will ever get them.
+    pub sink: Option<&'a str>,
+    /// Whether the gateway's clock gave the time.
+    pub stamped: bool,
+    /// Canonical series key of the point that tells of the gap.
+    pub series: &'a str,
+    /// Nanoseconds since 1970 UTC.
+    pub ns: i64,
+}
+
+/// A boot of a native device begins; the one before it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceEntry<'a> {
+    /// Ledger key: chip id in hex.
+    pub device: &'a str,
+    /// Name that the device goes by.
+    pub name: &'a str,
+    /// The boot, never 0.
+    pub boot: u32,
+    /// First sequence expected of it.
+    pub first: u64,
+}
+
+/// A sink is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SinkEntry<'a> {
+    /// Its name, the identity of its cursor.
+    pub sink: &'a str,
+    /// First offset that it is to get.
+    pub start: Offset,
+}
+
+/// A sink's progress.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CursorEntry<'a> {
+    /// The sink.
+    pub sink: &'a str,
+    /// Everything below is confirmed, rejected or otherwise accounted for.
+    pub next: Offset,
+    /// Rows confirmed since the previous cursor entry.
+    pub confirmed: Counts<'a>,
+}
+
+/// A piece of the serialised state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotEntry<'a> {
+    /// Number of this piece, from 0.
+    pub part: u32,
+    /// How many pieces there are.
+    pub parts: u32,
+    /// The piece.
+    pub bytes: &'a [u8],
+}
+
+/// Why rows are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Cause {
+    /// A device's ring was full.
+    Overflow = 0,
+    /// A device lost its memory; the count is a lower bound.
+    DeviceReset = 1,
+    /// A payload could not be read as rows.
+    Unparseable = 2,
+    /// A database refused the row.
+    Rejected = 3,
+    /// The journal's medium lost what was written.
+    Damaged = 4,
+    /// A database came back without what it had confirmed.
+    SinkReset = 5,
+}
+
+impl Cause {
+    /// All causes, in the order of their numbers.
+    pub const ALL: [Cause; 6] = [
+        Cause::Overflow,
+        Cause::DeviceReset,
+        Cause::Unparseable,
+        Cause::Rejected,
+        Cause::Damaged,
+        Cause::SinkReset,
+    ];
+
+    /// The stable name, as in tags, metrics and the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Overflow => "overflow",
+            Cause::DeviceReset => "device_reset",
+            Cause::Unparseable => "unparseable",
+            Cause::Rejected => "rejected",
+            Cause::Damaged => "damaged",
+            Cause::SinkReset => "sink_reset",
+        }
+    }
+}
+
+/// The fields of a row: values to be encoded, or a valid encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a>(List<'a, &'a [(String, Value)]>);
+
+/// Rows by device: counts to be encoded, or a valid encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts<'a>(List<'a, &'a [(Box<str>, u64)]>);
+
+#[derive(Clone, Copy, Debug)]
+enum List<'a, V> {
+    Values(V),
+    Encoded(&'a [u8]),
+}
+
+/// An entry exceeds [`ENTRY_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the entry has {bytes} bytes; the limit is {ENTRY_BYTES_MAX}")]
+pub struct EntryTooLarge {
+    /// Its encoded length.
+    pub bytes: usize,
+}
+
+/// The bytes are no entry of this format version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the entry cannot be decoded: {0}")]
+pub struct Undecodable(&'static str);
+
+impl Entry<'_> {
+    /// Appends the encoded entry to `out`.
+    ///
+    /// # Errors
+    /// The entry does not fit a frame; `out` is as before.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EntryTooLarge> {
+        let start = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        match self {
+            Entry::Row(row) => row.encode(out),
+            Entry::Gap(gap) => gap.encode(out),
+            Entry::Device(device) => device.encode(out),
+            Entry::Sink(sink) => {
+                out.push(4);
+                push_text(out, sink.sink);
+                push_varint(out, sink.start.0);
+            }
+            Entry::Cursor(cursor) => {
+                out.push(5);
+                push_text(out, cursor.sink);
+                push_varint(out, cursor.next.0);
+                cursor.confirmed.encode(out);
+            }
+            Entry::Snapshot(snapshot) => {
+                out.push(6);
+                push_varint(out, u64::from(snapshot.part));
+                push_varint(out, u64::from(snapshot.parts));
+                out.extend_from_slice(snapshot.bytes);
+            }
+        }
+        let bytes = out.len() - start;
+        let Ok(length) = u16::try_from(bytes - LENGTH_BYTES) else {
+            out.truncate(start);
+            return Err(EntryTooLarge { bytes });
+        };
+        if bytes > ENTRY_BYTES_MAX {
+            out.truncate(start);
+            return Err(EntryTooLarge { bytes });
+        }
+        out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        Ok(())
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// Decodes one entry without its length prefix.
+    ///
+    /// # Errors
+    /// Anything that [`Entry::encode`] does not write.
+    pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, Undecodable> {
+        let entry = Entry::decode_own(bytes)?;
+        match entry {
+            Entry::Row(RowEntry { fields: Fields(List::Encoded(bytes)), .. }) => {
+                walk(bytes, |input| take_field(input).map(drop))?;
+            }
+            Entry::Cursor(CursorEntry { confirmed: Counts(List::Encoded(bytes)), .. }) => {
+                walk(bytes, |input| take_count(input).map(drop))?;
+            }
+            _ => {}
+        }
+        Ok(entry)
+    }
+
+    /// Decodes an entry that this process has just encoded, leaving its lists unchecked.
+    pub(super) fn decode_own(bytes: &'a [u8]) -> Result<Entry<'a>, Undecodable> {
+        let mut input = bytes;
+        let entry = match take_byte(&mut input)? {
+            1 => {
+                let row = RowEntry::decode(&mut input)?;
+                input = &[];
+                Entry::Row(row)
+            }
+            2 => Entry::Gap(GapEntry::decode(&mut input)?),
+            3 => Entry::Device(DeviceEntry {
+                device: take_text(&mut input)?,
+                name: take_text(&mut input)?,
+                boot: take_u32(&mut input)?,
+                first: take_varint(&mut input)?,
+            }),
+            4 => Entry::Sink(SinkEntry {
+                sink: take_text(&mut input)?,
+                start: Offset(take_varint(&mut input)?),
+            }),
+            5 => Entry::Cursor(CursorEntry {
+                sink: take_text(&mut input)?,
+                next: Offset(take_varint(&mut input)?),
+                confirmed: Counts(List::Encoded(std::mem::take(&mut input))),
+            }),
+            6 => Entry::Snapshot(SnapshotEntry {
+                part: take_u32(&mut input)?,
+                parts: take_u32(&mut input)?,
+                bytes: std::mem::take(&mut input),
+            }),
+            _ => return Err(Undecodable("unknown kind")),
+        };
+        if input.is_empty() { Ok(entry) } else { Err(Undecodable("bytes behind the last field")) }
+    }
+}
+
+/// Takes the next length-prefixed entry off `input`, without decoding it.
+///
+/// # Errors
+/// Fewer bytes than the prefix announces.
+pub(super) fn take_entry<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Undecodable> {
+    let length = u16::from_le_bytes(take_array(input)?);
+    take(input, usize::from(length))
+}
+
+impl RowEntry<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[1, if self.stamped { STAMPED } else { 0 }]);
+        push_text(out, self.device);
+        push_varint(out, u64::from(self.boot));
+        push_varint(out, self.sequence);
+        push_text(out, self.series);
+        out.extend_from_slice(&self.ns.to_le_bytes());
+        self.fields.encode(out);
+    }
+}
+
+impl<'a> RowEntry<'a> {
+    fn decode(input: &mut &'a [u8]) -> Result<Self, Undecodable> {
+        Ok(RowEntry {
+            stamped: take_flags(input, STAMPED)? & STAMPED != 0,
+            device: take_text(input)?,
+            boot: take_u32(input)?,
+            sequence: take_varint(input)?,
+            series: take_text(input)?,
+            ns: i64::from_le_bytes(take_array(input)?),
+            fields: Fields(List::Encoded(input)),
+        })
+    }
+}
+
+impl GapEntry<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let stamped = if self.stamped { STAMPED } else { 0 };
+        let has_sink = if self.sink.is_some() { HAS_SINK } else { 0 };
+        out.extend_from_slice(&[2, stamped | has_sink, self.cause as u8]);
+        push_text(out, self.device);
+        for number in [u64::from(self.boot), self.from, self.to, self.count] {
+            push_varint(out, number);
+        }
+        if let Some(sink) = self.sink {
+            push_text(out, sink);
+        }
+        push_text(out, self.series);
+        out.extend_from_slice(&self.ns.to_le_bytes());
+    }
+}
+
+impl<'a> GapEntry<'a> {
+    fn decode(input: &mut &'a [u8]) -> Result<Self, Undecodable> {
+        let flags = take_flags(input, STAMPED | HAS_SINK)?;
+        let cause = usize::from(take_byte(input)?);
+        Ok(GapEntry {
+            cause: *Cause::ALL.get(cause).ok_or(Undecodable("unknown cause"))?,
+            device: take_text(input)?,
+            boot: take_u32(input)?,
+            from: take_varint(input)?,
+            to: take_varint(input)?,
+            count: take_varint(input)?,
+            sink: if flags & HAS_SINK != 0 { Some(take_text(input)?) } else { None },
+            stamped: flags & STAMPED != 0,
+            series: take_text(input)?,
+            ns: i64::from_le_bytes(take_array(input)?),
+        })
+    }
+}
+
+impl DeviceEntry<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(3);
+        push_text(out, self.device);
+        push_text(out, self.name);
+        push_varint(out, u64::from(self.boot));
+        push_varint(out, self.first);
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Fields still to be encoded.
+    #[must_use]
+    pub fn of(values: &'a [(String, Value)]) -> Fields<'a> {
+        Fields(List::Values(values))
+    }
+
+    /// Names and values, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, ValueRef<'a>)> + use<'a> {
+        let (mut values, mut encoded) = self.0.parts();
+        std::iter::from_fn(move || match values.split_first() {
+            Some(((name, value), rest)) => {
+                values = rest;
+                Some((name.as_str(), value.as_ref()))
+            }
+            None => take_field(&mut encoded).ok(),
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (values, encoded) = self.0.parts();
+        for (name, value) in values {
+            push_text(out, name);
+            push_value(out, value.as_ref());
+        }
+        out.extend_from_slice(encoded);
+    }
+}
+
+impl PartialEq for Fields<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<'a> Counts<'a> {
+    /// Counts still to be encoded.
+    #[must_use]
+    pub fn of(values: &'a [(Box<str>, u64)]) -> Counts<'a> {
+        Counts(List::Values(values))
+    }
+
+    /// Devices and rows, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
+        let (mut values, mut encoded) = self.0.parts();
+        std::iter::from_fn(move || match values.split_first() {
+            Some(((device, rows), rest)) => {
+                values = rest;
+                Some((&**device, *rows))
+            }
+            None => take_count(&mut encoded).ok(),
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (values, encoded) = self.0.parts();
+        for (device, rows) in values {
+            push_text(out, device);
+            push_varint(out, *rows);
+        }
+        out.extend_from_slice(encoded);
+    }
+}
+
+impl PartialEq for Counts<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<'a, T> List<'a, &'a [T]> {
+    fn parts(&self) -> (&'a [T], &'a [u8]) {
+        match *self {
+            List::Values(values) => (values, &[]),
+            List::Encoded(bytes) => (&[], bytes),
+        }
+    }
+}
+
+fn walk(
+    mut bytes: &[u8],
+    mut step: impl FnMut(&mut &[u8]) -> Result<(), Undecodable>,
+) -> Result<(), Undecodable> {
+    while !bytes.is_empty() {
+        step(&mut bytes)?;
+    }
+    Ok(())
+}
+
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    push_varint(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
+    match value {
+        ValueRef::Float(v) => {
+            out.push(0);
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        ValueRef::Integer(v) => {
+            out.push(1);
+            push_varint(out, ((v << 1) ^ (v >> 63)) as u64);
+        }
+        ValueRef::Unsigned(v) => {
+            out.push(2);
+            push_varint(out, v);
+        }
+        ValueRef::Boolean(v) => out.push(if v { 4 } else { 3 }),
+        ValueRef::Text(v) => {
+            out.push(5);
+            push_text(out, v);
+        }
+    }
+}
+
+fn take_field<'a>(input: &mut &'a [u8]) -> Result<(&'a str, ValueRef<'a>), Undecodable> {
+    let name = take_text(input)?;
+    let value = match take_byte(input)? {
+        0 => ValueRef::Float(f64::from_le_bytes(take_array(input)?)),
+        1 => {
+            let zigzag = take_varint(input)?;
+            ValueRef::Integer((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+        }
+        2 => ValueRef::Unsigned(take_varint(input)?),
+        3 => ValueRef::Boolean(false),
+        4 => ValueRef::Boolean(true),
+        5 => ValueRef::Text(take_text(input)?),
+        _ => return Err(Undecodable("unknown type of field")),
+    };
+    Ok((name, value))
+}
+
+fn take_count<'a>(input: &mut &'a [u8]) -> Result<(&'a str, u64), Undecodable> {
+    Ok((take_text(input)?, take_varint(input)?))
+}
+
+fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], Undecodable> {
+    let (head, rest) = input.split_at_checked(bytes).ok_or(Undecodable("it ends early"))?;
+    *input = rest;
+    Ok(head)
+}
+
+fn take_array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Undecodable> {
+    let (head, rest) = input.split_first_chunk::<N>().ok_or(Undecodable("it ends early"))?;
+    *input = rest;
+    Ok(*head)
+}
+
+fn take_byte(input: &mut &[u8]) -> Result<u8, Undecodable> {
+    take_array::<1>(input).map(|[byte]| byte)
+}
+
+fn take_flags(input: &mut &[u8], known: u8) -> Result<u8, Undecodable> {
+    let flags = take_byte(input)?;
+    if flags & !known == 0 { Ok(flags) } else { Err(Undecodable("unknown flags")) }
+}
+
+fn take_varint(input: &mut &[u8]) -> Result<u64, Undecodable> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take_byte(input)?;
+        let bits = u64::from(byte & 0x7f);
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            // The tenth byte has room for one bit, and a last byte of zero is a longer spelling of the same number.
+            let canonical = bits << shift >> shift == bits && (byte != 0 || shift == 0);
+            return if canonical { Ok(value) } else { Err(Undecodable("a malformed number")) };
+        }
+    }
+    Err(Undecodable("a number that does not end"))
+}
+
+fn take_u32(input: &mut &[u8]) -> Result<u32, Undecodable> {
+    u32::try_from(take_varint(input)?).map_err(|_| Undecodable("a number beyond 32 bits"))
+}
+
+fn take_text<'a>(input: &mut &'a [u8]) -> Result<&'a str, Undecodable> {
+    let length = take_varint(input)?;
+    let bytes = take(input, usize::try_from(length).unwrap_or(usize::MAX))?;
+    std::str::from_utf8(bytes).map_err(|_| Undecodable("text that is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<f64>().prop_filter("finite", |v| v.is_finite()).prop_map(Value::Float),
+            any::<i64>().prop_map(Value::Integer),
+            any::<u64>().prop_map(Value::Unsigned),
+            any::<bool>().prop_map(Value::Boolean),
+            ".{0,40}".prop_map(Value::Text),
+        ]
+    }
+
+    fn round_trip(entry: &Entry<'_>) {
+        let mut bytes = vec![0xaa];
+        entry.encode(&mut bytes).unwrap();
+        let mut input = &bytes[1..];
+        let body = take_entry(&mut input).unwrap();
+        assert!(input.is_empty());
+        assert_eq!(Entry::decode(body).as_ref(), Ok(entry));
+        for end in 0..body.len() {
+            // A shorter list is still a list, so a cut row or cursor may decode; it must only never panic or be equal.
+            assert_ne!(Entry::decode(&body[..end]).as_ref(), Ok(entry), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back_as_they_went(
+            device in ".{0,20}", series in ".{1,60}", boot: u32, sequence: u64, stamped: bool, ns: i64,
+            fields in prop::collection::vec((".{1,12}".prop_map(String::from), value()), 1..8),
+        ) {
+            let row = RowEntry {
+                device: &device, boot, sequence, stamped, series: &series, ns, fields: Fields::of(&fields),
+            };
+            round_trip(&Entry::Row(row));
+        }
+
+        #[test]
+        fn gaps_come_back_as_they_went(
+            texts in (".{0,20}", ".{1,60}", prop::option::of(".{1,9}")),
+            numbers: (u32, u64, u64, u64, i64), stamped: bool, cause in 0..Cause::ALL.len(),
+        ) {
+            round_trip(&Entry::Gap(GapEntry {
+                device: &texts.0, boot: numbers.0, from: numbers.1, to: numbers.2, count: numbers.3,
+                cause: Cause::ALL[cause], sink: texts.2.as_deref(), stamped, series: &texts.1, ns: numbers.4,
+            }));
+        }
+
+        #[test]
+        fn the_others_come_back_as_they_went(
+            name in ".{0,20}", other in ".{0,20}", boot: u32, number: u64,
+            counts in prop::collection::vec((".{1,12}".prop_map(String::into_boxed_str), any::<u64>()), 0..5),
+            bytes in prop::collection::vec(any::<u8>(), 1..100),
+        ) {
+            round_trip(&Entry::Device(DeviceEntry { device: &name, name: &other, boot, first: number }));
+            round_trip(&Entry::Sink(SinkEntry { sink: &name, start: Offset(number) }));
+            round_trip(&Entry::Cursor(CursorEntry {
+                sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
+            }));
+            round_trip(&Entry::Snapshot(SnapshotEntry { part: boot, parts: boot, bytes: &bytes }));
+        }
+
+        #[test]
+        fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = [&[bytes.first().map_or(1, |b| b % 8)], bytes.as_slice()].concat();
+            if let Ok(entry) = Entry::decode(&bytes) {
+                let mut out = Vec::new();
+                entry.encode(&mut out).unwrap();
+                prop_assert_eq!(&out[LENGTH_BYTES..], &bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_beyond_a_frame_is_refused_and_leaves_no_trace() {
+        let mut out = vec![1, 2, 3];
+        for length in [ENTRY_BYTES_MAX, 70_000] {
+            let bytes = vec![0; length];
+            let entry = Entry::Snapshot(SnapshotEntry { part: 0, parts: 1, bytes: &bytes });
+            assert!(matches!(entry.encode(&mut out), Err(EntryTooLarge { bytes }) if bytes > length));
+            assert_eq!(out, [1, 2, 3]);
+        }
+        let bytes = vec![0; ENTRY_BYTES_MAX - LENGTH_BYTES - 3];
+        Entry::Snapshot(SnapshotEntry { part: 0, parts: 1, bytes: &bytes }).encode(&mut out).unwrap();
+        assert_eq!(out.len(), 3 + ENTRY_BYTES_MAX);
+    }
+
+    #[test]
+    fn causes_are_numbered_as_listed() {
+        for (number, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, number);
+        }
+    }
+}

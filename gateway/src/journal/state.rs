@@ -1,0 +1,343 @@
+//! The state: what all entries so far amount to.
+//!
+//! * In: every entry, in the order of the journal.
+//! * Out: identity for ingest, the ledger for status and audit, cursors for delivery and trim.
+//! * Next: `journal/recovery.rs` rebuilds it from a snapshot and the entries behind it.
+//!
+//! Constraint: this is the only source of truth for identity, ledger and cursors. It changes through
+//! [`State::apply`] alone and depends on nothing but the entries, so that recovery arrives at the same state.
+//! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter.
+//!
+//! Operation: natives are listed by their chip id, foreign devices by their tag. A foreign device for which there is
+//! no room is accounted under [`OTHERS`]; a native one must be refused by ingest, which asks [`State::has_room_for`].
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::JournalId;
+use super::entry::{Cause, CursorEntry, DeviceEntry, Entry, GapEntry, RowEntry, SinkEntry};
+use crate::record::Offset;
+
+/// Ledger key of all foreign devices beyond the limit together.
+pub const OTHERS: &str = "(others)";
+
+/// Boots kept per native device.
+pub const BOOTS_MAX: usize = 4;
+
+/// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest.
+const DEVICE_BYTES_MAX: usize = 160;
+/// What one sink's counts for one device take in a snapshot.
+const LEDGER_BYTES_MAX: usize = 40;
+
+/// The fold over all entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    journal: JournalId,
+    devices: Vec<DeviceState>,
+    sinks: Vec<SinkState>,
+    last_stamp: i64,
+    device_bytes: usize,
+    #[serde(skip)]
+    device_bytes_max: usize,
+    /// Ledger key to place in `devices`.
+    #[serde(skip)]
+    places: HashMap<Box<str>, usize>,
+}
+
+/// What is known of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// Ledger key: chip id in hex, or the tag `device`.
+    pub key: Box<str>,
+    /// Whether it speaks our protocol.
+    pub native: bool,
+    /// Name that it goes by; the key itself for a foreign device.
+    pub name: Box<str>,
+    /// The latest boots, newest last, at most [`BOOTS_MAX`]; none for a foreign device.
+    pub boots: Vec<BootState>,
+    /// Rows journaled.
+    pub rows: u64,
+    /// Rows that no sink will get.
+    pub gaps: Gaps,
+    ledgers: Vec<Ledger>,
+}
+
+/// What is known of one boot of a native device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootState {
+    /// The boot, never 0.
+    pub boot: u32,
+    /// Next expected sequence: everything below is journaled or a declared gap.
+    pub next: u64,
+    /// Nanosecond of its latest row; `i64::MIN` before the first.
+    pub last_ns: i64,
+}
+
+/// Lost rows by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gaps([u64; Cause::ALL.len()]);
+
+/// What became of one device's rows in one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Rows that the sink confirmed.
+    pub confirmed: u64,
+    /// Rows that were delivered to other sinks, and trimmed, before this one was registered: none of its business.
+    pub skipped: u64,
+    /// Rows that this sink alone lacks.
+    pub gaps: Gaps,
+}
+
+/// A registered sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkState {
+    /// Its name.
+    pub name: Box<str>,
+    /// Everything below is accounted for.
+    pub cursor: Offset,
+}
+
+impl State {
+    /// The state of an empty journal. `device_bytes_max` bounds what devices may take in a snapshot.
+    #[must_use]
+    pub fn new(journal: JournalId, device_bytes_max: usize) -> State {
+        State {
+            journal,
+            devices: Vec::new(),
+            sinks: Vec::new(),
+            last_stamp: i64::MIN,
+            device_bytes: 0,
+            device_bytes_max,
+            places: HashMap::new(),
+        }
+    }
+
+    /// The state as a snapshot holds it.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_stdvec(self)
+    }
+
+    /// The state from a snapshot, under the limit that now holds; none if the bytes are no snapshot.
+    pub(super) fn from_bytes(bytes: &[u8], device_bytes_max: usize) -> Option<State> {
+        let (mut state, rest) = postcard::take_from_bytes::<State>(bytes).ok()?;
+        state.device_bytes_max = device_bytes_max;
+        state.places = state.devices.iter().enumerate().map(|(at, d)| (d.key.clone(), at)).collect();
+        rest.is_empty().then_some(state)
+    }
+
+    /// Identity of this journal, given when it was created.
+    #[must_use]
+    pub fn journal(&self) -> JournalId {
+        self.journal
+    }
+
+    /// One device by its ledger key.
+    #[must_use]
+    pub fn device(&self, key: &str) -> Option<&DeviceState> {
+        self.places.get(key).map(|&at| &self.devices[at])
+    }
+
+    /// All devices, in the order of their first appearance.
+    #[must_use]
+    pub fn devices(&self) -> &[DeviceState] {
+        &self.devices
+    }
+
+    /// The key under which rows of `device` are accounted: its own, or [`OTHERS`] when there is no room for it.
+    #[must_use]
+    pub fn ledger_key<'a>(&self, device: &'a str) -> &'a str {
+        if self.has_room_for(device) { device } else { OTHERS }
+    }
+
+    /// Whether `device` is known or can become so.
+    #[must_use]
+    pub fn has_room_for(&self, device: &str) -> bool {
+        self.places.contains_key(device)
+            || self.device_bytes + self.device_cost(device) <= self.device_bytes_max
+    }
+
+    /// The registered sinks, in the order of their registration.
+    #[must_use]
+    pub fn sinks(&self) -> &[SinkState] {
+        &self.sinks
+    }
+
+    /// Everything below is accounted for in this sink; none if the sink is not registered.
+    #[must_use]
+    pub fn cursor(&self, sink: &str) -> Option<Offset> {
+        self.sinks.iter().find(|s| &*s.name == sink).map(|s| s.cursor)
+    }
+
+    /// What became of a device's rows, by sink.
+    pub fn ledgers<'a>(&'a self, device: &'a DeviceState) -> impl Iterator<Item = (&'a str, Ledger)> {
+        self.sinks
+            .iter()
+            .enumerate()
+            .map(|(at, sink)| (&*sink.name, device.ledgers.get(at).copied().unwrap_or_default()))
+    }
+
+    /// Highest nanosecond that the gateway's clock gave to a row or gap; `i64::MIN` before the first.
+    #[must_use]
+    pub fn last_stamp(&self) -> i64 {
+        self.last_stamp
+    }
+
+    /// Everything below is accounted for in every sink; none before the first sink is registered.
+    pub(super) fn lowest_cursor(&self) -> Option<Offset> {
+        self.sinks.iter().map(|s| s.cursor).min()
+    }
+
+    /// Takes in the next entry.
+    pub fn apply(&mut self, entry: &Entry<'_>) {
+        match entry {
+            Entry::Row(row) => self.apply_row(row),
+            Entry::Gap(gap) => self.apply_gap(gap),
+            Entry::Device(device) => self.apply_device(device),
+            Entry::Sink(sink) => self.apply_sink(sink),
+            Entry::Cursor(cursor) => self.apply_cursor(cursor),
+            Entry::Snapshot(_) => {}
+        }
+    }
+
+    fn apply_row(&mut self, row: &RowEntry<'_>) {
+        if row.stamped {
+            self.last_stamp = self.last_stamp.max(row.ns);
+        }
+        let device = self.account(row.device);
+        device.rows += 1;
+        device.advance(row.boot, row.sequence.saturating_add(1), row.ns);
+    }
+
+    fn apply_gap(&mut self, gap: &GapEntry<'_>) {
+        if gap.stamped {
+            self.last_stamp = self.last_stamp.max(gap.ns);
+        }
+        let sink = gap.sink.map(|name| self.sinks.iter().position(|s| &*s.name == name));
+        let device = self.account(gap.device);
+        match sink {
+            None => {
+                device.gaps.add(gap.cause, gap.count);
+                device.advance(gap.boot, gap.to, i64::MIN);
+            }
+            Some(Some(at)) => device.ledger(at).gaps.add(gap.cause, gap.count),
+            Some(None) => {}
+        }
+    }
+
+    fn apply_device(&mut self, entry: &DeviceEntry<'_>) {
+        let device = self.entry(entry.device);
+        device.native = true;
+        if *device.name != *entry.name {
+            let (old, new) = (device.name.len(), entry.name.len());
+            device.name = entry.name.into();
+            self.device_bytes = self.device_bytes.saturating_sub(old).saturating_add(new);
+        }
+        let device = self.entry(entry.device);
+        device.boots.retain(|b| b.boot != entry.boot);
+        if device.boots.len() >= BOOTS_MAX {
+            device.boots.remove(0);
+        }
+        device.boots.push(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
+    }
+
+    fn apply_sink(&mut self, entry: &SinkEntry<'_>) {
+        if self.cursor(entry.sink).is_some() {
+            return;
+        }
+        let slowest = (0..self.sinks.len()).min_by_key(|&at| self.sinks[at].cursor);
+        let at = self.sinks.len();
+        self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start });
+        if let Some(slowest) = slowest {
+            for device in &mut self.devices {
+                device.ledger(at).skipped = device.ledger(slowest).settled();
+            }
+        }
+    }
+
+    fn apply_cursor(&mut self, entry: &CursorEntry<'_>) {
+        let Some(at) = self.sinks.iter().position(|s| &*s.name == entry.sink) else {
+            return;
+        };
+        self.sinks[at].cursor = entry.next;
+        for (device, rows) in entry.confirmed.iter() {
+            self.account(device).ledger(at).confirmed += rows;
+        }
+    }
+
+    /// The device's own account, or the common one if there is no room.
+    fn account(&mut self, key: &str) -> &mut DeviceState {
+        match self.places.get(key) {
+            Some(&at) => &mut self.devices[at],
+            None => self.entry(self.ledger_key(key)),
+        }
+    }
+
+    fn entry(&mut self, key: &str) -> &mut DeviceState {
+        let at = self.places.get(key).copied().unwrap_or_else(|| {
+            self.device_bytes += self.device_cost(key);
+            self.devices.push(DeviceState { key: key.into(), name: key.into(), ..DeviceState::default() });
+            self.places.insert(key.into(), self.devices.len() - 1);
+            self.devices.len() - 1
+        });
+        &mut self.devices[at]
+    }
+
+    fn device_cost(&self, key: &str) -> usize {
+        2 * key.len() + DEVICE_BYTES_MAX + self.sinks.len().max(2) * LEDGER_BYTES_MAX
+    }
+}
+
+impl DeviceState {
+    /// The boot that `boot` names, if it is one of the latest.
+    #[must_use]
+    pub fn boot(&self, boot: u32) -> Option<BootState> {
+        self.boots.iter().find(|b| b.boot == boot).copied()
+    }
+
+    fn advance(&mut self, boot: u32, next: u64, ns: i64) {
+        if let Some(known) = self.boots.iter_mut().find(|b| b.boot == boot) {
+            known.next = known.next.max(next);
+            known.last_ns = known.last_ns.max(ns);
+        }
+    }
+
+    fn ledger(&mut self, at: usize) -> &mut Ledger {
+        if self.ledgers.len() <= at {
+            self.ledgers.resize(at + 1, Ledger::default());
+        }
+        &mut self.ledgers[at]
+    }
+}
+
+impl Ledger {
+    /// Rows that the sink is done with.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.confirmed.saturating_add(self.skipped).saturating_add(self.gaps.total())
+    }
+}
+
+impl Gaps {
+    /// Rows lost for this cause.
+    #[must_use]
+    pub fn of(&self, cause: Cause) -> u64 {
+        self.0[cause as usize]
+    }
+
+    /// Rows lost for any cause.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, rows| sum.saturating_add(*rows))
+    }
+
+    /// Causes with their counts, zeros left out.
+    pub fn iter(&self) -> impl Iterator<Item = (Cause, u64)> {
+        Cause::ALL.into_iter().map(|cause| (cause, self.of(cause))).filter(|(_, rows)| *rows > 0)
+    }
+
+    fn add(&mut self, cause: Cause, rows: u64) {
+        let sum = &mut self.0[cause as usize];
+        *sum = sum.saturating_add(rows);
+    }
+}

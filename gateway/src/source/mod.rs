@@ -1,0 +1,187 @@
+//! Sources: where submissions come from and where their acks go.
+//!
+//! A source runs in a thread of its own and is told three things by the rest of the gateway: how far the journal is
+//! durable (acks may leave), that there is room again (what was held may be tried again), and that it is to stop.
+
+pub mod fleet;
+pub mod mqtt;
+pub mod native;
+pub mod payload;
+pub mod serial;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_shared::ids::Epoch;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::clock;
+use crate::config::Trust;
+use crate::ingest::{Ingest, Taken};
+use crate::journal::Refused;
+use crate::record::Offset;
+use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
+use native::Schemas;
+use payload::Parsed;
+
+/// What every source is given.
+#[derive(Clone)]
+pub struct Context {
+    /// Takes submissions.
+    pub ingest: Arc<Ingest>,
+    /// This life of the gateway, as native devices are told it.
+    pub epoch: Epoch,
+    /// What native devices are made of.
+    pub schemas: Arc<Schemas>,
+    /// What devices told of.
+    pub stats: Arc<Stats>,
+    /// When the gateway's own clock is believed.
+    pub trust: Trust,
+    /// Becomes true when the gateway stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Context {
+    /// How far the journal is durable, and news of it.
+    #[must_use]
+    pub fn watermark(&self) -> watch::Receiver<Offset> {
+        self.ingest.journal().watermark()
+    }
+
+    /// News of room in the journal.
+    #[must_use]
+    pub fn room(&self) -> watch::Receiver<u64> {
+        self.ingest.journal().room()
+    }
+
+    /// Whether rows may be dated by the gateway's own clock.
+    #[must_use]
+    pub fn clock_is_trusted(&self) -> bool {
+        clock::trusted(self.trust)
+    }
+
+    /// Journals what one foreign message became. `None` says that there is no room now, or that its rows need a
+    /// clock that is not trusted yet: the message is to be held and tried again.
+    pub fn take_foreign(
+        &self,
+        mut parsed: Parsed,
+        origin: &str,
+        received_ns: i64,
+        reporter: &Reporter,
+    ) -> Option<Taken> {
+        if parsed.rows.iter().any(|row| row.timestamp.is_none()) && !self.clock_is_trusted() {
+            reporter.trouble("clock", "the clock is not trusted yet; rows without a time wait (see [clock] trust)");
+            return None;
+        }
+        let mut taken = self.ingest.foreign(&parsed, received_ns);
+        if let Err(e @ Refused::TooLarge { .. }) = taken {
+            parsed = parsed.refuse_all(e.to_string());
+            taken = self.ingest.foreign(&parsed, received_ns);
+        }
+        match taken {
+            Ok(taken) => {
+                reporter.stats().rows_received.add(taken.rows);
+                if let Some(refusal) = &parsed.refused {
+                    reporter.stats().bad_messages.add(1);
+                    reporter.trouble("payload", &format!("{origin:.64?} brings what is no reading: {}", refusal.reason));
+                }
+                Some(taken)
+            }
+            Err(Refused::Busy) => None,
+            Err(e) => {
+                reporter.trouble("room", &format!("messages wait: {e}"));
+                None
+            }
+        }
+    }
+
+    /// Whether the gateway stops.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Returns when the gateway stops.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // An error means that the sender is gone, which is the end too.
+        stop.wait_for(|stopped| *stopped).await.ok();
+    }
+}
+
+/// A source's voice: its counters and state, and a log in which each kind of trouble appears at most once a minute.
+#[derive(Debug)]
+pub struct Reporter {
+    name: String,
+    stats: Arc<SourceStats>,
+    limits: RefCell<BTreeMap<&'static str, RateLimit>>,
+}
+
+impl Reporter {
+    /// Speaks for the source `name`.
+    #[must_use]
+    pub fn new(name: String, stats: Arc<SourceStats>) -> Reporter {
+        Reporter { name, stats, limits: RefCell::default() }
+    }
+
+    /// The source's name, as in status and logs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &SourceStats {
+        &self.stats
+    }
+
+    /// The broker or port is there.
+    pub fn connected(&self, how: &str) {
+        self.stats.connects.add(1);
+        self.stats.set_state(SourceState::Connected);
+        tracing::info!(source = self.name, "connected: {how}");
+    }
+
+    /// The broker or port is gone.
+    pub fn disconnected(&self, why: &str) {
+        self.stats.fail(SourceState::Disconnected, clock::now_ns(), why);
+        self.log("disconnected", why);
+    }
+
+    /// The port was never there, or has not come back.
+    pub fn missing(&self, what: &str) {
+        self.stats.fail(SourceState::Disconnected, clock::now_ns(), what);
+        self.log("missing", what);
+    }
+
+    /// Something went wrong that does not end the connection; `kind` groups what is logged once a minute.
+    pub fn trouble(&self, kind: &'static str, what: &str) {
+        self.stats.note(clock::now_ns(), what);
+        self.log(kind, what);
+    }
+
+    fn log(&self, kind: &'static str, what: &str) {
+        let mut limits = self.limits.borrow_mut();
+        let limit = limits.entry(kind).or_insert_with(RateLimit::once_a_minute);
+        match limit.allow(clock::monotonic()) {
+            Some(0) => warn!(source = self.name, "{what}"),
+            Some(held_back) => warn!(source = self.name, "{what} (and {held_back} more like it)"),
+            None => {}
+        }
+    }
+}
+
+/// Sleeps until an instant in monotonic milliseconds, or for ever.
+async fn sleep_until(deadline_ms: Option<u64>) {
+    match deadline_ms {
+        Some(deadline) => {
+            let pause = deadline.saturating_sub(clock::monotonic_ms());
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        None => std::future::pending().await,
+    }
+}

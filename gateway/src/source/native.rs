@@ -1,0 +1,480 @@
+//! In: messages of one native device, from a serial line or through a broker. Out: dated rows and gaps, and
+//! the messages that answer them: welcome, time requests, acks of what is received and of what is durable.
+//! Next: `ingest/mod.rs`.
+//!
+//! A [`Session`] is one conversation with one device, without IO: the source hands messages in, tells it how far the
+//! journal is durable, and sends what it asks to be sent. The order of a conversation: hello, welcome without credit,
+//! births where the schema is unknown, a burst of time exchanges, then credit and rows. What the journal has no room
+//! for waits here, at most what the credit allows, while the credit is taken back.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_shared::block::{Block, BlockBytes, BlockError};
+use forebay_shared::ids::{LongSeq, Millis, SchemaId, Token};
+use forebay_shared::link::{Event, Known, Receiver, Terms, Transport};
+use forebay_shared::message::{Birth, Hello, Kind, Message, RejectCode};
+use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
+
+use super::{Context, Reporter};
+use crate::clock;
+use crate::ingest::timestamp::{Burst, TickMap, stamp};
+use crate::ingest::{AdmitError, Admission, Ingest, NativeError, NativeRow, cause_of};
+use crate::journal::Refused;
+use crate::journal::entry::Cause;
+use crate::record::{Offset, SeriesKey, Value};
+
+/// Blocks that a device may have outstanding while there is room for them.
+const CREDIT: u8 = 16;
+
+/// Rows and gaps that may wait for room; a device that sends more than its credit is asked to start over.
+const WAITING_MAX: usize = 4 * CREDIT as usize;
+
+/// How long a hole may stand before a device behind a broker is welcomed again, in milliseconds.
+const STALL_MS: u32 = 5_000;
+
+/// Pause before what was refused is tried again even without news of room, in milliseconds.
+const RETRY_MS: u32 = 1_000;
+
+/// An instant, by the two clocks that a session needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic milliseconds.
+    pub ms: Millis,
+    /// Nanoseconds since 1970 UTC.
+    pub ns: i64,
+}
+
+impl Now {
+    /// The present instant.
+    #[must_use]
+    pub fn read() -> Now {
+        Now { ms: Millis(clock::monotonic_ms()), ns: clock::now_ns() }
+    }
+}
+
+/// Schemas by device, so that a device that comes back need not describe itself again; equal ones are kept once.
+#[derive(Debug, Default)]
+pub struct Schemas(Mutex<HashMap<String, (SchemaId, Arc<Schema>)>>);
+
+impl Schemas {
+    fn get(&self, device: &str, id: SchemaId) -> Option<Arc<Schema>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(device).filter(|(of, _)| *of == id).map(|(_, schema)| Arc::clone(schema))
+    }
+
+    /// Only devices that the journal admitted come here, so the journal's limit on devices bounds the map.
+    fn insert(&self, device: &str, id: SchemaId, schema: Schema) -> Arc<Schema> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known.values().find(|(of, other)| *of == id && **other == schema);
+        let schema = same.map_or_else(|| Arc::new(schema), |(_, same)| Arc::clone(same));
+        known.insert(device.to_owned(), (id, Arc::clone(&schema)));
+        schema
+    }
+}
+
+/// One conversation with one device.
+pub struct Session {
+    context: Context,
+    transport: Transport,
+    receiver: Box<Receiver>,
+    device: Option<Device>,
+    /// A hello that could not be answered yet, and when it is looked at again.
+    unanswered: Option<(Hello, Millis)>,
+}
+
+/// A device that was let in.
+struct Device {
+    admission: Admission,
+    builder: Option<Box<SchemaBuilder>>,
+    schema: Option<(Arc<Schema>, Vec<SeriesKey>)>,
+    burst: Burst,
+    map: Option<TickMap>,
+    /// Time of the latest row of each group.
+    last_ns: Vec<i64>,
+    waiting: VecDeque<Waiting>,
+    /// When what waits is tried again.
+    retry_at: Option<Millis>,
+    releases: VecDeque<Release>,
+}
+
+/// A range of rows, or of lost rows, on its way to the journal.
+struct Waiting {
+    from: LongSeq,
+    to: LongSeq,
+    what: Lot,
+}
+
+enum Lot {
+    /// A sealed block, of which the first rows came before.
+    Block { skip: u8, bytes: BlockBytes },
+    Lost(Cause),
+}
+
+/// Rows before `to` may be released once `receipt` is durable.
+struct Release {
+    receipt: Offset,
+    to: LongSeq,
+    rows: u64,
+}
+
+impl Session {
+    /// A conversation in which nothing has been said.
+    #[must_use]
+    pub fn new(context: Context, transport: Transport) -> Session {
+        let receiver = Box::new(Receiver::new(context.epoch));
+        Session { context, transport, receiver, device: None, unanswered: None }
+    }
+
+    /// The device that was let in: chip id in hex.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_ref().map(|device| device.admission.device.as_str())
+    }
+
+    /// Takes one message of the device.
+    pub fn handle(&mut self, now: Now, message: &[u8], reporter: &Reporter) {
+        if let Err(e) = self.receiver.handle(now.ms, message) {
+            // A device that speaks before it was let in is asked for its hello; that is how every restart begins.
+            if self.device.is_some() {
+                reporter.trouble("link", &format!("a message of {} is refused: {e}", self.label()));
+            }
+        }
+        while let Some(event) = self.receiver.poll_event() {
+            self.handle_event(now, event, reporter);
+        }
+        self.drain(now, reporter);
+    }
+
+    /// The line or broker was connected anew: the clock is asked again, and the device sends what is missing.
+    pub fn handle_connected(&mut self, now: Now) {
+        if let Some(device) = &mut self.device {
+            let tick_hz = self.receiver.hello().map_or(1, |hello| hello.tick_hz);
+            device.burst = Burst::new(tick_hz);
+            device.map = None;
+            self.receiver.set_credit(now.ms, 0);
+            self.receiver.welcome_again(now.ms);
+        }
+    }
+
+    /// Everything below `durable` is on disk, or time has passed: releases rows and tries again what had no room.
+    pub fn tend(&mut self, now: Now, durable: Offset, reporter: &Reporter) {
+        if let Some((hello, at)) = self.unanswered.take() {
+            if at <= now.ms {
+                self.welcome(now, hello, reporter);
+            } else {
+                self.unanswered = Some((hello, at));
+            }
+        }
+        if let Some(device) = &mut self.device {
+            while let Some(release) = device.releases.pop_front_if(|release| release.receipt <= durable) {
+                self.receiver.release(now.ms, release.to);
+                reporter.stats().rows_acked.add(release.rows);
+            }
+        }
+        let stalled = self.receiver.stalled_since().is_some_and(|since| now.ms.since(since) >= STALL_MS);
+        if self.transport == Transport::Mqtt && stalled {
+            self.receiver.welcome_again(now.ms);
+        }
+        self.drain(now, reporter);
+    }
+
+    /// The next message for the device. A time request is dated now, so it is to be sent at once.
+    pub fn poll_transmit(&mut self, now: Now) -> Option<Message> {
+        if let Some(device) = self.device.as_mut().filter(|device| device.map.is_none())
+            && let Some(token) = device.burst.poll_request(now.ms.0, now.ns)
+        {
+            self.receiver.request_time(Token(token));
+        }
+        self.receiver.poll_transmit(now.ms)
+    }
+
+    /// When [`Session::tend`] wants to be called, if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let device = self.device.as_ref();
+        let burst = device.filter(|device| device.map.is_none()).and_then(|d| d.burst.poll_timeout()).map(Millis);
+        let stall = match self.transport {
+            Transport::Mqtt => self.receiver.stalled_since().map(|since| since.plus(STALL_MS)),
+            Transport::Serial => None,
+        };
+        let unanswered = self.unanswered.as_ref().map(|(_, at)| *at);
+        let retry = device.and_then(|device| device.retry_at);
+        [self.receiver.poll_timeout(), burst, stall, unanswered, retry].into_iter().flatten().min()
+    }
+
+    /// Whether a durable offset would release something.
+    #[must_use]
+    pub fn awaits_commit(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| !device.releases.is_empty())
+    }
+
+    fn label(&self) -> String {
+        self.device.as_ref().map_or_else(
+            || "a device that has not said hello".to_owned(),
+            |device| format!("device {} ({})", device.admission.name, device.admission.device),
+        )
+    }
+
+    fn handle_event(&mut self, now: Now, event: Event, reporter: &Reporter) {
+        match event {
+            Event::Hello(hello) => self.welcome(now, hello, reporter),
+            Event::Birth(birth) => self.handle_birth(now, birth, reporter),
+            Event::TimeReply { token, tick } => {
+                let Some(device) = self.device.as_mut().filter(|device| device.map.is_none()) else { return };
+                device.burst.handle_reply(now.ns, token.0, tick);
+                device.map = device.burst.finished();
+                if let Some(map) = device.map {
+                    tracing::info!(
+                        device = device.admission.device,
+                        name = device.admission.name,
+                        boot = device.admission.boot.get(),
+                        round_trip_us = map.round_trip_ns / 1_000,
+                        "clock of the device is known"
+                    );
+                    self.receiver.set_credit(now.ms, CREDIT);
+                }
+            }
+            Event::Status(status) => {
+                if let Some(device) = &self.device {
+                    let next = self.receiver.learned().map_or(u64::from(status.next.0), |next| next.0);
+                    self.context.stats.learn(&device.admission.device, status.boot.get(), next);
+                }
+            }
+            Event::Rows { from, to, skip, block } => {
+                self.enqueue(Waiting { from, to, what: Lot::Block { skip, bytes: block } }, reporter);
+            }
+            Event::Gap { from, to, cause } => {
+                self.enqueue(Waiting { from, to, what: Lot::Lost(cause_of(cause)) }, reporter);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, waiting: Waiting, reporter: &Reporter) {
+        let Some(device) = &mut self.device else { return };
+        device.waiting.push_back(waiting);
+        if device.waiting.len() > WAITING_MAX {
+            reporter.trouble("credit", &format!("{} sends more than it may", self.label()));
+            self.start_over();
+        }
+    }
+
+    /// Looks the device up and lets it in, or leaves its hello for later.
+    fn welcome(&mut self, now: Now, hello: Hello, reporter: &Reporter) {
+        self.device = None;
+        self.unanswered = None;
+        if !self.context.clock_is_trusted() {
+            reporter.trouble("clock", "the clock is not trusted yet; native devices wait (see [clock] trust)");
+            self.unanswered = Some((hello, now.ms.plus(RETRY_MS)));
+            return;
+        }
+        let admission = match self.context.ingest.admit(&hello, now.ns) {
+            Ok(admission) => admission,
+            Err(AdmitError::DeviceLimit) => {
+                reporter.trouble("limit", &format!("device {} is refused: {}", hello.chip, AdmitError::DeviceLimit));
+                self.receiver.reject(RejectCode::DEVICE_LIMIT, Kind::Hello as u8);
+                return;
+            }
+            Err(e) => {
+                reporter.trouble("hello", &format!("device {} has to wait: {e}", hello.chip));
+                self.unanswered = Some((hello, now.ms.plus(RETRY_MS)));
+                return;
+            }
+        };
+        let schema = self.context.schemas.get(&admission.device, hello.schema);
+        let series = schema.and_then(|schema| self.with_series(&admission, schema, reporter));
+        // What is journaled and not yet durable is not released before it is.
+        let oldest = admission.next.extend(hello.oldest).unwrap_or(admission.next);
+        let known = Known { next: admission.next, released: oldest.min(admission.next) };
+        let terms = Terms { boot: admission.boot, known: Some(known), wants_birth: series.is_none(), credit: 0 };
+        if let Err(e) = self.receiver.welcome(now.ms, terms) {
+            reporter.trouble("hello", &format!("device {} is not let in: {e}", admission.device));
+            self.receiver.reject(RejectCode::WRONG_BOOT, Kind::Hello as u8);
+            return;
+        }
+        let next = admission.next.extend(hello.next).unwrap_or(admission.next);
+        self.context.stats.learn(&admission.device, admission.boot.get(), next.0);
+        tracing::info!(
+            source = reporter.name(),
+            device = admission.device,
+            name = admission.name,
+            boot = admission.boot.get(),
+            next = admission.next.0,
+            "device is let in"
+        );
+        let groups = series.as_ref().map_or(0, |(_, series)| series.len());
+        let builder = series.is_none().then(|| Box::new(SchemaBuilder::new(hello.schema)));
+        let release = Release { receipt: admission.receipt, to: admission.next, rows: 0 };
+        self.device = Some(Device {
+            burst: Burst::new(hello.tick_hz),
+            map: None,
+            builder,
+            schema: series,
+            last_ns: vec![admission.last_ns; groups],
+            waiting: VecDeque::new(),
+            retry_at: None,
+            releases: VecDeque::from([release]),
+            admission,
+        });
+    }
+
+    fn handle_birth(&mut self, now: Now, birth: Birth, reporter: &Reporter) {
+        let label = self.label();
+        let Some(device) = &mut self.device else { return };
+        let Some(builder) = &mut device.builder else {
+            // A repetition of what is known.
+            self.receiver.births_complete(now.ms);
+            return;
+        };
+        let schema = match builder.insert(birth.index, birth.count, birth.description) {
+            Ok(None) => return,
+            Ok(Some(schema)) => schema,
+            Err(e) => {
+                reporter.trouble("birth", &format!("the channels that {label} announces are refused: {e}"));
+                return;
+            }
+        };
+        device.builder = None;
+        let admission = device.admission.clone();
+        let schema = self.context.schemas.insert(&admission.device, birth.schema, schema);
+        let series = self.with_series(&admission, schema, reporter);
+        if let (Some(device), Some(series)) = (&mut self.device, series) {
+            device.last_ns = vec![admission.last_ns; series.1.len()];
+            device.schema = Some(series);
+            self.receiver.births_complete(now.ms);
+        }
+    }
+
+    fn with_series(
+        &self,
+        admission: &Admission,
+        schema: Arc<Schema>,
+        reporter: &Reporter,
+    ) -> Option<(Arc<Schema>, Vec<SeriesKey>)> {
+        let name = |group: &[forebay_shared::reading::Description]| {
+            group.first().map(|channel| channel.group_name.clone()).unwrap_or_default()
+        };
+        let series: Result<Vec<SeriesKey>, _> =
+            schema.groups().map(|group| self.context.ingest.native_series(admission, &name(group))).collect();
+        match series {
+            Ok(series) => Some((schema, series)),
+            Err(e) => {
+                reporter.trouble("birth", &format!("device {} cannot be stored: {e}", admission.device));
+                None
+            }
+        }
+    }
+
+    /// Hands over what waits, as long as it can be dated and there is room.
+    fn drain(&mut self, now: Now, reporter: &Reporter) {
+        let Some(device) = self.device.as_mut().filter(|device| device.can_date()) else { return };
+        let was_waiting = device.retry_at.take().is_some();
+        while let Some(waiting) = device.waiting.pop_front() {
+            match device.hand_over(&self.context.ingest, &waiting, now, reporter) {
+                Ok(release) => {
+                    reporter.stats().rows_received.add(release.rows);
+                    device.releases.push_back(release);
+                }
+                Err(NativeError::Refused(e)) => {
+                    if !matches!(e, Refused::Busy) {
+                        reporter.trouble("room", &format!("device {} has to wait: {e}", device.admission.device));
+                    }
+                    device.waiting.push_front(waiting);
+                    device.retry_at = Some(now.ms.plus(RETRY_MS));
+                    self.receiver.set_credit(now.ms, 0);
+                    return;
+                }
+                Err(e) => {
+                    reporter.trouble("step", &format!("device {} starts over: {e}", device.admission.device));
+                    self.start_over();
+                    return;
+                }
+            }
+        }
+        if was_waiting {
+            self.receiver.set_credit(now.ms, CREDIT);
+        }
+        if let (Some(boot), Some(learned)) = (self.receiver.boot(), self.receiver.learned()) {
+            self.context.stats.learn(&device.admission.device, boot.get(), learned.0);
+        }
+    }
+
+    /// Forgets the conversation and asks the device for its hello. What was taken is safe in the journal; what waits
+    /// is not released and comes again.
+    fn start_over(&mut self) {
+        *self.receiver = Receiver::new(self.context.epoch);
+        self.receiver.reject(RejectCode::WRONG_BOOT, Kind::DataPlain as u8);
+        self.device = None;
+    }
+}
+
+impl Device {
+    fn can_date(&self) -> bool {
+        self.map.is_some() && self.schema.is_some()
+    }
+
+    fn hand_over(
+        &mut self,
+        ingest: &Ingest,
+        waiting: &Waiting,
+        now: Now,
+        reporter: &Reporter,
+    ) -> Result<Release, NativeError> {
+        let Waiting { from, to, .. } = *waiting;
+        let taken = match &waiting.what {
+            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
+            Lot::Block { skip, bytes } => match self.date(usize::from(*skip), bytes) {
+                Ok(dated) => {
+                    let taken = ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
+                    // Only what was taken counts as given: a refused block is dated anew when it is tried again.
+                    self.last_ns = dated.last_ns;
+                    taken
+                }
+                Err(e) => {
+                    let device = &self.admission.device;
+                    reporter.stats().bad_messages.add(1);
+                    reporter.trouble("block", &format!("a block of device {device} cannot be decoded: {e}"));
+                    ingest.native_gap(&self.admission, from, to, Cause::Unparseable, now.ns)?
+                }
+            },
+        };
+        Ok(Release { receipt: taken.receipt, to, rows: taken.rows })
+    }
+
+    /// Decodes a block and dates its rows, each group's strictly after the one before.
+    fn date(&self, skip: usize, bytes: &[u8]) -> Result<Dated<'_>, BlockError> {
+        let (Some(map), Some((schema, series))) = (self.map, &self.schema) else {
+            return Ok(Dated { rows: Vec::new(), last_ns: self.last_ns.clone(), series: &[] });
+        };
+        let mut last_ns = self.last_ns.clone();
+        let mut rows = Vec::new();
+        for row in Block::parse(bytes)?.rows(schema).collect::<Result<Vec<_>, _>>()?.into_iter().skip(skip) {
+            let group = usize::from(row.group.0);
+            let mut ns = map.ns(row.tick);
+            if let Some(last) = last_ns.get_mut(group) {
+                ns = stamp(*last, ns);
+                *last = ns;
+            }
+            let channels = schema.group(row.group).unwrap_or_default();
+            let fields = row.values.iter().filter_map(|(at, value)| {
+                let channel = channels.get(usize::from(*at))?;
+                let value = match value.physical(channel.scale) {
+                    Physical::Bool(value) => Value::Boolean(value),
+                    Physical::Integer(value) => Value::Integer(value),
+                    Physical::Float(value) if value.is_finite() => Value::Float(value),
+                    Physical::Float(_) => return None,
+                };
+                Some((channel.channel.as_str().to_owned(), value))
+            });
+            rows.push(NativeRow { group, ns, fields: fields.collect() });
+        }
+        Ok(Dated { rows, last_ns, series })
+    }
+}
+
+/// A decoded block.
+struct Dated<'a> {
+    rows: Vec<NativeRow>,
+    last_ns: Vec<i64>,
+    series: &'a [SeriesKey],
+}

@@ -1,0 +1,628 @@
+//! The gateway's half of the link: one per connection and device.
+//!
+//! *In:* messages of a device. *Out:* its rows, each once, in order. *Next:* the gateway's `ingest/mod.rs`.
+//!
+//! Constraints: no allocation, no clock. Blocks beyond a hole are held here, at most [`WINDOW_BLOCKS`] of
+//! them, and acknowledged by ranges. So rows come up strictly in order: one number per device and boot
+//! tells what is a repetition, and timestamps never run backward. A held block is never given up, since
+//! the device does not send it again.
+//!
+//! Operation: after [`Receiver::handle`], drain [`Receiver::poll_event`], then
+//! [`Receiver::poll_transmit`]. Acknowledgements wait a few milliseconds, so that one of them covers
+//! several blocks and often their release too; a hole, a repetition or a question is answered at once.
+//!
+//! Failure: what is damaged or out of place changes nothing, is an error to the caller, and is answered
+//! with `Reject` where that helps. Data without a welcome, or with another boot, is refused; the device
+//! then says `Hello`.
+
+use core::fmt;
+
+use heapless::Vec;
+
+use super::WINDOW_BLOCKS;
+use crate::block::{Block, BlockBytes, BlockError};
+use crate::ids::{Boot, Epoch, LongSeq, Millis, Seq, Tick, Token};
+use crate::message::{
+    ACK_RANGES_MAX, Ack, Birth, Body, FromDevice, Gap, GapCause, Hello, Message, MessageError, Reject,
+    RejectCode, SeqRange, Status, TimeRequest, WIRE_VERSION, Welcome,
+};
+
+/// How long an acknowledgement waits for company.
+const ACK_DELAY_MS: u32 = 5;
+/// Blocks after which it waits no longer: half a window, so that the device never runs out of it.
+const ACK_BLOCKS: u8 = WINDOW_BLOCKS / 2;
+
+/// What the gateway's half has to say to its host.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A device asks to be let in: look it up, then call [`Receiver::welcome`].
+    Hello(Hello),
+    /// One channel of the device's schema: put them together in a
+    /// [`SchemaBuilder`](crate::reading::SchemaBuilder), then call [`Receiver::births_complete`].
+    Birth(Birth),
+    /// The next rows in order, with no hole to what came before.
+    Rows {
+        /// The first new row.
+        from: LongSeq,
+        /// One past the last row.
+        to: LongSeq,
+        /// Rows at the front of the block that came up before.
+        skip: u8,
+        /// The sealed block, of which only the header has been checked.
+        block: BlockBytes,
+    },
+    /// The next rows in order are lost.
+    Gap {
+        /// The first lost row.
+        from: LongSeq,
+        /// One past the last lost row.
+        to: LongSeq,
+        /// Why.
+        cause: GapCause,
+    },
+    /// The answer to [`Receiver::request_time`].
+    TimeReply {
+        /// The one of the request.
+        token: Token,
+        /// The device's tick at the time of its answer.
+        tick: Tick,
+    },
+    /// How things stand on the device.
+    Status(Status),
+}
+
+/// On what terms a device is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The numbering of its rows: its own if it has one, else one that was never used for it.
+    pub boot: Boot,
+    /// What the host has of this boot; nothing where it never saw it.
+    pub known: Option<Known>,
+    /// Whether the host lacks the schema.
+    pub wants_birth: bool,
+    /// Blocks that may be outstanding; see [`Receiver::set_credit`].
+    pub credit: u8,
+}
+
+/// How far the host has come with a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// One past the last row that it was ever handed, durable or not.
+    pub next: LongSeq,
+    /// One past the last row before which all are durable; at most `next`.
+    pub released: LongSeq,
+}
+
+/// What happened so far, for the operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks that had come before.
+    pub duplicate_blocks: u64,
+    /// Blocks for which there was no room; the device sends them again.
+    pub dropped_blocks: u64,
+    /// Messages that were refused.
+    pub errors: u64,
+}
+
+/// The gateway's half of the link. See the [module](self).
+#[derive(Debug)]
+pub struct Receiver {
+    epoch: Epoch,
+    hello: Option<Hello>,
+    session: Option<Session>,
+    event: Option<Event>,
+    reject: Option<Reject>,
+    counters: Counters,
+}
+
+impl Receiver {
+    /// A connection on which nothing has been said, in the gateway's life `epoch`.
+    pub const fn new(epoch: Epoch) -> Self {
+        let counters = Counters { duplicate_blocks: 0, dropped_blocks: 0, errors: 0 };
+        Self { epoch, hello: None, session: None, event: None, reject: None, counters }
+    }
+
+    /// Takes one message of the device. Drain [`poll_event`](Self::poll_event) before the next one.
+    ///
+    /// # Errors
+    ///
+    /// The message was refused, and nothing but the error count has changed.
+    pub fn handle(&mut self, now: Millis, message: &[u8]) -> Result<(), LinkError> {
+        let result = self.dispatch(now, message);
+        if let Err(error) = result {
+            self.counters.errors += 1;
+            if let Some(reject) = error.reject(message.first().copied().unwrap_or_default()) {
+                self.reject = Some(reject);
+            }
+        }
+        result
+    }
+
+    /// Lets the device in, as the answer to [`Event::Hello`].
+    ///
+    /// # Errors
+    ///
+    /// There was no `Hello`; the device has another boot; or the device counts fewer rows than are
+    /// known of this boot, so that its numbers can no longer be trusted.
+    pub fn welcome(&mut self, now: Millis, terms: Terms) -> Result<(), LinkError> {
+        let hello = self.hello.as_ref().ok_or(LinkError::NotWelcomed)?;
+        if hello.boot.is_some_and(|boot| boot != terms.boot) {
+            return Err(LinkError::WrongBoot);
+        }
+        self.session = Some(Session::new(now, hello, terms)?);
+        Ok(())
+    }
+
+    /// Welcomes the device again on the present terms, so that it sends again whatever is missing: for a
+    /// transport that was connected anew, or has stalled. Does nothing before the first welcome.
+    pub fn welcome_again(&mut self, now: Millis) {
+        if let Some(session) = &mut self.session {
+            session.welcome_again(now);
+        }
+    }
+
+    /// The host has the whole schema now.
+    pub fn births_complete(&mut self, now: Millis) {
+        if let Some(session) = &mut self.session {
+            session.births = true;
+            session.ack_by(now);
+        }
+    }
+
+    /// Rows before `to` are durable: the device may let go of them.
+    pub fn release(&mut self, now: Millis, to: LongSeq) {
+        if let Some(session) = &mut self.session {
+            let to = to.min(session.next);
+            if to > session.released {
+                session.released = to;
+                session.ack_by(now.plus(ACK_DELAY_MS));
+            }
+        }
+    }
+
+    /// Lets the device have `credit` blocks outstanding beyond what is received, at most
+    /// [`WINDOW_BLOCKS`]; zero stops it, as long as the clock is unknown or the journal is full.
+    pub fn set_credit(&mut self, now: Millis, credit: u8) {
+        if let Some(session) = &mut self.session {
+            let credit = credit.min(WINDOW_BLOCKS);
+            if session.credit != credit {
+                session.credit = credit;
+                session.ack_by(now);
+            }
+        }
+    }
+
+    /// Asks for the device's tick; the answer is [`Event::TimeReply`]. A later request replaces one that
+    /// was not transmitted yet. Does nothing before the welcome.
+    pub fn request_time(&mut self, token: Token) {
+        if let Some(session) = &mut self.session {
+            session.time_request = Some(token);
+        }
+    }
+
+    /// Tells the device that a message of `kind` was not accepted.
+    pub const fn reject(&mut self, code: RejectCode, kind: u8) {
+        self.reject = Some(Reject { code, kind });
+    }
+
+    /// The next thing that the host has to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.event.take().or_else(|| self.session.as_mut()?.advance())
+    }
+
+    /// The next message for the device, if one is due.
+    pub fn poll_transmit(&mut self, now: Millis) -> Option<Message> {
+        if let Some(reject) = self.reject.take() {
+            return Some(reject.to_message());
+        }
+        let hello = self.hello.as_ref()?;
+        let session = self.session.as_mut()?;
+        if session.welcome_due {
+            session.welcome_due = false;
+            return Some(session.welcome(self.epoch, hello).to_message());
+        }
+        if let Some(token) = session.time_request.take() {
+            return Some(TimeRequest { epoch: self.epoch, token }.to_message());
+        }
+        if session.ack_at.is_some_and(|at| at <= now) {
+            session.ack_at = None;
+            session.unacked_blocks = 0;
+            return Some(session.ack(self.epoch).to_message());
+        }
+        None
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) will have something to say, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let session = self.session.as_ref();
+        if self.reject.is_some() || session.is_some_and(|s| s.welcome_due || s.time_request.is_some()) {
+            return Some(Millis(0));
+        }
+        session?.ack_at
+    }
+
+    /// What the device said of itself last.
+    pub const fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    /// The device's boot, once it is welcomed.
+    pub fn boot(&self) -> Option<Boot> {
+        self.session.as_ref().map(|session| session.boot)
+    }
+
+    /// The next row that the host will be handed, once the device is welcomed.
+    pub fn next(&self) -> Option<LongSeq> {
+        self.session.as_ref().map(|session| session.next)
+    }
+
+    /// One past the last row that the device is known to have numbered, once it is welcomed.
+    pub fn learned(&self) -> Option<LongSeq> {
+        self.session.as_ref().map(|session| session.learned)
+    }
+
+    /// Since when rows that the device has sent are missing without any progress, while it may send. Over
+    /// MQTT the host then welcomes it [again](Self::welcome_again); over a serial line the device notices
+    /// by itself.
+    pub fn stalled_since(&self) -> Option<Millis> {
+        let session = self.session.as_ref()?;
+        if session.credit == 0 { None } else { session.missing_since }
+    }
+
+    /// What happened so far.
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn dispatch(&mut self, now: Millis, message: &[u8]) -> Result<(), LinkError> {
+        match FromDevice::parse(message)? {
+            FromDevice::Hello(hello) => self.greet(now, hello)?,
+            FromDevice::Birth(birth) => {
+                self.adopted(None)?;
+                self.event = Some(Event::Birth(birth));
+            }
+            FromDevice::Data(data) => match self.adopted(Some(data.boot))?.data(now, data.block)? {
+                Intake::Taken => {}
+                Intake::Duplicate => self.counters.duplicate_blocks += 1,
+                Intake::Dropped => self.counters.dropped_blocks += 1,
+            },
+            FromDevice::Gap(gap) => self.adopted(Some(gap.boot))?.gap(now, gap)?,
+            FromDevice::TimeReply(reply) => {
+                self.adopted(None)?;
+                self.event = Some(Event::TimeReply { token: reply.token, tick: reply.tick_now });
+            }
+            FromDevice::Status(status) => {
+                self.adopted(Some(status.boot))?.status(now, status)?;
+                self.event = Some(Event::Status(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// The session that a message belongs to. Only a device that has had its welcome sends one, so from
+    /// now on a `Hello` without a boot comes from a later life.
+    fn adopted(&mut self, boot: Option<Boot>) -> Result<&mut Session, LinkError> {
+        let session = self.session.as_mut().ok_or(LinkError::NotWelcomed)?;
+        if boot.is_some_and(|boot| boot != session.boot) {
+            return Err(LinkError::WrongBoot);
+        }
+        session.adopted = true;
+        Ok(session)
+    }
+
+    fn greet(&mut self, now: Millis, hello: Hello) -> Result<(), LinkError> {
+        if !(hello.version_min..=hello.version_max).contains(&WIRE_VERSION) {
+            return Err(LinkError::Version { min: hello.version_min, max: hello.version_max });
+        }
+        match (&mut self.session, &self.hello) {
+            (Some(session), Some(before)) if session.continues(before, &hello) => {
+                session.learned = session.learned.max(session.long(hello.next)?);
+                session.welcome_again(now);
+            }
+            _ => {
+                self.session = None;
+                self.event = Some(Event::Hello(hello.clone()));
+            }
+        }
+        self.hello = Some(hello);
+        Ok(())
+    }
+}
+
+/// A welcomed device.
+#[derive(Debug)]
+struct Session {
+    boot: Boot,
+    /// The device is known to have had its welcome.
+    adopted: bool,
+    /// The next row in order.
+    next: LongSeq,
+    released: LongSeq,
+    /// One past the last row known to be numbered.
+    learned: LongSeq,
+    /// One past the last row known to be sent, or declared lost.
+    sent: LongSeq,
+    /// Blocks beyond the next row, by their first row.
+    held: Vec<Held, { WINDOW_BLOCKS as usize }>,
+    /// Rows up to here are lost unless they are held.
+    lost: Option<(LongSeq, GapCause)>,
+    credit: u8,
+    births: bool,
+    welcome_due: bool,
+    time_request: Option<Token>,
+    ack_at: Option<Millis>,
+    unacked_blocks: u8,
+    missing_since: Option<Millis>,
+    /// The time of the last message, for what happens while events are drained.
+    now: Millis,
+}
+
+#[derive(Debug)]
+struct Held {
+    first: LongSeq,
+    end: LongSeq,
+    bytes: BlockBytes,
+}
+
+enum Intake {
+    Taken,
+    Duplicate,
+    Dropped,
+}
+
+impl Session {
+    fn new(now: Millis, hello: &Hello, terms: Terms) -> Result<Self, LinkError> {
+        // Where nothing is known, what comes before the oldest row was another gateway's business.
+        let start = LongSeq(u64::from(hello.oldest.0));
+        let Known { next, released } = terms.known.unwrap_or(Known { next: start, released: start });
+        let oldest = next.extend(hello.oldest).ok_or(LinkError::Sequence)?;
+        let learned = next.extend(hello.next).ok_or(LinkError::Sequence)?;
+        if learned < next || learned < oldest {
+            return Err(LinkError::Sequence);
+        }
+        Ok(Self {
+            boot: terms.boot,
+            adopted: hello.boot.is_some(),
+            next,
+            released: released.min(next),
+            learned,
+            sent: next,
+            held: Vec::new(),
+            // Another gateway, or a life of this one that forgot, has let the device let go of them.
+            lost: Some((oldest, GapCause::FORGOTTEN)),
+            credit: terms.credit.min(WINDOW_BLOCKS),
+            births: !terms.wants_birth,
+            welcome_due: true,
+            time_request: None,
+            ack_at: Some(now),
+            unacked_blocks: 0,
+            missing_since: None,
+            now,
+        })
+    }
+
+    /// Whether `hello` comes from the device as it was welcomed, which then has missed something, and
+    /// not from another life of it, or one that has since obeyed another gateway.
+    fn continues(&self, before: &Hello, hello: &Hello) -> bool {
+        let same_life = match hello.boot {
+            Some(boot) => boot == self.boot,
+            None => !self.adopted && !hello.next.is_before(before.next) && hello.tick_now >= before.tick_now,
+        };
+        let holds_the_next_row = self.next.extend(hello.oldest).is_some_and(|oldest| oldest <= self.next)
+            && self.next.extend(hello.next).is_some_and(|end| end >= self.next);
+        same_life && holds_the_next_row && hello.chip == before.chip && hello.schema == before.schema
+    }
+
+    fn welcome_again(&mut self, now: Millis) {
+        self.now = now;
+        self.welcome_due = true;
+        self.ack_by(now);
+        self.restart_missing();
+    }
+
+    fn data(&mut self, now: Millis, bytes: &[u8]) -> Result<Intake, LinkError> {
+        let block = Block::parse(bytes)?;
+        let first = self.long(block.first())?;
+        let end = first.plus(u64::from(block.first().rows_until(block.end())));
+        self.now = now;
+        self.learned = self.learned.max(end);
+        self.sent = self.sent.max(end);
+
+        let at = self.held.partition_point(|held| held.first < first);
+        let is_held = self.held.get(at).is_some_and(|held| held.first == first);
+        if end <= self.next || is_held {
+            self.ack_by(now);
+            return Ok(Intake::Duplicate);
+        }
+        // One place is kept for the block that fills the hole, or nothing would ever move again.
+        let fills = first <= self.next;
+        let room = usize::from(WINDOW_BLOCKS) - usize::from(!fills);
+        let bytes = BlockBytes::from_slice(bytes).map_err(|_| BlockError::Trailing)?;
+        if self.held.len() >= room || self.held.insert(at, Held { first, end, bytes }).is_err() {
+            self.ack_by(now);
+            self.notice_missing();
+            return Ok(Intake::Dropped);
+        }
+        self.unacked_blocks = self.unacked_blocks.saturating_add(1);
+        let wait = fills && self.held.len() == 1 && self.unacked_blocks < ACK_BLOCKS;
+        self.ack_by(if wait { now.plus(ACK_DELAY_MS) } else { now });
+        self.notice_missing();
+        Ok(Intake::Taken)
+    }
+
+    fn gap(&mut self, now: Millis, gap: Gap) -> Result<(), LinkError> {
+        let (from, to) = (self.long(gap.from)?, self.long(gap.to)?);
+        // Rows before the gap would be neither in it nor in the device: its `Hello` sorts that out.
+        if to <= from || from > self.next {
+            return Err(LinkError::Sequence);
+        }
+        self.now = now;
+        self.learned = self.learned.max(to);
+        self.sent = self.sent.max(to);
+        if self.lost.is_none_or(|(end, _)| end < to) {
+            self.lost = Some((to, gap.cause));
+        }
+        self.ack_by(now);
+        Ok(())
+    }
+
+    fn status(&mut self, now: Millis, status: Status) -> Result<(), LinkError> {
+        let (oldest, sent, next) =
+            (self.long(status.oldest)?, self.long(status.sent)?, self.long(status.next)?);
+        if oldest > self.next || next < self.next {
+            return Err(LinkError::Sequence);
+        }
+        self.now = now;
+        self.learned = self.learned.max(next);
+        self.sent = self.sent.max(sent.min(next));
+        self.ack_by(now);
+        self.notice_missing();
+        Ok(())
+    }
+
+    /// Moves on by one event.
+    fn advance(&mut self) -> Option<Event> {
+        let from = self.next;
+        while self.held.first().is_some_and(|held| held.end <= from) {
+            self.held.remove(0);
+        }
+        let event = if self.held.first().is_some_and(|held| held.first <= from) {
+            let Held { first, end, bytes } = self.held.remove(0);
+            self.next = end;
+            // A block has at most 255 rows.
+            Event::Rows { from, to: end, skip: first.rows_until(from) as u8, block: bytes }
+        } else {
+            let (end, cause) = self.lost.filter(|(end, _)| *end > from)?;
+            self.next = self.held.first().map_or(end, |held| held.first.min(end));
+            Event::Gap { from, to: self.next, cause }
+        };
+        self.restart_missing();
+        Some(event)
+    }
+
+    fn notice_missing(&mut self) {
+        if self.sent > self.next && self.missing_since.is_none() {
+            self.missing_since = Some(self.now);
+        }
+    }
+
+    fn restart_missing(&mut self) {
+        self.missing_since = None;
+        self.notice_missing();
+    }
+
+    fn ack_by(&mut self, at: Millis) {
+        self.ack_at = Some(self.ack_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn long(&self, seq: Seq) -> Result<LongSeq, LinkError> {
+        self.next.extend(seq).ok_or(LinkError::Sequence)
+    }
+
+    fn welcome(&self, epoch: Epoch, hello: &Hello) -> Welcome {
+        Welcome {
+            epoch,
+            boot: self.boot,
+            released: self.released.to_wire(),
+            received: self.next.to_wire(),
+            wants_birth: !self.births,
+            credit: self.credit,
+            chip: hello.chip.clone(),
+        }
+    }
+
+    fn ack(&self, epoch: Epoch) -> Ack {
+        let mut ranges: Vec<SeqRange, ACK_RANGES_MAX, u8> = Vec::new();
+        for held in &self.held {
+            let (from, to) = (held.first.to_wire(), held.end.to_wire());
+            match ranges.last_mut() {
+                Some(range) if range.to == from => range.to = to,
+                _ => {
+                    // The lowest ranges are what the device needs first.
+                    if ranges.push(SeqRange { from, to }).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ack {
+            epoch,
+            boot: self.boot,
+            received: self.next.to_wire(),
+            released: self.released.to_wire(),
+            ranges,
+            credit: self.credit,
+            births: self.births,
+        }
+    }
+}
+
+/// Why a message, or a welcome, was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkError {
+    /// It cannot be read.
+    Message(MessageError),
+    /// The header of its block cannot be read.
+    Block(BlockError),
+    /// The device speaks none of our versions.
+    Version {
+        /// Oldest version that it speaks.
+        min: u8,
+        /// Newest version that it speaks.
+        max: u8,
+    },
+    /// The device has not said `Hello`, or was not let in yet.
+    NotWelcomed,
+    /// The device has another boot than it was welcomed with.
+    WrongBoot,
+    /// Its row numbers do not go with what is known.
+    Sequence,
+}
+
+impl LinkError {
+    /// What the device is told: mostly to say `Hello` again, which clears up where both stand.
+    const fn reject(self, kind: u8) -> Option<Reject> {
+        match self {
+            Self::Message(error) => error.reject(),
+            Self::Block(_) => Some(Reject { code: RejectCode::MALFORMED, kind }),
+            Self::Version { .. } => Some(Reject { code: RejectCode::UNSUPPORTED_VERSION, kind }),
+            Self::NotWelcomed | Self::WrongBoot | Self::Sequence => {
+                Some(Reject { code: RejectCode::WRONG_BOOT, kind })
+            }
+        }
+    }
+}
+
+impl From<MessageError> for LinkError {
+    fn from(error: MessageError) -> Self {
+        Self::Message(error)
+    }
+}
+
+impl From<BlockError> for LinkError {
+    fn from(error: BlockError) -> Self {
+        Self::Block(error)
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(error) => error.fmt(f),
+            Self::Block(error) => error.fmt(f),
+            Self::Version { min, max } => {
+                write!(
+                    f,
+                    "device speaks wire versions {min} to {max}, not {WIRE_VERSION}: update the older end"
+                )
+            }
+            Self::NotWelcomed => f.write_str("device was not welcomed yet and is asked for its hello"),
+            Self::WrongBoot => f.write_str("device has another boot than it was welcomed with"),
+            Self::Sequence => {
+                f.write_str("row numbers of the device do not go with what is known of its boot")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LinkError {}

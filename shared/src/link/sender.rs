@@ -1,0 +1,569 @@
+//! The device's half of the link.
+//!
+//! *In:* what the ring holds ([`Backlog`]) and the gateway's messages. *Out:* what to send next
+//! ([`Transmit`]), which the device encodes. *Next:* `frame.rs`.
+//!
+//! Constraints: no allocation, no clock, no division; about 700 bytes. The sender never touches a row. It
+//! knows the blocks in flight by their numbers, and asks for one by a row that it holds.
+//!
+//! Operation: every timer is one function that says when it is due. [`Sender::poll_transmit`] takes the
+//! first one that has come, [`Sender::poll_timeout`] the earliest of all, so the two cannot disagree.
+//!
+//! Failure: a message of the gateway that does not go with what the device holds is ignored; a false
+//! acknowledgement would destroy rows. A gateway that is silent for 15 seconds is greeted anew.
+
+use core::fmt;
+
+use heapless::Vec;
+
+use super::rtt::{RTO_MS_MAX, RoundTrip};
+use super::{Transport, WINDOW_BLOCKS};
+use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Token};
+use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, SeqRange, TimeRequest, Welcome};
+
+/// Time between the first two `Hello` of a greeting; it doubles up to [`RTO_MS_MAX`].
+const HELLO_MS: u32 = 250;
+/// A device says something at least every 5 seconds: a second less leaves room for the line.
+const KEEPALIVE_MS: u32 = 4000;
+/// A gateway that was silent for so long has not answered three of them.
+const SILENCE_MS: u32 = 15_000;
+
+/// What the device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// First row in the ring; where there is none, the first of the open block.
+    pub oldest: Seq,
+    /// One past the last row in a sealed block.
+    pub sealed: Seq,
+    /// One past the last row that made room for newer ones and is not released, if there is any.
+    pub lost_to: Option<Seq>,
+    /// How many channels there are to announce.
+    pub births: u8,
+}
+
+/// What the device shall send next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transmit {
+    /// Its `Hello`.
+    Hello,
+    /// The `Birth` of the channel at this index.
+    Birth(u8),
+    /// The `Gap` with all that was lost and is not released.
+    Gap,
+    /// The sealed block that holds this row; then call [`Sender::block_sent`].
+    Block(Seq),
+    /// A `TimeReply` to this request.
+    TimeReply(Token),
+    /// Its `Status`.
+    Status,
+}
+
+/// The device's half of the link. See the [module](self).
+#[derive(Debug)]
+pub struct Sender {
+    transport: Transport,
+    state: State,
+    epoch: Option<Epoch>,
+    boot: Option<Boot>,
+    received: Seq,
+    released: Seq,
+    credit: u8,
+    births: Births,
+    reply: Option<Token>,
+    /// Blocks sent and not below `received`, in order of their rows.
+    window: Vec<Flight, { WINDOW_BLOCKS as usize }, u8>,
+    /// Counts transmissions of blocks, so that it is known which was sent later.
+    order: u16,
+    /// One past the last row sent since the welcome.
+    sent: Seq,
+    gap_sent: Option<GapSent>,
+    /// When to ask why nothing may be sent, and how long to wait after that.
+    probe: Option<(Millis, u32)>,
+    round_trip: RoundTrip,
+    spoke_at: Millis,
+    heard_at: Millis,
+    repeated_blocks: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No gateway is present: be silent.
+    Detached,
+    /// Say `Hello` at `at`, and again after `wait_ms`.
+    Greeting { at: Millis, wait_ms: u32 },
+    /// The gateway has answered.
+    Welcomed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Births {
+    /// The gateway knows the schema.
+    Known,
+    /// This one is next.
+    Sending(u8),
+    /// All were sent; unless they are acknowledged, start over at this time.
+    Sent(Millis),
+}
+
+#[derive(Debug)]
+struct Flight {
+    rows: SeqRange,
+    sent_at: Millis,
+    order: u16,
+    repeated: bool,
+    acked: bool,
+    /// Something sent later has arrived.
+    overtaken: bool,
+}
+
+#[derive(Debug)]
+struct GapSent {
+    to: Seq,
+    at: Millis,
+}
+
+impl Sender {
+    /// A device that has just started. Over a serial line it greets at once, over MQTT once a gateway is
+    /// [present](Self::presence).
+    pub const fn new(transport: Transport) -> Self {
+        let state = match transport {
+            Transport::Serial => State::Greeting { at: Millis(0), wait_ms: HELLO_MS },
+            Transport::Mqtt => State::Detached,
+        };
+        Self {
+            transport,
+            state,
+            epoch: None,
+            boot: None,
+            received: Seq(0),
+            released: Seq(0),
+            credit: 0,
+            births: Births::Known,
+            reply: None,
+            window: Vec::new(),
+            order: 0,
+            sent: Seq(0),
+            gap_sent: None,
+            probe: None,
+            round_trip: RoundTrip::new(),
+            spoke_at: Millis(0),
+            heard_at: Millis(0),
+            repeated_blocks: 0,
+        }
+    }
+
+    /// Takes one message of the gateway. Rows before [`released`](Self::released) may be freed then.
+    ///
+    /// # Errors
+    ///
+    /// The message was ignored.
+    pub fn handle(
+        &mut self,
+        now: Millis,
+        message: &[u8],
+        chip: &ChipId,
+        backlog: &Backlog,
+    ) -> Result<(), SenderError> {
+        match FromGateway::parse(message)? {
+            FromGateway::Welcome(welcome) => self.welcome(now, &welcome, chip, backlog),
+            FromGateway::Ack(ack) => self.ack(now, &ack, backlog),
+            FromGateway::TimeRequest(TimeRequest { epoch, token }) => {
+                self.hear(now, epoch)?;
+                self.reply = Some(token);
+                Ok(())
+            }
+            FromGateway::Reject(reject) => {
+                if reject.code == RejectCode::WRONG_BOOT && self.state == State::Welcomed {
+                    self.greet(now);
+                }
+                Ok(())
+            }
+            FromGateway::Presence(presence) => {
+                self.presence(now, Some(&presence));
+                Ok(())
+            }
+        }
+    }
+
+    /// Over MQTT: a gateway is there, or none is any more.
+    pub fn presence(&mut self, now: Millis, presence: Option<&Presence>) {
+        match presence {
+            None => {
+                self.state = State::Detached;
+                self.reply = None;
+            }
+            Some(presence) => {
+                if self.state == State::Detached || self.epoch != Some(presence.epoch) {
+                    self.greet(now);
+                }
+            }
+        }
+    }
+
+    /// What to send now, if anything. What it says must be sent.
+    pub fn poll_transmit(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
+        self.forget_evicted(backlog);
+        if is_due(self.silence_due(), now) {
+            self.greet(now);
+        }
+        let transmit = self.choose(now, backlog)?;
+        self.spoke_at = now;
+        Some(transmit)
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) will have something to say, if nothing happens before.
+    pub fn poll_timeout(&self, backlog: &Backlog) -> Option<Millis> {
+        [
+            self.reply.map(|_| Millis(0)),
+            self.hello_due(),
+            self.births_due(),
+            self.gap_due(backlog),
+            self.repeat_due().map(|(due, _)| due),
+            self.block_due(backlog).map(|_| Millis(0)),
+            self.status_due(backlog),
+            self.silence_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The block with these rows is being sent.
+    pub fn block_sent(&mut self, now: Millis, rows: SeqRange) {
+        self.order = self.order.wrapping_add(1);
+        let (order, sent_at) = (self.order, now);
+        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
+            *flight = Flight { rows, sent_at, order, repeated: true, acked: false, overtaken: false };
+            self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
+        } else {
+            let flight = Flight { rows, sent_at, order, repeated: false, acked: false, overtaken: false };
+            // There is room, or the block would not have been asked for.
+            let room = self.window.push(flight).is_ok();
+            debug_assert!(room, "a block beyond the window was sent");
+            self.sent = self.sent.max(rows.to);
+        }
+    }
+
+    /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
+    /// begins now: on a slow line a block takes longer to send than its answer to come.
+    pub fn block_left(&mut self, now: Millis, rows: SeqRange) {
+        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
+            flight.sent_at = now;
+        }
+    }
+
+    /// Whether a block that is sealed now would be sent at once. Until then an open block had better
+    /// fill up.
+    pub fn wants_block(&self, backlog: &Backlog) -> bool {
+        self.may_send_block() && self.unsent(backlog) == backlog.sealed
+    }
+
+    /// Whether a gateway has let the device in.
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Welcomed
+    }
+
+    /// The boot that a gateway assigned, if one has.
+    pub const fn boot(&self) -> Option<Boot> {
+        self.boot
+    }
+
+    /// One past the last row that may be freed.
+    pub const fn released(&self) -> Seq {
+        self.released
+    }
+
+    /// One past the last row received without a hole.
+    pub const fn received(&self) -> Seq {
+        self.received
+    }
+
+    /// One past the last row that was sent since the welcome.
+    pub const fn sent(&self) -> Seq {
+        self.sent
+    }
+
+    /// How often a block was sent again within one welcome.
+    pub const fn repeated_blocks(&self) -> u32 {
+        self.repeated_blocks
+    }
+
+    fn choose(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
+        if let Some(token) = self.reply.take() {
+            return Some(Transmit::TimeReply(token));
+        }
+        if is_due(self.hello_due(), now) {
+            if let State::Greeting { at, wait_ms } = &mut self.state {
+                *at = now.plus(*wait_ms);
+                *wait_ms = (*wait_ms << 1).min(RTO_MS_MAX);
+            }
+            return Some(Transmit::Hello);
+        }
+        if is_due(self.births_due(), now) {
+            return Some(self.next_birth(now, backlog));
+        }
+        if is_due(self.gap_due(backlog), now) {
+            if let Some(before) = self.gap_sent.as_ref().filter(|before| Some(before.to) == backlog.lost_to) {
+                self.round_trip.timed_out(now, before.at);
+            }
+            self.gap_sent = backlog.lost_to.map(|to| GapSent { to, at: now });
+            return Some(Transmit::Gap);
+        }
+        if let Some((due, flight)) = self.repeat_due()
+            && due <= now
+        {
+            let (row, sent_at) = (flight.rows.from, flight.sent_at);
+            if !flight.overtaken {
+                self.round_trip.timed_out(now, sent_at);
+            }
+            return Some(Transmit::Block(row));
+        }
+        if let Some(row) = self.block_due(backlog) {
+            self.probe = None;
+            return Some(Transmit::Block(row));
+        }
+        if is_due(self.status_due(backlog), now) {
+            self.probe = self.probe_due(backlog).map(|_| {
+                let wait =
+                    self.probe.map_or(self.round_trip.rto_ms(), |(_, wait)| (wait << 1).min(RTO_MS_MAX));
+                (now.plus(wait), wait)
+            });
+            return Some(Transmit::Status);
+        }
+        None
+    }
+
+    fn next_birth(&mut self, now: Millis, backlog: &Backlog) -> Transmit {
+        let index = if let Births::Sending(index) = self.births { index } else { 0 };
+        self.births = if index + 1 < backlog.births {
+            Births::Sending(index + 1)
+        } else {
+            Births::Sent(now.plus(self.repeat_ms()))
+        };
+        Transmit::Birth(index)
+    }
+
+    // The timers: when is each due, if at all?
+
+    fn hello_due(&self) -> Option<Millis> {
+        if let State::Greeting { at, .. } = self.state { Some(at) } else { None }
+    }
+
+    fn births_due(&self) -> Option<Millis> {
+        match self.births {
+            _ if self.state != State::Welcomed => None,
+            Births::Known => None,
+            Births::Sending(_) => Some(Millis(0)),
+            Births::Sent(again) => Some(again),
+        }
+    }
+
+    fn gap_due(&self, backlog: &Backlog) -> Option<Millis> {
+        let to = backlog.lost_to.filter(|to| self.is_connected() && self.received.is_before(*to))?;
+        match &self.gap_sent {
+            Some(sent) if sent.to == to => Some(sent.at.plus(self.repeat_ms())),
+            Some(_) | None => Some(Millis(0)),
+        }
+    }
+
+    /// The block that is to be sent again first. Over MQTT that is the broker's business.
+    fn repeat_due(&self) -> Option<(Millis, &Flight)> {
+        if self.transport == Transport::Mqtt || !self.is_connected() {
+            return None;
+        }
+        let rto_ms = self.round_trip.rto_ms();
+        let missing = self.window.iter().filter(|flight| !flight.acked);
+        missing
+            .map(|flight| (if flight.overtaken { Millis(0) } else { flight.sent_at.plus(rto_ms) }, flight))
+            .min_by_key(|(due, _)| *due)
+    }
+
+    /// The first row of the block to be sent next, if one may be.
+    fn block_due(&self, backlog: &Backlog) -> Option<Seq> {
+        let row = self.unsent(backlog);
+        (self.may_send_block() && row.is_before(backlog.sealed)).then_some(row)
+    }
+
+    fn status_due(&self, backlog: &Backlog) -> Option<Millis> {
+        if !self.is_connected() {
+            return None;
+        }
+        let keepalive = self.spoke_at.plus(KEEPALIVE_MS);
+        Some(self.probe_due(backlog).map_or(keepalive, |probe| probe.min(keepalive)))
+    }
+
+    /// Rows wait without credit, and nothing else is on its way that would be answered: the message that
+    /// gave credit may be lost.
+    fn probe_due(&self, backlog: &Backlog) -> Option<Millis> {
+        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.iter().all(|f| f.acked);
+        if self.transport == Transport::Mqtt
+            || self.births != Births::Known
+            || !waits
+            || self.may_send_block()
+        {
+            return None;
+        }
+        Some(self.probe.map_or(self.heard_at.plus(self.round_trip.rto_ms()), |(due, _)| due))
+    }
+
+    fn silence_due(&self) -> Option<Millis> {
+        self.is_connected().then(|| self.heard_at.plus(SILENCE_MS))
+    }
+
+    /// How long to wait before something other than a block is repeated.
+    fn repeat_ms(&self) -> u32 {
+        match self.transport {
+            Transport::Serial => self.round_trip.rto_ms(),
+            Transport::Mqtt => RTO_MS_MAX,
+        }
+    }
+
+    fn may_send_block(&self) -> bool {
+        self.is_connected()
+            && self.births == Births::Known
+            && self.window.len() < usize::from(self.credit.min(WINDOW_BLOCKS))
+    }
+
+    /// The first row that was not sent since the welcome.
+    fn unsent(&self, backlog: &Backlog) -> Seq {
+        self.window.last().map_or(self.received, |flight| flight.rows.to).max(backlog.oldest)
+    }
+
+    fn forget_evicted(&mut self, backlog: &Backlog) {
+        self.window.retain(|flight| backlog.oldest.is_before(flight.rows.to));
+    }
+
+    // What the gateway said.
+
+    fn greet(&mut self, now: Millis) {
+        self.state = State::Greeting { at: now, wait_ms: HELLO_MS };
+        self.reply = None;
+    }
+
+    fn welcome(
+        &mut self,
+        now: Millis,
+        welcome: &Welcome,
+        chip: &ChipId,
+        backlog: &Backlog,
+    ) -> Result<(), SenderError> {
+        let for_us = welcome.chip == *chip && self.boot.is_none_or(|boot| boot == welcome.boot);
+        if !for_us || self.state == State::Detached {
+            return Err(SenderError::NotForUs);
+        }
+        let Welcome { received, released, .. } = *welcome;
+        if backlog.sealed.is_before(received) || received.is_before(released) {
+            return Err(SenderError::Sequence);
+        }
+        self.state = State::Welcomed;
+        self.epoch = Some(welcome.epoch);
+        self.boot = Some(welcome.boot);
+        // A gateway that knows less than an earlier one cannot bring rows back.
+        self.released = self.released.max(released);
+        self.received = received;
+        self.sent = received;
+        self.credit = welcome.credit;
+        self.births = if welcome.wants_birth { Births::Sending(0) } else { Births::Known };
+        self.window.clear();
+        self.gap_sent = None;
+        self.probe = None;
+        self.heard_at = now;
+        Ok(())
+    }
+
+    fn ack(&mut self, now: Millis, ack: &Ack, backlog: &Backlog) -> Result<(), SenderError> {
+        self.hear(now, ack.epoch)?;
+        if self.boot != Some(ack.boot) {
+            return Err(SenderError::NotForUs);
+        }
+        let Ack { received, released, .. } = *ack;
+        let goes_back = received.is_before(self.received);
+        if goes_back || backlog.sealed.is_before(received) || received.is_before(released) {
+            return Err(SenderError::Sequence);
+        }
+        self.received = received;
+        self.released = self.released.max(released);
+        self.credit = ack.credit;
+        if ack.births {
+            self.births = Births::Known;
+        }
+        self.settle(now, ack);
+        Ok(())
+    }
+
+    /// Marks what has arrived, measures the round trip and finds what was overtaken.
+    fn settle(&mut self, now: Millis, ack: &Ack) {
+        let mut newest: Option<(u16, Millis)> = None;
+        for flight in &mut self.window {
+            let rows = flight.rows;
+            let arrived = !ack.received.is_before(rows.to)
+                || ack.ranges.iter().any(|r| !rows.from.is_before(r.from) && !r.to.is_before(rows.to));
+            if arrived && !flight.acked {
+                flight.acked = true;
+                let is_newer = newest.is_none_or(|(order, _)| is_later(flight.order, order));
+                if !flight.repeated && is_newer {
+                    newest = Some((flight.order, flight.sent_at));
+                }
+            }
+        }
+        let received = ack.received;
+        self.window.retain(|flight| received.is_before(flight.rows.to));
+        if let Some((order, sent_at)) = newest {
+            self.round_trip.measured(now.since(sent_at));
+            for flight in &mut self.window {
+                flight.overtaken |= !flight.acked && is_later(order, flight.order);
+            }
+        }
+    }
+
+    /// Notes a sign of life, and a restart of the gateway.
+    fn hear(&mut self, now: Millis, epoch: Epoch) -> Result<(), SenderError> {
+        if self.state != State::Welcomed {
+            return Err(SenderError::NotForUs);
+        }
+        if self.epoch != Some(epoch) {
+            self.greet(now);
+            return Err(SenderError::NotForUs);
+        }
+        self.heard_at = now;
+        Ok(())
+    }
+}
+
+fn is_due(due: Option<Millis>, now: Millis) -> bool {
+    due.is_some_and(|due| due <= now)
+}
+
+/// Whether transmission `order` came after `other`, which is less than 2¹⁵ transmissions away.
+const fn is_later(order: u16, other: u16) -> bool {
+    order.wrapping_sub(other).cast_signed() > 0
+}
+
+/// Why a message of the gateway was ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SenderError {
+    /// It cannot be read.
+    Message(MessageError),
+    /// It is meant for another device, another boot or another state.
+    NotForUs,
+    /// It acknowledges rows that were never numbered, or takes back what it acknowledged.
+    Sequence,
+}
+
+impl From<MessageError> for SenderError {
+    fn from(error: MessageError) -> Self {
+        Self::Message(error)
+    }
+}
+
+impl fmt::Display for SenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(error) => error.fmt(f),
+            Self::NotForUs => f.write_str("message is meant for another device, boot or state"),
+            Self::Sequence => f.write_str("message acknowledges rows that do not exist"),
+        }
+    }
+}
+
+impl core::error::Error for SenderError {}
