@@ -152,16 +152,23 @@ impl Fleet {
         Ok(())
     }
 
-    /// Stops sampling, and waits until every device got rid of all it had.
+    /// Stops sampling, and waits until every device got rid of all it had; with the proxy in front of the gateway, also
+    /// until the gateway has acknowledged every message of the JSON devices.
     ///
     /// # Errors
     /// Some device still holds rows after `limit`; it is named.
-    pub fn drain(&self, limit: Duration) -> anyhow::Result<()> {
+    pub fn drain(&self, proxy: Option<&MqttProxy>, limit: Duration) -> anyhow::Result<()> {
         self.conductor.set(Phase::Draining);
         // Rows that a device was sampling at that moment are logged within its next step.
         std::thread::sleep(Duration::from_millis(150));
         wait_for("the devices' getting rid of all rows", limit, || {
-            let waiting: Vec<_> = self.truths().filter(|truth| !truth.idle()).collect();
+            if let Some(proxy) = proxy {
+                self.note_acknowledged(proxy).map_err(|error| format!("{error:#}"))?;
+            }
+            let unacked = |truth: &Truth| {
+                proxy.is_some() && truth.dating() == Dating::Payload && truth.acked() < truth.produced()
+            };
+            let waiting: Vec<_> = self.truths().filter(|truth| !truth.idle() || unacked(truth)).collect();
             let described = waiting.iter().map(|truth| {
                 format!("{} produced {} and got {} acknowledged", truth.name(), truth.produced(), truth.acked())
             });

@@ -42,7 +42,7 @@ pub fn json_payload(number: u64, ns: i64) -> String {
 /// The numeric fields that a store must return for row `number`. The first rows are whole numbers, so that the first
 /// value of a series does not tell its type.
 #[must_use]
-pub fn json_values(number: u64) -> Vec<(&'static str, f64)> {
+pub(super) fn json_values(number: u64) -> Vec<(&'static str, f64)> {
     let step = f64::from(u16::try_from(number % 1000).unwrap_or(0));
     vec![("temperature", 21.0 + step * 0.5), ("wind_speed", step * 0.25)]
 }

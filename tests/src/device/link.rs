@@ -83,6 +83,11 @@ impl MqttLink {
         tokio::time::timeout(wait, self.events.recv()).await.ok().flatten()
     }
 
+    /// The next event, if one is there.
+    pub(super) fn try_next(&mut self) -> Option<LinkEvent> {
+        self.events.try_recv().ok()
+    }
+
     /// Hands a message to the client at QoS 1; `false` when it takes no more for now.
     pub(super) fn publish(&self, topic: &str, payload: Vec<u8>) -> bool {
         self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_ok()

@@ -7,6 +7,7 @@
 mod fleet;
 mod json;
 mod link;
+mod load;
 mod mqtt;
 mod native;
 mod serial;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use fleet::{Fleet, MqttFleet, NATIVE_PREFIX};
 pub use json::{JsonDevice, json_payload, number_in};
+pub use load::{LoadDevice, Payload};
 pub use mqtt::MqttNative;
 pub use native::{GROUPS, NativeCore, RING_BYTES, native_values, record_row};
 pub use serial::SerialDevice;

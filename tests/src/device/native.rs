@@ -16,6 +16,9 @@ pub const RING_BYTES: usize = 32 * 1024;
 /// How long a row may wait for company on an idle link, in milliseconds.
 const LINGER_MS: u32 = 50;
 
+/// How long a device with nothing to do waits before it looks at its orders again, in milliseconds.
+const IDLE_MS: u64 = 50;
+
 /// How many rows are sampled at once after the thread came late.
 const ROWS_AT_ONCE_MAX: u32 = 1000;
 
@@ -137,15 +140,15 @@ impl<const RING: usize> NativeCore<RING> {
         self.observe();
         let now = self.now();
         let deadline = self.device.poll(now, Tick(self.clock.tick()));
-        let link = deadline.map_or(50, |at| if at.since(now) > u32::MAX / 2 { 0 } else { u64::from(at.since(now)) });
-        let sample = if sampling { self.next_sample.saturating_sub(self.clock.tick()) / 1000 } else { 50 };
-        Ok(link.min(sample).min(50))
+        let link = deadline.map_or(IDLE_MS, |at| u64::from(at.since(now)));
+        let sample = if sampling { self.next_sample.saturating_sub(self.clock.tick()) / 1000 } else { IDLE_MS };
+        Ok(link.min(sample).min(IDLE_MS))
     }
 
     /// The firmware's monotonic time.
     #[must_use]
     pub fn now(&self) -> Millis {
-        Millis(u32::try_from(self.clock.milliseconds() & u64::from(u32::MAX)).unwrap_or(0))
+        Millis(self.clock.milliseconds())
     }
 
     /// What the device was told to do.

@@ -7,18 +7,24 @@ use super::{GAP_MEASUREMENT, Stored, StoredGap, StoredRow, whole};
 use crate::http::{Http, percent_encode};
 use crate::truth::NUMBER_FIELD;
 
-/// Reads every row that carries a number, in all of `measurements`, and every gap.
+/// Reads every row from `since_ns` on that carries a number, in all of `measurements`, and every gap.
 ///
 /// # Errors
 /// The server does not answer or answers with an error.
-pub fn read(http: &Http, url: &str, database: &str, measurements: &[&str]) -> anyhow::Result<Stored> {
+pub fn read(
+    http: &Http,
+    url: &str,
+    database: &str,
+    measurements: &[&str],
+    since_ns: i64,
+) -> anyhow::Result<Stored> {
     let mut stored = Stored { resolution_ns: 1, ..Stored::default() };
     for measurement in measurements {
-        for point in select(http, url, database, measurement)? {
+        for point in select(http, url, database, measurement, since_ns)? {
             stored.rows.extend(point.into_row());
         }
     }
-    for point in select(http, url, database, GAP_MEASUREMENT)? {
+    for point in select(http, url, database, GAP_MEASUREMENT, since_ns)? {
         stored.gaps.push(point.into_gap().context("a gap without boot, from, to or count")?);
     }
     Ok(stored)
@@ -31,12 +37,19 @@ pub struct Point {
     columns: Vec<(String, Value)>,
 }
 
-/// `SELECT *` of one measurement, series by series.
+/// `SELECT *` of one measurement from `since_ns` on, series by series.
 ///
 /// # Errors
 /// The server does not answer or answers with an error.
-pub fn select(http: &Http, url: &str, database: &str, measurement: &str) -> anyhow::Result<Vec<Point>> {
-    let statement = percent_encode(&format!("SELECT * FROM \"{measurement}\" GROUP BY *"));
+pub fn select(
+    http: &Http,
+    url: &str,
+    database: &str,
+    measurement: &str,
+    since_ns: i64,
+) -> anyhow::Result<Vec<Point>> {
+    let statement = format!("SELECT * FROM \"{measurement}\" WHERE time >= {since_ns} GROUP BY *");
+    let statement = percent_encode(&statement);
     let database = percent_encode(database);
     let query = format!("{url}/query?db={database}&epoch=ns&chunked=true&chunk_size=10000&q={statement}");
     let answer = http.get(&query)?.successful(measurement)?;

@@ -9,16 +9,16 @@ use super::{GAP_MEASUREMENT, Stored, StoredGap, StoredRow, whole};
 use crate::http::{Http, percent_encode};
 use crate::truth::NUMBER_FIELD;
 
-/// Reads every sample of the number fields of `measurements`, and every gap.
+/// Reads every sample from `since_ns` on of the number fields of `measurements`, and every gap.
 ///
 /// # Errors
 /// The server does not answer; or some field of a measurement has not as many samples as the row numbers beside it.
-pub fn read(http: &Http, url: &str, measurements: &[&str]) -> anyhow::Result<Stored> {
+pub fn read(http: &Http, url: &str, measurements: &[&str], since_ns: i64) -> anyhow::Result<Stored> {
     http.get(&format!("{url}/internal/force_flush"))?.successful("force_flush")?;
     let mut stored = Stored { resolution_ns: 1_000_000, ..Stored::default() };
     for measurement in measurements {
         let mut samples_by_field: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for series in export(http, url, measurement)? {
+        for series in export(http, url, measurement, since_ns)? {
             let field = series.field(measurement);
             *samples_by_field.entry((series.device.clone(), field.to_owned())).or_default() += series.samples.len();
             if field == NUMBER_FIELD {
@@ -37,7 +37,7 @@ pub fn read(http: &Http, url: &str, measurements: &[&str]) -> anyhow::Result<Sto
             );
         }
     }
-    stored.gaps = gaps(&export(http, url, GAP_MEASUREMENT)?);
+    stored.gaps = gaps(&export(http, url, GAP_MEASUREMENT, since_ns)?);
     Ok(stored)
 }
 
@@ -56,9 +56,10 @@ impl Series {
     }
 }
 
-fn export(http: &Http, url: &str, measurement: &str) -> anyhow::Result<Vec<Series>> {
+fn export(http: &Http, url: &str, measurement: &str, since_ns: i64) -> anyhow::Result<Vec<Series>> {
+    let start = since_ns / 1_000_000;
     let selector = percent_encode(&format!("{{__name__=~\"{measurement}_.+\"}}"));
-    let answer = http.get(&format!("{url}/api/v1/export?match[]={selector}"))?.successful(measurement)?;
+    let answer = http.get(&format!("{url}/api/v1/export?match[]={selector}&start={start}"))?.successful(measurement)?;
     answer.body.lines().map(|line| parse(line).with_context(|| format!("an export line: {line:.200}"))).collect()
 }
 

@@ -3,6 +3,7 @@
 //! A service is ready when it answers its own protocol, not when its process exists. Each can be stopped and started
 //! again on the same port and directory, which is what the outage tests do.
 
+mod embedded;
 mod influxdb;
 mod mosquitto;
 mod victoria;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use embedded::EmbeddedBroker;
 pub use influxdb::InfluxDb;
 pub use mosquitto::{Mosquitto, accepts_client};
 pub use victoria::VictoriaMetrics;
