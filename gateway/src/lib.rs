@@ -9,6 +9,10 @@ pub mod journal;
 
 pub mod cache;
 
+pub mod delivery;
+
+pub mod sink;
+
 pub mod clock;
 pub mod config;
 pub mod record;

@@ -62,7 +62,7 @@ impl Fleet {
     }
 
     /// A new connection to the broker: the presence is renewed and every device asked for what is missing.
-    pub(crate) fn handle_connected(&mut self, now: Now, requests: &mut VecDeque<Request>) {
+    pub(super) fn handle_connected(&mut self, now: Now, requests: &mut VecDeque<Request>) {
         let Some(topic) = self.presence_topic() else { return };
         let client = self.client_id.chars().take(64).collect::<String>();
         let client = client.as_str().try_into().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Fleet {
     }
 
     /// The gateway leaves on purpose, so that the broker does not publish its will.
-    pub(crate) fn handle_closing(&mut self, requests: &mut VecDeque<Request>) {
+    pub(super) fn handle_closing(&mut self, requests: &mut VecDeque<Request>) {
         if let Some(topic) = self.presence_topic() {
             requests.push_back(Request::Publish {
                 topic,
@@ -88,7 +88,7 @@ impl Fleet {
     }
 
     /// One message of a device.
-    pub(crate) fn handle_message(
+    pub(super) fn handle_message(
         &mut self,
         now: Now,
         device: &str,
@@ -117,7 +117,7 @@ impl Fleet {
     }
 
     /// Tells every session how far the journal is durable. Returns when to come back, in monotonic milliseconds.
-    pub(crate) fn tend(
+    pub(super) fn tend(
         &mut self,
         now: Now,
         durable: Offset,

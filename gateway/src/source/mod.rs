@@ -3,6 +3,7 @@
 //! A source runs in a thread of its own and is told three things by the rest of the gateway: how far the journal is
 //! durable (acks may leave), that there is room again (what was held may be tried again), and that it is to stop.
 
+pub mod dry_run;
 pub mod fleet;
 pub mod mqtt;
 pub mod native;

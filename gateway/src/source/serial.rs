@@ -96,7 +96,8 @@ async fn look_after(config: config::Serial, reporter: Reporter, context: Context
     while tasks.join_next().await.is_some() {}
 }
 
-fn find(selector: &SerialSelector) -> Vec<PathBuf> {
+/// The ports that are there now.
+pub(super) fn find(selector: &SerialSelector) -> Vec<PathBuf> {
     match selector {
         SerialSelector::Port(path) => if path.exists() { vec![path.clone()] } else { Vec::new() },
         SerialSelector::Usb { vendor, product } => usb_ports()

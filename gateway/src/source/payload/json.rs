@@ -252,3 +252,96 @@ fn read_timestamp(path: &JsonPath, format: TimestampFormat, json: &Json) -> Resu
         format: super::time::name(format),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Format, Retained, TopicPattern};
+
+    fn subscribe() -> Subscribe {
+        let path = |text| JsonPath::parse(text).unwrap();
+        Subscribe {
+            topic: TopicPattern::parse("sensors/{device}").unwrap(),
+            format: Format::Json,
+            device: None,
+            measurement: None,
+            timestamp: Some(path("$.time")),
+            timestamp_format: Some(TimestampFormat::Milliseconds),
+            integer_fields: vec!["count".to_owned()],
+            text_fields: vec!["state".to_owned()],
+            tags_from: vec![path("$.meta.site")],
+            retained: Retained::Skip,
+        }
+    }
+
+    fn fields(text: &str) -> Vec<(String, Value)> {
+        parse(&subscribe(), text.as_bytes()).unwrap().fields
+    }
+
+    fn error(text: &str) -> String {
+        parse(&subscribe(), text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn leaves_become_fields_by_their_joined_names() {
+        let document = parse(
+            &subscribe(),
+            br#"{"time":1700000000123,"t":21,"env":{"h":40.5,"ok":true},"a":[1,[2]],"n":null,"state":"on","note":"x",
+                "count":7.0,"meta":{"site":"north","floor":2}}"#,
+        )
+        .unwrap();
+        assert_eq!(document.timestamp, Some(1_700_000_000_123_000_000));
+        assert_eq!(document.tags, [("site".to_owned(), "north".to_owned())]);
+        let mut fields = document.fields;
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        let expected = [
+            ("a_0", Value::Float(1.0)),
+            ("a_1_0", Value::Float(2.0)),
+            ("count", Value::Integer(7)),
+            ("env_h", Value::Float(40.5)),
+            ("env_ok", Value::Boolean(true)),
+            ("meta_floor", Value::Float(2.0)),
+            ("state", Value::Text("on".to_owned())),
+            ("t", Value::Float(21.0)),
+        ];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn a_whole_number_and_a_fraction_are_the_same_type() {
+        assert_eq!(fields(r#"{"time":1,"t":21}"#), [("t".to_owned(), Value::Float(21.0))]);
+        assert_eq!(fields(r#"{"time":1,"t":21.5}"#), [("t".to_owned(), Value::Float(21.5))]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(error("{").starts_with("not JSON: "));
+        assert_eq!(error(r#"{"t":1}"#), "nothing at $.time for `timestamp`");
+        assert_eq!(error(r#"{"time":"noon","t":1}"#), "the timestamp noon is not in the format ms");
+        assert_eq!(error(r#"{"time":[],"t":1}"#), "$.time for `timestamp` is neither text nor a number");
+        assert_eq!(error(r#"{"time":1,"count":1.5}"#), "field \"count\" is listed in `integer_fields` and holds no 64-bit integer");
+        assert!(error(r#"{"time":1,"note":"x"}"#).starts_with("no fields"));
+        let many: Vec<String> = (0..=MAX_FIELDS).map(|at| format!("\"f{at}\":1")).collect();
+        assert!(error(&format!("{{\"time\":1,{}}}", many.join(","))).starts_with("more than 512 fields"));
+    }
+
+    #[test]
+    fn device_and_measurement_come_from_the_payload_where_configured() {
+        let mut subscribe = subscribe();
+        subscribe.device = Some(Selector::Path(JsonPath::parse("$.id").unwrap()));
+        subscribe.measurement = Some(Selector::Fixed("climate".to_owned()));
+        let document = parse(&subscribe, br#"{"time":1,"id":4711,"t":1}"#).unwrap();
+        assert_eq!(document.device.as_deref(), Some("4711"));
+        assert_eq!(document.measurement.as_deref(), Some("climate"));
+        assert_eq!(document.fields.len(), 1, "the id is no field");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            parse(&subscribe(), &bytes).ok();
+        }
+    }
+}

@@ -176,3 +176,63 @@ fn row(
     let device = device.map_or(UNKNOWN_DEVICE, |device| device.tag).to_owned();
     Ok(Row { device, series, fields, timestamp })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Retained, TopicPattern};
+
+    fn subscribe(format: Format) -> Subscribe {
+        Subscribe {
+            topic: TopicPattern::parse("sensors/{device}/{room}").unwrap(),
+            format,
+            device: None,
+            measurement: (format == Format::Json).then(|| Selector::Fixed("climate".to_owned())),
+            timestamp: None,
+            timestamp_format: None,
+            integer_fields: Vec::new(),
+            text_fields: Vec::new(),
+            tags_from: Vec::new(),
+            retained: Retained::Skip,
+        }
+    }
+
+    fn one(format: Format, topic: &str, payload: &str) -> Parsed {
+        parse(&subscribe(format), &Naming::default(), topic, payload.as_bytes())
+    }
+
+    #[test]
+    fn placeholders_name_the_device_and_become_tags() {
+        let parsed = one(Format::Json, "sensors/esp 1,x/cellar", r#"{"t":21}"#);
+        assert_eq!(parsed.refused, None);
+        assert_eq!(parsed.rows[0].device, "esp 1,x");
+        assert_eq!(parsed.rows[0].series.as_str(), r"climate,device=esp\ 1\,x,room=cellar");
+        assert_eq!(parsed.rows[0].timestamp, None);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_carried_is_refused_and_counted() {
+        let parsed = one(Format::Json, "sensors/a\nb/cellar", r#"{"t":21}"#);
+        assert!(parsed.rows.is_empty());
+        let refusal = parsed.refused.unwrap();
+        assert_eq!((refusal.device.as_str(), refusal.rows), (UNKNOWN_DEVICE, 1));
+        assert!(refusal.reason.contains("control character"), "{}", refusal.reason);
+    }
+
+    #[test]
+    fn a_lines_own_tags_stand_and_the_topic_adds_what_it_lacks() {
+        let payload = "climate,device=own,room=attic t=1 5\nclimate t=2 6\nbroken\n";
+        let parsed = one(Format::LineProtocol, "sensors/esp/cellar", payload);
+        let series: Vec<&str> = parsed.rows.iter().map(|row| row.series.as_str()).collect();
+        assert_eq!(series, ["climate,device=own,room=attic", "climate,device=esp,room=cellar"]);
+        assert_eq!(parsed.rows[1].timestamp, Some(6));
+        let refusal = parsed.refused.unwrap();
+        assert_eq!((refusal.device.as_str(), refusal.rows), ("esp", 1));
+    }
+
+    #[test]
+    fn a_payload_too_large_is_refused_unread() {
+        let parsed = one(Format::Json, "sensors/esp/cellar", &" ".repeat(MAX_PAYLOAD_BYTES + 1));
+        assert!(parsed.refused.unwrap().reason.contains("the limit is 524288"));
+    }
+}

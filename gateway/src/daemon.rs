@@ -1,0 +1,218 @@
+//! The daemon: puts the stages together, and takes them down in the order in which readings flow.
+//!
+//! Start: journal (recovery), sinks, HTTP, sources. Stop, at SIGTERM or SIGINT: sources take nothing more and send the
+//! acks of what was committed; the journal commits; sinks deliver what is committed, as long as their databases take
+//! it and for at most [`DRAIN`]; the journal closes. What is left is delivered by the next start.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use forebay_shared::ids::Epoch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
+use crate::delivery::driver::{self, Settings};
+use crate::http;
+use crate::ingest::Ingest;
+use crate::ingest::identity::Naming;
+use crate::journal::{Journal, Options};
+use crate::sink::influx1::{Credentials, Influx1};
+use crate::sink::influx2::Influx2;
+use crate::sink::sqlite::{Limits, Sqlite};
+use crate::source::native::Schemas;
+use crate::source::{Context, Reporter, mqtt, serial};
+use crate::stats::Stats;
+
+/// Longest time that sinks may take at the end to deliver what is committed.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Points in a batch of the embedded store, and how long they may wait for company.
+const SQLITE_BATCH: (usize, Duration) = (5_000, Duration::from_millis(250));
+
+/// Runs until a signal says to stop.
+///
+/// # Errors
+/// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
+pub fn run(config: &Config) -> Result<()> {
+    // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    create_data_dir(&config.data_dir)?;
+    let options =
+        Options { max_bytes: config.journal.max_bytes, commit_interval: config.journal.commit_interval };
+    let directory = config.data_dir.join("journal");
+    let (journal, report) = Journal::open_dir(&directory, &options)?;
+    report.log();
+
+    let stats = Stats::new(clock::now_ns());
+    let (stop_sources, sources_stop) = watch::channel(false);
+    let (stop_sinks, sinks_stop) = watch::channel(false);
+    let sinks = start_sinks(config, &journal, &stats, &sinks_stop)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = runtime.block_on(http::Server::bind(config, &journal, &stats))?;
+    let context = Context {
+        ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
+        epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
+        schemas: Arc::new(Schemas::default()),
+        stats: Arc::clone(&stats),
+        trust: config.clock.trust,
+        stop: sources_stop,
+    };
+    let sources = start_sources(config, &context)?;
+    info!(data_dir = %config.data_dir.display(), "running");
+
+    runtime.block_on(async {
+        tokio::select! {
+            signal = stop_signal() => info!("{signal}: stopping"),
+            () = server.serve() => error!("the HTTP interface has ended; the gateway stops"),
+        }
+    });
+    stop_sources.send_replace(true);
+    join(sources);
+    journal.hurry();
+    stop_sinks.send_replace(true);
+    join(sinks);
+    journal.close();
+    info!("stopped");
+    Ok(())
+}
+
+async fn stop_signal() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn create_data_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).with_context(|| {
+        format!("data_dir {} cannot be created; create it and give it to the gateway's user", path.display())
+    })
+}
+
+fn start_sinks(
+    config: &Config,
+    journal: &Journal,
+    stats: &Stats,
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>> {
+    let gap_tags: Vec<(String, String)> =
+        config.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let settings = |name: &str, (batch_points, linger): (usize, Duration)| Settings {
+        name: name.to_owned(),
+        batch_points,
+        linger,
+        drain: DRAIN,
+        gap_tags: gap_tags.clone(),
+        seed: getrandom::u64().unwrap_or_default(),
+    };
+    let mut threads = Vec::new();
+    for influxdb in &config.influxdb {
+        let Influxdb { name, url, api, batch_size, flush_interval } = influxdb;
+        let settings = settings(name, (*batch_size, *flush_interval));
+        let status = stats.sink(name);
+        let thread = match api {
+            InfluxdbApi::V1 { database, retention_policy, username, password } => {
+                let credentials = username.as_ref().map(|username| Credentials {
+                    username: username.clone(),
+                    password: password.as_ref().map_or_else(String::new, |password| password.expose().to_owned()),
+                });
+                let sink = Influx1::new(url, database, retention_policy.as_deref(), credentials)
+                    .with_context(|| format!("[[influxdb]] {name}"))?;
+                driver::spawn(journal.clone(), sink, settings, status, stop.clone())
+            }
+            InfluxdbApi::V2 { org, bucket, token } => {
+                let token = token.as_ref().map(config::Secret::expose);
+                let sink = Influx2::new(url, org, bucket, token).with_context(|| format!("[[influxdb]] {name}"))?;
+                driver::spawn(journal.clone(), sink, settings, status, stop.clone())
+            }
+        };
+        threads.push(thread.with_context(|| format!("[[influxdb]] {name}"))?);
+    }
+    if let Some(sqlite) = &config.sqlite {
+        let limits = Limits { retention: sqlite.retention, max_bytes: sqlite.max_bytes };
+        let id = format!("{:016x}", journal.with_state(|state| state.journal()).0);
+        let trust = config.clock.trust;
+        let clock = Box::new(move || clock::trusted(trust).then(clock::now_ns));
+        let sink = Sqlite::new(sqlite.path.clone(), id, limits, clock);
+        let settings = settings(SQLITE, SQLITE_BATCH);
+        let thread = driver::spawn(journal.clone(), sink, settings, stats.sink(SQLITE), stop.clone());
+        threads.push(thread.context("[sqlite]")?);
+    }
+    Ok(threads)
+}
+
+fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    for broker in &config.mqtt {
+        let client_id = match &broker.client_id {
+            Some(client_id) => client_id.clone(),
+            None => default_client_id(&config.data_dir)?,
+        };
+        let reporter = Reporter::new(broker.url.clone(), context.stats.source(&broker.url));
+        let (broker, context) = (broker.clone(), context.clone());
+        let name = "mqtt".to_owned();
+        let thread = std::thread::Builder::new().name(name);
+        threads.push(thread.spawn(move || mqtt::run(&broker, &client_id, &context, reporter))?);
+    }
+    if !config.serial.is_empty() {
+        let ports = config.serial.iter().map(|port| {
+            let name = port.selector.to_string();
+            let stats = context.stats.source(&name);
+            (port.clone(), Reporter::new(name, stats))
+        });
+        let (ports, context) = (ports.collect(), context.clone());
+        let thread = std::thread::Builder::new().name("serial".to_owned());
+        threads.push(thread.spawn(move || serial::run(ports, &context))?);
+    }
+    Ok(threads)
+}
+
+/// `forebay-<host>-<id>`: the broker keeps the session under this name, so it must outlive every restart. The id tells
+/// apart gateways whose hosts have one name.
+fn default_client_id(data_dir: &Path) -> Result<String> {
+    let path = data_dir.join("client-id");
+    let id = match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
+        Ok(_) => new_client_id(data_dir, &path)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => new_client_id(data_dir, &path)?,
+        Err(e) => bail!("{} cannot be read: {e}; the MQTT session is kept under the id in it", path.display()),
+    };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(format!("forebay-{host}-{id}"))
+}
+
+fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
+    let id = format!("{:08x}", getrandom::u32().context("the system gives no random numbers")?);
+    let draft = data_dir.join("client-id.new");
+    let write = || {
+        let mut file = std::fs::File::create(&draft)?;
+        file.write_all(id.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        std::fs::File::open(data_dir)?.sync_all()
+    };
+    write().with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(id)
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if thread.join().is_err() {
+            warn!("the thread {name} has panicked; what it had not acked will be sent again");
+        }
+    }
+}

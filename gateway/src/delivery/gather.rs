@@ -1,0 +1,85 @@
+//! Gathers the journal's frames into batches.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::error;
+
+use super::batcher::Batcher;
+use crate::journal::{Frame, Read, ReadError, Reader};
+use crate::sink::Batch;
+
+/// The growing batch of one sink, and where the next frame comes from.
+pub(super) struct Gather {
+    sink: Arc<str>,
+    reader: Reader,
+    batcher: Batcher,
+    batch: Batch,
+    /// A frame whose end belongs to the next batch.
+    rest: Option<Arc<Frame>>,
+}
+
+impl Gather {
+    pub(super) fn new(sink: Arc<str>, reader: Reader, batcher: Batcher) -> Gather {
+        let batch = Batch::new(Arc::clone(&sink), reader.position());
+        Gather { sink, reader, batcher, batch, rest: None }
+    }
+
+    /// Adds what is committed, until the batch is full.
+    ///
+    /// # Errors
+    /// The journal's medium fails; the batch keeps what it has.
+    pub(super) fn advance(&mut self, now: Instant) -> Result<(), ReadError> {
+        while !self.batcher.is_full() {
+            let frame = match self.rest.take() {
+                Some(frame) => frame,
+                None => match self.reader.next()? {
+                    Read::Frame(frame) => frame,
+                    Read::Damaged { from, to } => {
+                        error!(sink = &*self.sink, %from, %to, "entries of the journal are damaged and cannot be delivered");
+                        self.batch.skip_to(to);
+                        continue;
+                    }
+                    Read::Wait => return Ok(()),
+                },
+            };
+            let added = self.batch.add(&frame, self.batcher.points_max());
+            self.batcher.handle_growth(now, self.batch.points(), self.batch.bytes());
+            if added.unreadable > 0 {
+                error!(
+                    sink = &*self.sink,
+                    entries = added.unreadable,
+                    first = %frame.first(),
+                    "entries of the journal cannot be decoded and are not delivered"
+                );
+            }
+            if !added.whole_frame {
+                self.rest = Some(frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch has to leave now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.batcher.is_due(now)
+    }
+
+    /// When the batch has to leave by its age.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.batcher.poll_timeout()
+    }
+
+    /// The batch has no points.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.points() == 0
+    }
+
+    /// Takes the batch; the next one begins behind it.
+    pub(super) fn take(&mut self) -> Batch {
+        self.batcher.handle_departure();
+        let next = Batch::new(Arc::clone(&self.sink), self.batch.to());
+        mem::replace(&mut self.batch, next)
+    }
+}

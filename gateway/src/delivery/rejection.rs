@@ -1,0 +1,112 @@
+//! What a sink refuses becomes a durable, counted gap of that sink.
+
+use std::collections::HashMap;
+
+use tracing::error;
+
+use super::Settled;
+use crate::journal::entry::{Cause, GapEntry, RowEntry};
+use crate::record::{SeriesKey, split_series};
+use crate::sink::Batch;
+use crate::sink::batch::Record;
+
+/// Refused rows that are logged one by one from each settlement; the others are counted.
+const LOGGED: usize = 3;
+/// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
+const COLLISION_NS: i64 = 1_000_000;
+/// Devices whose previous gap is remembered.
+const DEVICES: usize = 10_000;
+
+/// Makes gaps of one sink out of refused rows.
+pub(super) struct Rejections {
+    tags: Vec<(String, String)>,
+    /// Time of each device's latest gap.
+    latest_ns: HashMap<Box<str>, i64>,
+}
+
+/// A gap that owns its texts.
+pub(super) struct RejectedRow {
+    device: String,
+    boot: u32,
+    sequence: u64,
+    series: String,
+    ns: i64,
+}
+
+impl Rejections {
+    pub(super) fn new(tags: Vec<(String, String)>) -> Rejections {
+        Rejections { tags, latest_ns: HashMap::new() }
+    }
+
+    /// The gaps of the refused rows, and a word in the log about them. A refused gap is logged alone: a gap about it
+    /// would be refused as well.
+    pub(super) fn declare(&mut self, batch: &Batch, settled: &Settled) -> Vec<RejectedRow> {
+        let mut refused = settled.rejected.iter().peekable();
+        let mut gaps = Vec::new();
+        for (point, (_, record)) in batch.records().take(settled.points).enumerate() {
+            let Some(rejected) = refused.next_if(|rejected| rejected.point == point) else { continue };
+            let (kind, device, series, ns) = match record {
+                Record::Row(row) => ("row", row.device, row.series, row.ns),
+                Record::Gap(gap) => ("gap", gap.device, gap.series, gap.ns),
+            };
+            if gaps.len() < LOGGED {
+                error!(device, series, ns, reason = rejected.reason, "the database refuses a {kind}");
+            }
+            if let Record::Row(row) = record {
+                gaps.push(self.gap(&row));
+            }
+        }
+        if gaps.len() > LOGGED {
+            error!("the database refuses {} more rows of the same batch", gaps.len() - LOGGED);
+        }
+        gaps
+    }
+
+    fn gap(&mut self, row: &RowEntry<'_>) -> RejectedRow {
+        let (_, row_tags) = split_series(row.series);
+        let device =
+            row_tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
+        let own = [("cause", Cause::Rejected.as_str()), ("device", device)];
+        let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut tags: Vec<_> =
+            configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
+        // Row and configuration were checked before, so the key can be made; if not, the gap counts all the same.
+        let series = SeriesKey::new("forebay_gap", &mut tags)
+            .map_or_else(|_| "forebay_gap,cause=rejected".to_owned(), |key| key.as_str().to_owned());
+        RejectedRow {
+            device: row.device.to_owned(),
+            boot: row.boot,
+            sequence: row.sequence,
+            series,
+            ns: self.own_ns(row),
+        }
+    }
+
+    /// The row's time, moved behind the device's previous gap where both would be the same point.
+    fn own_ns(&mut self, row: &RowEntry<'_>) -> i64 {
+        if self.latest_ns.len() >= DEVICES {
+            self.latest_ns.clear();
+        }
+        let latest = self.latest_ns.entry(row.device.into()).or_insert(i64::MIN);
+        let collides = row.ns <= *latest && latest.saturating_sub(row.ns) < COLLISION_NS;
+        *latest = if collides { latest.saturating_add(1) } else { row.ns };
+        *latest
+    }
+}
+
+impl RejectedRow {
+    pub(super) fn entry<'a>(&'a self, sink: &'a str) -> GapEntry<'a> {
+        GapEntry {
+            device: &self.device,
+            boot: self.boot,
+            from: self.sequence,
+            to: self.sequence.saturating_add(1),
+            count: 1,
+            cause: Cause::Rejected,
+            sink: Some(sink),
+            stamped: false,
+            series: &self.series,
+            ns: self.ns,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What delivery to one sink is doing: written by its driver, read by the status page and the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// Whether delivery gets on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// It has not written anything yet.
+    #[default]
+    Starting,
+    /// The last write was answered.
+    Running,
+    /// The last write failed and is repeated soon.
+    Retrying,
+    /// Somebody has to mend something; `last_error` says what. Nothing is dropped meanwhile.
+    Holding,
+    /// The gateway is shutting down.
+    Stopped,
+}
+
+/// One sink's state and counters since the start; shared between the driver and whoever shows them.
+#[derive(Debug, Default)]
+pub struct SinkStatus {
+    mood: Mutex<(Condition, Option<String>)>,
+    confirmed: AtomicU64,
+    rejected: AtomicU64,
+    unconfirmed: AtomicU64,
+    retries: AtomicU64,
+}
+
+/// A plain copy of [`SinkStatus`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkSnapshot {
+    /// Whether delivery gets on.
+    pub state: Condition,
+    /// The latest reason why a write was not confirmed, also when it was later.
+    pub last_error: Option<String>,
+    /// Rows confirmed since the start.
+    pub confirmed_rows: u64,
+    /// Rows refused since the start.
+    pub rejected_rows: u64,
+    /// Rows sent whose answer is unknown.
+    pub unconfirmed_rows: u64,
+    /// Writes that failed and were repeated since the start.
+    pub retries: u64,
+}
+
+impl SinkStatus {
+    /// A plain copy.
+    #[must_use]
+    pub fn snapshot(&self) -> SinkSnapshot {
+        let (state, last_error) = self.mood().clone();
+        SinkSnapshot {
+            state,
+            last_error,
+            confirmed_rows: self.confirmed.load(Ordering::Relaxed),
+            rejected_rows: self.rejected.load(Ordering::Relaxed),
+            unconfirmed_rows: self.unconfirmed.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn set(&self, state: Condition) {
+        self.mood().0 = state;
+    }
+
+    pub(super) fn set_failed(&self, state: Condition, reason: &str) {
+        *self.mood() = (state, Some(reason.to_owned()));
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note(&self, reason: &str) {
+        self.mood().1 = Some(reason.to_owned());
+    }
+
+    pub(super) fn set_unconfirmed(&self, rows: u64) {
+        self.unconfirmed.store(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn settle(&self, confirmed: u64, rejected: u64) {
+        self.unconfirmed.store(0, Ordering::Relaxed);
+        self.confirmed.fetch_add(confirmed, Ordering::Relaxed);
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+    }
+
+    fn mood(&self) -> MutexGuard<'_, (Condition, Option<String>)> {
+        self.mood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,169 @@
+//! Points as line protocol: `series field=value,… ns`, one line each, gzipped into one request body.
+//!
+//! The series is copied as it stands in the journal, already escaped; so a line costs a copy, the formatting of its
+//! numbers and the compression, and no allocation. Times are always written, in nanoseconds.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::record::{ValueRef, push_key};
+use crate::sink::batch::Point;
+
+/// Text gathered before it is handed to the compressor, in bytes.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// What the receiving server understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// InfluxDB 1: has no unsigned integers, so they are written as signed ones. One beyond the signed range is
+    /// refused by the server, by name, and becomes a gap.
+    V1,
+    /// InfluxDB 2 and later.
+    V2,
+}
+
+/// A compressed request body.
+#[derive(Debug)]
+pub struct Body {
+    /// The gzip stream.
+    pub gzip: Vec<u8>,
+    /// Lines in it; a body without lines must not be sent.
+    pub lines: usize,
+}
+
+/// Writes all points as one gzip stream (level 1: a tenth of the text for a fifth of the time of level 6).
+///
+/// # Errors
+/// None that memory does not cause; the compressor's signature has them.
+pub fn encode<'a>(points: impl Iterator<Item = Point<'a>>, dialect: Dialect) -> io::Result<Body> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(1));
+    let mut text = String::with_capacity(CHUNK_BYTES + 4096);
+    let mut lines = 0;
+    for point in points {
+        lines += usize::from(push_line(&mut text, dialect, &point));
+        if text.len() >= CHUNK_BYTES {
+            encoder.write_all(text.as_bytes())?;
+            text.clear();
+        }
+    }
+    encoder.write_all(text.as_bytes())?;
+    Ok(Body { gzip: encoder.finish()?, lines })
+}
+
+/// Appends one line with its line feed. A point without fields cannot be written: nothing is appended and the
+/// answer is `false`.
+pub fn push_line(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool {
+    let start = out.len();
+    out.push_str(point.series);
+    let mut separator = ' ';
+    for (name, value) in point.fields() {
+        out.push(separator);
+        separator = ',';
+        push_key(out, name);
+        out.push('=');
+        push_value(out, dialect, value);
+    }
+    if separator == ' ' {
+        out.truncate(start);
+        return false;
+    }
+    // Formatting into a String cannot fail.
+    let _ = writeln!(out, " {}", point.ns);
+    true
+}
+
+fn push_value(out: &mut String, dialect: Dialect, value: ValueRef<'_>) {
+    let _ = match value {
+        // The debug form is the shortest that reads back as the same double, with an exponent where that is shorter.
+        ValueRef::Float(v) => write!(out, "{v:?}"),
+        ValueRef::Integer(v) => write!(out, "{v}i"),
+        ValueRef::Unsigned(v) if dialect == Dialect::V1 => write!(out, "{v}i"),
+        ValueRef::Unsigned(v) => write!(out, "{v}u"),
+        ValueRef::Boolean(v) => {
+            out.push_str(if v { "true" } else { "false" });
+            Ok(())
+        }
+        ValueRef::Text(v) => {
+            push_text(out, v);
+            Ok(())
+        }
+    };
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain_from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if matches!(byte, b'"' | b'\\') {
+            out.push_str(&text[plain_from..at]);
+            out.push('\\');
+            plain_from = at;
+        }
+    }
+    out.push_str(&text[plain_from..]);
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+    use crate::record::Value;
+
+    fn line(dialect: Dialect, fields: &[(&str, Value)]) -> String {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let mut out = String::new();
+        push_line(&mut out, dialect, &Point::of("m,device=d", -5, &fields));
+        out
+    }
+
+    #[test]
+    fn every_type_is_written_so_that_it_reads_back() {
+        let fields = [
+            ("f", Value::Float(21.0)),
+            ("e", Value::Float(1e-300)),
+            ("i", Value::Integer(i64::MIN)),
+            ("u", Value::Unsigned(u64::MAX)),
+            ("b", Value::Boolean(false)),
+            ("a b", Value::Text("say \"a\\b\"".to_owned())),
+        ];
+        let expected = "m,device=d f=21.0,e=1e-300,i=-9223372036854775808i,u=18446744073709551615u,b=false,a\\ b=\"say \\\"a\\\\b\\\"\" -5\n";
+        assert_eq!(line(Dialect::V2, &fields), expected);
+        assert_eq!(line(Dialect::V1, &fields), expected.replace("615u", "615i"));
+    }
+
+    #[test]
+    fn floats_are_the_shortest_that_read_back() {
+        for value in [0.1, 1.0 / 3.0, f64::MAX, f64::MIN_POSITIVE, 5e-324, -0.0, 1e21, 123_456_789.123] {
+            let line = line(Dialect::V2, &[("v", Value::Float(value))]);
+            let text = line.trim_start_matches("m,device=d v=").split(' ').next().unwrap();
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{text}");
+            assert!(text.len() <= 24, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_point_without_fields_is_no_line() {
+        assert_eq!(line(Dialect::V2, &[]), "");
+        let body = encode(std::iter::once(Point::of("m", 1, &[])), Dialect::V2).unwrap();
+        assert_eq!(body.lines, 0);
+    }
+
+    #[test]
+    fn a_body_is_gzip_of_all_lines() {
+        let fields = [("v".to_owned(), Value::Integer(1))];
+        let points = (0..10_000).map(|n| Point::of("m,device=d", 1_700_000_000_000_000_000 + n, &fields));
+        let body = encode(points, Dialect::V2).unwrap();
+        let mut text = String::new();
+        GzDecoder::new(body.gzip.as_slice()).read_to_string(&mut text).unwrap();
+        assert_eq!((body.lines, text.lines().count()), (10_000, 10_000));
+        assert_eq!(text.lines().last(), Some("m,device=d v=1i 1700000000000009999"));
+        assert!(body.gzip.len() * 5 < text.len());
+    }
+}

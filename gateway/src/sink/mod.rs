@@ -1,0 +1,167 @@
+//! Sinks: where records end up, one file per write path.
+//!
+//! A sink turns a part of a batch into one request or transaction, and the answer into an [`Outcome`]: not what went
+//! wrong, but what to do next. It decides nothing else; waiting, halving and giving up belong to [`crate::delivery`].
+//! Every write may be repeated: equal series and time are the same point in each of them.
+//!
+//! | file | write path |
+//! |---|---|
+//! | `influx2.rs` | InfluxDB 2 and every store with its `/api/v2/write`, through the `influxdb2` crate |
+//! | `influx1.rs` | InfluxDB 1 `/write` |
+//! | `sqlite/` | the embedded store |
+
+mod answer;
+pub mod batch;
+pub mod influx1;
+pub mod influx2;
+pub mod line_protocol;
+#[cfg(test)]
+mod scripted_server;
+pub mod sqlite;
+
+use std::time::Duration;
+
+use reqwest::Url;
+use thiserror::Error;
+
+pub use batch::{Batch, Part, Point};
+
+use crate::record::Offset;
+
+/// Longest time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time from the start of a request to the end of its answer; beyond it the outcome is unknown.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A store that takes points.
+pub trait Sink {
+    /// Writes the points of `part`, which has at least one, and says what to do next.
+    fn write(&mut self, part: &Part<'_>) -> impl Future<Output = Outcome>;
+
+    /// Where delivery has come to as the sink itself knows. A failure is one of the outcomes retry and hold.
+    fn position(&mut self) -> impl Future<Output = Result<Position, Outcome>> {
+        std::future::ready(Ok(Position::Journal))
+    }
+}
+
+/// Who knows where delivery has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// The journal alone.
+    Journal,
+    /// The sink keeps a cursor of its own, in the transaction of its points; none yet for this journal.
+    Own(Option<Offset>),
+}
+
+/// What to do after a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The store has every point: go on.
+    Confirmed,
+    /// Send the same again.
+    Retry {
+        /// Why, for the log.
+        reason: String,
+        /// The shortest wait that the server asks for.
+        after: Option<Duration>,
+        /// The points may have been stored nevertheless.
+        unknown: bool,
+    },
+    /// Somebody has to mend something; send the same again at a slow pace, with an alarm.
+    Hold {
+        /// What, for the alarm.
+        reason: String,
+    },
+    /// Send less at once.
+    TooLarge {
+        /// What the server says.
+        reason: String,
+    },
+    /// The store refuses at least one of the points for good; it may have taken the others.
+    Rejected {
+        /// What the server says.
+        reason: String,
+    },
+}
+
+/// A sink cannot be made from its configuration.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// The URL cannot be used.
+    #[error("url {url:?} {problem}; write it as http://host:8086")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The URL has a path, which the `influxdb2` crate would drop in silence.
+    #[error(
+        "url {url:?} has the path {path:?}, which version 2 does not support yet; name the server without a path, or use version = 1 where it serves /write"
+    )]
+    Path {
+        /// As configured.
+        url: String,
+        /// The path in it.
+        path: String,
+    },
+    /// The token holds characters that no HTTP header can carry.
+    #[error(
+        "the token holds a line feed or another character that no HTTP header can carry; check the end of the token file"
+    )]
+    Token,
+    /// The HTTP client could not be made.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(String),
+}
+
+/// Refuses what no client could use, or would use otherwise than it is written.
+fn check_url(text: &str) -> Result<Url, SinkError> {
+    let problem = |problem: String| SinkError::Url { url: without_credentials(text), problem };
+    let url = Url::parse(text).map_err(|error| problem(format!("is not a URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(problem("is neither http:// nor https://".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(problem("holds a user name or password, which belong in keys of their own".to_owned()));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(problem("holds a query or fragment".to_owned()));
+    }
+    Ok(url)
+}
+
+/// The URL fit for a message: what stands before an `@` may be a password.
+fn without_credentials(url: &str) -> String {
+    match (url.find("//"), url.rfind('@')) {
+        (Some(slashes), Some(at)) if slashes < at => format!("{}//…{}", &url[..slashes], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+/// An error with all its causes in one line; HTTP clients hide the telling one at the bottom.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    answer::shorten(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_would_be_misread_are_refused_without_telling_the_password() {
+        for url in ["influx:8086", "ftp://h", "/3242", "http://h/?db=x", "http://h/#x", "http://u:geheim@h/"]
+        {
+            let message = check_url(url).unwrap_err().to_string();
+            assert!(!message.contains("geheim"), "{message}");
+        }
+        assert!(check_url("https://h:8086").is_ok());
+    }
+}

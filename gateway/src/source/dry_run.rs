@@ -1,0 +1,134 @@
+//! `forebay run --dry-run`: shows what would be written, and touches nothing.
+//!
+//! Brokers are asked at QoS 0, with a clean session and a client id of its own, so that no session of the real gateway
+//! is taken over and nothing is acked. Ports are only listened to: a native device waits for an answer and gets none,
+//! so all that can be shown of it is that it is there. Nothing is journaled, and rows are printed as they come.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_shared::frame::Decoder;
+use forebay_shared::message::FromDevice;
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use serialport::TTYPort;
+
+use super::payload;
+use super::serial;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::ingest::identity::Naming;
+use crate::sink::Point;
+use crate::sink::line_protocol::{Dialect, push_line};
+
+/// Pause between two looks at a broker or port that is not there.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Prints rows on standard output and remarks on standard error until the process is stopped.
+///
+/// # Errors
+/// A thread or a runtime cannot be had.
+pub fn run(config: &Config) -> std::io::Result<()> {
+    let naming = Arc::new(Naming::new(config));
+    for port in config.serial.clone() {
+        std::thread::Builder::new().name("serial".to_owned()).spawn(move || listen(&port))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut brokers = tokio::task::JoinSet::new();
+        for broker in config.mqtt.clone() {
+            brokers.spawn(subscribe(broker, Arc::clone(&naming)));
+        }
+        tokio::select! {
+            () = async { while brokers.join_next().await.is_some() {} std::future::pending().await } => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    });
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn subscribe(broker: config::Mqtt, naming: Arc<Naming>) {
+    let id = format!("forebay-dry-run-{:08x}", getrandom::u32().unwrap_or_default());
+    let mut options = MqttOptions::new(id, &broker.host, broker.port);
+    options.set_clean_session(true);
+    options.set_max_packet_size(payload::MAX_PAYLOAD_BYTES * 2, 64 * 1024);
+    if let Some(username) = &broker.username {
+        options.set_credentials(username, broker.password.as_ref().map_or("", config::Secret::expose));
+    }
+    let (client, mut events) = AsyncClient::new(options, broker.subscribe.len() + 1);
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                eprintln!("{}: connected", broker.url);
+                for subscribe in &broker.subscribe {
+                    // There is one place in the queue for each subscription.
+                    if client.try_subscribe(subscribe.topic.filter.as_str(), QoS::AtMostOnce).is_err() {
+                        eprintln!("{}: cannot subscribe to {}", broker.url, subscribe.topic.filter);
+                    }
+                }
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                let matching = |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
+                if let Some(subscribe) = broker.subscribe.iter().find(matching) {
+                    show(&payload::parse(subscribe, &naming, &publish.topic, &publish.payload), &publish.topic);
+                }
+            }
+            Ok(_) => {}
+            Err(e) => {
+                eprintln!("{}: {e}", broker.url);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn show(parsed: &payload::Parsed, topic: &str) {
+    let mut lines = String::new();
+    for row in &parsed.rows {
+        let ns = row.timestamp.unwrap_or_else(clock::now_ns);
+        push_line(&mut lines, Dialect::V2, &Point::of(row.series.as_str(), ns, &row.fields));
+    }
+    // Standard output that is gone, such as a pager that was left, is no reason to complain.
+    std::io::stdout().write_all(lines.as_bytes()).ok();
+    if let Some(refusal) = &parsed.refused {
+        eprintln!("{topic:?}: {} refused: {}", refusal.rows, refusal.reason);
+    }
+}
+
+/// Looks for the ports of one `[[serial]]` and tells which devices speak on them.
+fn listen(config: &config::Serial) {
+    loop {
+        for path in serial::find(&config.selector) {
+            match serialport::new(path.to_string_lossy(), config.baud).timeout(PAUSE).open_native() {
+                Ok(port) => hear(port, &path.display().to_string()),
+                Err(e) => eprintln!("{}: {e}", path.display()),
+            }
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}
+
+fn hear(mut port: TTYPort, name: &str) {
+    let mut decoder: Decoder = Decoder::new();
+    let mut known = BTreeSet::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let mut input = match port.read(&mut buffer) {
+            Ok(length) => &buffer[..length],
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => continue,
+            Err(e) => {
+                eprintln!("{name}: {e}");
+                return;
+            }
+        };
+        while let Some(frame) = decoder.next(&mut input) {
+            if let Some(Ok(FromDevice::Hello(hello))) = frame.ok().map(FromDevice::parse)
+                && known.insert(hello.chip.to_string())
+            {
+                eprintln!("{name}: device {} ({}) waits for a gateway", hello.name, hello.chip);
+            }
+        }
+    }
+}
