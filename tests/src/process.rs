@@ -15,7 +15,7 @@ use crate::clock::wait_for;
 /// How much of a log is printed when a test fails.
 const LOG_TAIL_BYTES: u64 = 6 * 1024;
 
-/// A running child. Dropping it kills it; when the test is failing, the end of its log is printed first.
+/// A running child. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -135,9 +135,6 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
-            eprintln!("---- end of {} ----\n{}", self.log.display(), tail(&self.log));
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod link;
 mod load;
 mod mqtt;
 mod native;
+mod publish;
 mod serial;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use json::{JsonDevice, json_payload, number_in};
 pub use load::{LoadDevice, Payload};
 pub use mqtt::MqttNative;
 pub use native::{GROUPS, NativeCore, RING_BYTES, native_values, record_row};
+pub use publish::publish;
 pub use serial::SerialDevice;
 
 use crate::truth::Truth;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use http::{HttpProxy, WriteCounts};
-pub use mqtt::MqttProxy;
+pub use mqtt::{MqttProxy, Redelivered};
 
 /// How long a connection to the service behind the relay may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -70,10 +70,10 @@ impl MqttProxy {
         std::mem::take(&mut lock(&self.records).acknowledged)
     }
 
-    /// How many deliveries to the gateway were of a message that had passed before.
+    /// A handle that still counts after the proxy is gone.
     #[must_use]
-    pub fn redelivered(&self) -> u64 {
-        lock(&self.records).redelivered
+    pub fn counter(&self) -> Redelivered {
+        Redelivered(Arc::clone(&self.records))
     }
 
     /// How many connections the gateway has made.
@@ -90,6 +90,18 @@ impl MqttProxy {
     /// Lets connections through again.
     pub fn mend(&self) {
         self.relay.switch.mend();
+    }
+}
+
+/// Counts the deliveries of messages that had been delivered before.
+#[derive(Clone, Debug)]
+pub struct Redelivered(Arc<Mutex<Records>>);
+
+impl Redelivered {
+    /// How many there have been.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        lock(&self.0).redelivered
     }
 }
 
