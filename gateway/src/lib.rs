@@ -15,5 +15,7 @@ pub mod sink;
 
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod http;
 pub mod record;
 pub mod stats;

@@ -1,7 +1,7 @@
 //! What sources, sinks and devices report about themselves while the gateway runs.
 //!
 //! Counters are atomics on the hot path; texts are behind a mutex that is held for an assignment. Nothing here is
-//! durable: what must survive lives in the journal's state, and the status joins the two into one plain snapshot, of
+//! durable: what must survive lives in the journal's state, and [`status`] joins the two into one plain snapshot, of
 //! which the HTTP interface, the metrics and the commands are views.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,16 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-pub use rate_limit::RateLimit;
+use crate::delivery::status::SinkStatus;
 
+pub use ledger::Ledger;
+pub use rate_limit::RateLimit;
+pub use status::Status;
+
+pub mod ledger;
 mod rate_limit;
+pub mod status;
 
 /// Everything that is reported, shared by all threads.
 #[derive(Debug)]
 pub struct Stats {
     started_ns: i64,
     sources: Mutex<BTreeMap<String, Arc<SourceStats>>>,
-    sinks: Mutex<BTreeMap<String, Arc<SinkStats>>>,
+    sinks: Mutex<BTreeMap<String, Arc<SinkStatus>>>,
     told: Mutex<HashMap<Box<str>, Told>>,
     listen: OnceLock<SocketAddr>,
 }
@@ -62,7 +68,7 @@ impl Stats {
     }
 
     /// The reports of the sink of that name; registers it at the first call.
-    pub fn sink(&self, name: &str) -> Arc<SinkStats> {
+    pub fn sink(&self, name: &str) -> Arc<SinkStatus> {
         Arc::clone(lock(&self.sinks).entry(name.to_owned()).or_default())
     }
 
@@ -74,7 +80,7 @@ impl Stats {
 
     /// All sinks, by name.
     #[must_use]
-    pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStats>> {
+    pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStatus>> {
         lock(&self.sinks).clone()
     }
 
@@ -125,7 +131,7 @@ impl Counter {
 }
 
 /// Something that went wrong, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     /// Nanoseconds since 1970 by the gateway's clock.
     pub at_ns: i64,
@@ -174,46 +180,12 @@ pub struct SourceStats {
     pub bad_messages: Counter,
     /// Connections made.
     pub connects: Counter,
-    condition: Mutex<Condition<SourceState>>,
-}
-
-/// How a sink is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SinkState {
-    /// It has not written yet.
-    #[default]
-    Starting,
-    /// The last write was confirmed.
-    Running,
-    /// The last write failed and is tried again.
-    Retrying,
-    /// The database refuses everything until someone mends the token, the bucket or the database; nothing is dropped.
-    Held,
-    /// The sink has ended.
-    Stopped,
-}
-
-/// What a sink reports.
-#[derive(Debug, Default)]
-pub struct SinkStats {
-    /// Rows that the database confirmed.
-    pub rows_confirmed: Counter,
-    /// Rows that the database rejected.
-    pub rows_rejected: Counter,
-    /// Requests sent.
-    pub requests: Counter,
-    /// Requests that are sent again, or were.
-    pub retries: Counter,
-    /// Bytes of all request bodies, as sent.
-    pub bytes_sent: Counter,
-    condition: Mutex<Condition<SinkState>>,
-    in_flight: Mutex<Vec<(Box<str>, u64)>>,
+    condition: Mutex<Condition>,
 }
 
 #[derive(Debug, Default)]
-struct Condition<S> {
-    state: S,
+struct Condition {
+    state: SourceState,
     last_error: Option<LastError>,
 }
 
@@ -238,41 +210,6 @@ impl SourceStats {
     pub fn condition(&self) -> (SourceState, Option<LastError>) {
         let condition = lock(&self.condition);
         (condition.state, condition.last_error.clone())
-    }
-}
-
-impl SinkStats {
-    /// Changes the state.
-    pub fn set_state(&self, state: SinkState) {
-        lock(&self.condition).state = state;
-    }
-
-    /// Changes the state for a reason that an operator wants to read.
-    pub fn fail(&self, state: SinkState, at_ns: i64, text: &str) {
-        *lock(&self.condition) = Condition { state, last_error: Some(LastError::new(at_ns, text)) };
-    }
-
-    /// Remembers an error that does not change the state, such as the reason why a row was rejected.
-    pub fn note(&self, at_ns: i64, text: &str) {
-        lock(&self.condition).last_error = Some(LastError::new(at_ns, text));
-    }
-
-    /// State and last error.
-    #[must_use]
-    pub fn condition(&self) -> (SinkState, Option<LastError>) {
-        let condition = lock(&self.condition);
-        (condition.state, condition.last_error.clone())
-    }
-
-    /// Says how many rows of which devices are sent and not answered yet; empty once they are.
-    pub fn set_in_flight(&self, rows: Vec<(Box<str>, u64)>) {
-        *lock(&self.in_flight) = rows;
-    }
-
-    /// Rows sent and not answered yet, per device.
-    #[must_use]
-    pub fn in_flight(&self) -> Vec<(Box<str>, u64)> {
-        lock(&self.in_flight).clone()
     }
 }
 

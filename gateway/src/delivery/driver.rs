@@ -29,7 +29,7 @@ use super::batcher::{Batcher, Limits};
 use super::gather::Gather;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
-use super::{Delivery, Settled, Step};
+use super::{Delivery, Rejected, Settled, Step};
 use crate::journal::{self, Class, Entry, Journal, Refused};
 use crate::record::Offset;
 use crate::sink::batch::Record;
@@ -224,7 +224,8 @@ impl<S: Sink> Driver<S> {
     /// Writes the batch's front until it is dealt with.
     async fn write(&mut self, batch: &Batch) -> Result<Settled, Stopping> {
         self.delivery.handle_batch(batch.points());
-        let mut unconfirmed = 0;
+        let rows = self.rows(batch, batch.points(), &[]);
+        let mut unconfirmed = false;
         loop {
             match self.delivery.poll(Instant::now()) {
                 Step::Settle => return Ok(self.delivery.settle()),
@@ -232,14 +233,16 @@ impl<S: Sink> Driver<S> {
                 Step::Write(points) => {
                     let settled =
                         if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
-                    self.status.set_unconfirmed(batch.points() as u64);
+                    self.status.set_unconfirmed(rows.clone());
                     let outcome = self.sink.write(&batch.part(points, settled)).await;
                     self.note(&outcome);
                     match outcome {
                         Outcome::Retry { unknown: false, .. } | Outcome::Hold { .. } => {}
-                        _ => unconfirmed = batch.points() as u64,
+                        _ => unconfirmed = true,
                     }
-                    self.status.set_unconfirmed(unconfirmed);
+                    if !unconfirmed {
+                        self.status.set_unconfirmed(Vec::new());
+                    }
                     self.delivery.handle_outcome(Instant::now(), outcome);
                 }
             }
@@ -255,8 +258,8 @@ impl<S: Sink> Driver<S> {
         watermark: &mut watch::Receiver<Offset>,
     ) {
         let next = batch.offset_of(settled.points);
-        let gaps = self.rejections.declare(batch, settled);
-        let confirmed = self.confirmed(batch, settled);
+        let gaps = self.rejections.declare(Instant::now(), batch, settled);
+        let confirmed = self.rows(batch, settled.points, &settled.rejected);
         let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
         let mut room = self.journal.room();
         let receipt = loop {
@@ -295,11 +298,11 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// Rows that the sink confirmed, by device.
-    fn confirmed(&self, batch: &Batch, settled: &Settled) -> Vec<(Box<str>, u64)> {
-        let mut rejected = settled.rejected.iter().map(|rejected| rejected.point).peekable();
+    /// Rows among the first `points` points that were not rejected and are not in the ledger yet, by device.
+    fn rows(&self, batch: &Batch, points: usize, rejected: &[Rejected]) -> Vec<(Box<str>, u64)> {
+        let mut rejected = rejected.iter().map(|rejected| rejected.point).peekable();
         let mut rows: HashMap<&str, u64> = HashMap::new();
-        for (point, (offset, record)) in batch.records().take(settled.points).enumerate() {
+        for (point, (offset, record)) in batch.records().take(points).enumerate() {
             if rejected.next_if_eq(&point).is_some() || offset < self.accounted {
                 continue;
             }

@@ -22,13 +22,27 @@ pub enum Condition {
     Stopped,
 }
 
+impl Condition {
+    /// The stable name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Starting => "starting",
+            Condition::Running => "running",
+            Condition::Retrying => "retrying",
+            Condition::Holding => "holding",
+            Condition::Stopped => "stopped",
+        }
+    }
+}
+
 /// One sink's state and counters since the start; shared between the driver and whoever shows them.
 #[derive(Debug, Default)]
 pub struct SinkStatus {
     mood: Mutex<(Condition, Option<String>)>,
     confirmed: AtomicU64,
     rejected: AtomicU64,
-    unconfirmed: AtomicU64,
+    unconfirmed: Mutex<Vec<(Box<str>, u64)>>,
     retries: AtomicU64,
 }
 
@@ -59,7 +73,7 @@ impl SinkStatus {
             last_error,
             confirmed_rows: self.confirmed.load(Ordering::Relaxed),
             rejected_rows: self.rejected.load(Ordering::Relaxed),
-            unconfirmed_rows: self.unconfirmed.load(Ordering::Relaxed),
+            unconfirmed_rows: self.unconfirmed().iter().map(|(_, rows)| rows).sum(),
             retries: self.retries.load(Ordering::Relaxed),
         }
     }
@@ -77,12 +91,18 @@ impl SinkStatus {
         self.mood().1 = Some(reason.to_owned());
     }
 
-    pub(super) fn set_unconfirmed(&self, rows: u64) {
-        self.unconfirmed.store(rows, Ordering::Relaxed);
+    /// Rows sent whose answer is unknown, by device.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Vec<(Box<str>, u64)> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_unconfirmed(&self, rows: Vec<(Box<str>, u64)>) {
+        *self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     pub(super) fn settle(&self, confirmed: u64, rejected: u64) {
-        self.unconfirmed.store(0, Ordering::Relaxed);
+        self.set_unconfirmed(Vec::new());
         self.confirmed.fetch_add(confirmed, Ordering::Relaxed);
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
     }

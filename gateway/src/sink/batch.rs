@@ -175,7 +175,9 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn point(self) -> Point<'a> {
+    /// The point that it becomes.
+    #[must_use]
+    pub fn point(self) -> Point<'a> {
         let (series, ns) = match self {
             Record::Row(row) => (row.series, row.ns),
             Record::Gap(gap) => (gap.series, gap.ns),

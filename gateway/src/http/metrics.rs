@@ -1,0 +1,112 @@
+//! The status in Prometheus' text format.
+//!
+//! Labels are sources, sinks and causes, which the configuration bounds; devices are no label.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+
+use super::Api;
+use crate::stats::{SourceState, Status};
+
+/// The metrics.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&api.status()))
+}
+
+/// Writes the metrics of a snapshot.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut page = Page(String::with_capacity(4096));
+    let sources = || status.sources.iter().map(|(name, source)| (name.as_str(), source));
+    let sinks = || status.sinks.iter().map(|(name, sink)| (name.as_str(), sink));
+
+    page.family("forebay_rows_received_total", "counter", "Rows handed to intake by a source.");
+    page.labelled(
+        "forebay_rows_received_total",
+        "source",
+        sources().map(|(name, s)| (name, s.rows_received)),
+    );
+    page.family("forebay_rows_acked_total", "counter", "Rows whose ack has left, after they were durable.");
+    page.labelled("forebay_rows_acked_total", "source", sources().map(|(name, s)| (name, s.rows_acked)));
+    page.family(
+        "forebay_bad_messages_total",
+        "counter",
+        "Messages or frames of a source that could not be read.",
+    );
+    page.labelled("forebay_bad_messages_total", "source", sources().map(|(name, s)| (name, s.bad_messages)));
+    page.family("forebay_source_connected", "gauge", "Whether the broker or port is there.");
+    let connected = |state| u64::from(state == SourceState::Connected);
+    page.labelled(
+        "forebay_source_connected",
+        "source",
+        sources().map(|(name, s)| (name, connected(s.state))),
+    );
+
+    page.family("forebay_rows_confirmed_total", "counter", "Rows that a database confirmed.");
+    page.labelled("forebay_rows_confirmed_total", "sink", sinks().map(|(name, s)| (name, s.rows_confirmed)));
+    page.family(
+        "forebay_write_retries_total",
+        "counter",
+        "Writes to a database that failed and were repeated.",
+    );
+    page.labelled("forebay_write_retries_total", "sink", sinks().map(|(name, s)| (name, s.retries)));
+    page.family(
+        "forebay_backlog_rows",
+        "gauge",
+        "Rows that are durable here and not confirmed by a database.",
+    );
+    page.labelled("forebay_backlog_rows", "sink", sinks().map(|(name, s)| (name, s.backlog_rows)));
+
+    page.family(
+        "forebay_gap_rows_total",
+        "counter",
+        "Rows declared lost since the data directory was made, by cause; a row that two databases refuse counts twice.",
+    );
+    page.labelled(
+        "forebay_gap_rows_total",
+        "cause",
+        status.gap_rows.iter().map(|(cause, rows)| (cause.as_str(), *rows)),
+    );
+
+    let journal = &status.journal;
+    page.single("forebay_journal_bytes", "gauge", "Bytes of the journal's files.", journal.bytes);
+    page.single("forebay_journal_max_bytes", "gauge", "Bound of the journal's files.", journal.max_bytes);
+    page.single("forebay_journal_commits_total", "counter", "Commits of the journal.", journal.commits);
+    page.single(
+        "forebay_journal_written_bytes_total",
+        "counter",
+        "Bytes written to the journal's files.",
+        journal.bytes_written,
+    );
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn labelled<'a>(&mut self, name: &str, label: &str, values: impl Iterator<Item = (&'a str, u64)>) {
+        for (text, value) in values {
+            let text = text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            self.line(format_args!("{name}{{{label}=\"{text}\"}} {value}"));
+        }
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+}

@@ -1,0 +1,247 @@
+//! One plain snapshot of everything that is reported: `/api/v1/status`, and what metrics and commands show.
+//!
+//! The names of the fields are depended on (DESIGN.md §10); fields may be added.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ledger, SourceState, SourceStats, Stats};
+use crate::delivery::status::SinkStatus;
+use crate::journal::entry::Cause;
+use crate::journal::state::{Gaps, Ledger as Account};
+use crate::journal::{Condition, Journal, State};
+
+/// The gateway as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the gateway.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// When the gateway was started, in nanoseconds since 1970 by its own clock.
+    pub started_ns: i64,
+    /// When this was written down, likewise.
+    pub now_ns: i64,
+    /// Whether the gateway's own clock is believed.
+    pub clock_trusted: bool,
+    /// The ledger of all devices; of each device that of the sink which is furthest behind, so that a row counts once
+    /// and is confirmed when every sink has it.
+    pub ledger: Ledger,
+    /// By chip id, or by the tag `device` of a foreign device.
+    pub devices: BTreeMap<String, DeviceReport>,
+    /// Rows declared lost since the data directory was made, by cause; a row that two sinks refuse counts twice.
+    pub gap_rows: BTreeMap<String, u64>,
+    /// The journal.
+    pub journal: JournalReport,
+    /// By broker or port.
+    pub sources: BTreeMap<String, SourceReport>,
+    /// By name.
+    pub sinks: BTreeMap<String, SinkReport>,
+    /// The HTTP interface.
+    pub http: HttpReport,
+}
+
+/// One device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// The name that it goes by, which is its tag `device`.
+    pub name: String,
+    /// Whether it speaks Forebay's own protocol.
+    pub native: bool,
+    /// Rows journaled.
+    pub rows: u64,
+    /// Its ledger in each sink.
+    pub sinks: BTreeMap<String, Ledger>,
+}
+
+/// The journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalReport {
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Their bound.
+    pub max_bytes: u64,
+    /// Every entry below this offset is durable.
+    pub watermark: u64,
+    /// Every entry below this offset was submitted.
+    pub end: u64,
+    /// `running`, `full` or `failed`.
+    pub state: String,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Entries committed since the start.
+    pub entries_committed: u64,
+    /// Bytes written for them since the start.
+    pub bytes_written: u64,
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Whether the broker or port is there.
+    pub state: SourceState,
+    /// The latest trouble, and what to do about it; it may be over.
+    pub last_error: Option<String>,
+    /// When that was, in nanoseconds since 1970.
+    pub last_error_ns: Option<i64>,
+    /// Messages or frames that arrived since the start.
+    pub messages: u64,
+    /// Rows handed to intake since the start.
+    pub rows_received: u64,
+    /// Rows whose ack has left since the start.
+    pub rows_acked: u64,
+    /// Messages or frames that could not be read since the start.
+    pub bad_messages: u64,
+    /// Connections made since the start.
+    pub connects: u64,
+}
+
+/// One sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkReport {
+    /// `starting`, `running`, `retrying`, `holding` or `stopped`; empty for a cursor that no sink uses.
+    pub state: String,
+    /// The latest reason why a write was not confirmed; it may be over.
+    pub last_error: Option<String>,
+    /// Every entry below this offset is dealt with.
+    pub cursor: u64,
+    /// Rows journaled and not confirmed.
+    pub backlog_rows: u64,
+    /// Rows confirmed since the start.
+    pub rows_confirmed: u64,
+    /// Rows refused since the start.
+    pub rows_rejected: u64,
+    /// Writes that failed and were repeated since the start.
+    pub retries: u64,
+    /// Rows that this sink alone lacks, by cause.
+    pub gaps: BTreeMap<String, u64>,
+}
+
+/// The HTTP interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpReport {
+    /// Address and port, the port being the one that was taken for `:0`; empty before it listens.
+    pub listen: String,
+}
+
+impl Status {
+    /// Writes down what the journal and the reports say now.
+    #[must_use]
+    pub fn of(journal: &Journal, stats: &Stats, now_ns: i64, clock_trusted: bool) -> Status {
+        let state = journal.with_state(State::clone);
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ns: stats.started_ns(),
+            now_ns,
+            clock_trusted,
+            ledger: Ledger::default(),
+            devices: BTreeMap::new(),
+            gap_rows: Cause::ALL.into_iter().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
+            journal: JournalReport::of(journal),
+            sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
+            sinks: BTreeMap::new(),
+            http: HttpReport { listen: stats.listen().map(|listen| listen.to_string()).unwrap_or_default() },
+        };
+        for (name, report) in stats.sinks() {
+            status.sinks.insert(name, SinkReport::of(&report));
+        }
+        for sink in state.sinks() {
+            status.sinks.entry(sink.name.to_string()).or_default().cursor = sink.cursor.0;
+        }
+        status.add_devices(&state, stats);
+        status
+    }
+
+    fn add_devices(&mut self, state: &State, stats: &Stats) {
+        let in_flight: BTreeMap<String, HashMap<Box<str>, u64>> = stats
+            .sinks()
+            .into_iter()
+            .map(|(name, sink)| (name, sink.unconfirmed().into_iter().collect()))
+            .collect();
+        for device in state.devices() {
+            let told = stats.told(&device.key);
+            let mut report = DeviceReport {
+                name: device.name.to_string(),
+                native: device.native,
+                rows: device.rows,
+                sinks: BTreeMap::new(),
+            };
+            add_gaps(&mut self.gap_rows, &device.gaps);
+            for (name, account) in state.ledgers(device) {
+                let in_flight =
+                    in_flight.get(name).and_then(|rows| rows.get(&device.key)).copied().unwrap_or(0);
+                let ledger = Ledger::of(device, account, told, in_flight);
+                add_gaps(&mut self.gap_rows, &account.gaps);
+                let sink = self.sinks.entry(name.to_owned()).or_default();
+                sink.backlog_rows += ledger.backlog();
+                add_gaps(&mut sink.gaps, &account.gaps);
+                report.sinks.insert(name.to_owned(), ledger);
+            }
+            let behind = report.sinks.values().max_by_key(|ledger| ledger.backlog()).cloned();
+            self.ledger.add(&behind.unwrap_or_else(|| Ledger::of(device, Account::default(), told, 0)));
+            self.devices.insert(device.key.to_string(), report);
+        }
+    }
+}
+
+impl JournalReport {
+    fn of(journal: &Journal) -> JournalReport {
+        let (usage, commits) = (journal.usage(), journal.commits());
+        JournalReport {
+            bytes: usage.bytes,
+            max_bytes: usage.max_bytes,
+            watermark: usage.watermark.0,
+            end: usage.end.0,
+            state: match usage.state {
+                Condition::Running => "running",
+                Condition::Full => "full",
+                Condition::Failed => "failed",
+            }
+            .to_owned(),
+            commits: commits.commits,
+            entries_committed: commits.entries,
+            bytes_written: commits.bytes,
+        }
+    }
+}
+
+impl SinkReport {
+    fn of(status: &SinkStatus) -> SinkReport {
+        let snapshot = status.snapshot();
+        SinkReport {
+            state: snapshot.state.as_str().to_owned(),
+            last_error: snapshot.last_error,
+            rows_confirmed: snapshot.confirmed_rows,
+            rows_rejected: snapshot.rejected_rows,
+            retries: snapshot.retries,
+            ..SinkReport::default()
+        }
+    }
+}
+
+impl SourceStats {
+    /// A plain copy.
+    #[must_use]
+    pub fn report(&self) -> SourceReport {
+        let (state, last_error) = self.condition();
+        let (last_error_ns, last_error) = last_error.map(|error| (error.at_ns, error.text)).unzip();
+        SourceReport {
+            state,
+            last_error,
+            last_error_ns,
+            messages: self.messages.get(),
+            rows_received: self.rows_received.get(),
+            rows_acked: self.rows_acked.get(),
+            bad_messages: self.bad_messages.get(),
+            connects: self.connects.get(),
+        }
+    }
+}
+
+fn add_gaps(sum: &mut BTreeMap<String, u64>, gaps: &Gaps) {
+    for (cause, rows) in gaps.iter() {
+        *sum.entry(cause.as_str().to_owned()).or_default() += rows;
+    }
+}
