@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use forebay_shared::ids::Epoch;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -19,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
 use crate::delivery::driver::{self, Settings};
-use crate::http;
+use crate::http::{self, Api};
 use crate::ingest::Ingest;
 use crate::ingest::identity::Naming;
 use crate::journal::{Journal, Options};
@@ -36,11 +37,24 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Points in a batch of the embedded store, and how long they may wait for company.
 const SQLITE_BATCH: (usize, Duration) = (5_000, Duration::from_millis(250));
 
+/// A thread that panics leaves a gateway that looks alive and is not. A restart loses nothing that was acked.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        error!(
+            "a thread has panicked, which is a fault of Forebay; the process ends, and nothing that was acked is lost"
+        );
+        std::process::abort();
+    }));
+}
+
 /// Runs until a signal says to stop.
 ///
 /// # Errors
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(config: &Config) -> Result<()> {
+    abort_on_panic();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     create_data_dir(&config.data_dir)?;
@@ -48,14 +62,17 @@ pub fn run(config: &Config) -> Result<()> {
         Options { max_bytes: config.journal.max_bytes, commit_interval: config.journal.commit_interval };
     let directory = config.data_dir.join("journal");
     let (journal, report) = Journal::open_dir(&directory, &options)?;
-    report.log();
+    for (from, to) in &report.damaged {
+        error!(%from, %to, "entries of the journal are damaged and lost");
+    }
 
     let stats = Stats::new(clock::now_ns());
     let (stop_sources, sources_stop) = watch::channel(false);
     let (stop_sinks, sinks_stop) = watch::channel(false);
-    let sinks = start_sinks(config, &journal, &stats, &sinks_stop)?;
+    let (stop_http, http_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = runtime.block_on(http::Server::bind(config, &journal, &stats))?;
+    let server = runtime.block_on(Server::bind(config, &journal, &stats, http_stop))?;
+    let sinks = start_sinks(config, &journal, &stats, &sinks_stop)?;
     let context = Context {
         ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
         epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
@@ -65,22 +82,57 @@ pub fn run(config: &Config) -> Result<()> {
         stop: sources_stop,
     };
     let sources = start_sources(config, &context)?;
-    info!(data_dir = %config.data_dir.display(), "running");
+    info!(data_dir = %config.data_dir.display(), listen = ?stats.listen(), "running");
 
     runtime.block_on(async {
-        tokio::select! {
-            signal = stop_signal() => info!("{signal}: stopping"),
-            () = server.serve() => error!("the HTTP interface has ended; the gateway stops"),
-        }
+        let serving = tokio::spawn(server.serve());
+        info!("{}: stopping", stop_signal().await);
+        // The page and the control socket answer while the last rows are delivered.
+        let stopping = tokio::task::spawn_blocking(move || {
+            stop_sources.send_replace(true);
+            join(sources);
+            stop_sinks.send_replace(true);
+            join(sinks);
+            journal.close();
+        });
+        stopping.await.ok();
+        stop_http.send_replace(true);
+        serving.await.ok();
     });
-    stop_sources.send_replace(true);
-    join(sources);
-    journal.hurry();
-    stop_sinks.send_replace(true);
-    join(sinks);
-    journal.close();
     info!("stopped");
     Ok(())
+}
+
+/// The HTTP interface on its two listeners.
+struct Server {
+    tcp: TcpListener,
+    control: UnixListener,
+    router: axum::Router,
+    stop: watch::Receiver<bool>,
+}
+
+impl Server {
+    async fn bind(
+        config: &Config,
+        journal: &Journal,
+        stats: &Arc<Stats>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Server> {
+        let tcp = http::bind(config.http.listen).await?;
+        stats.set_listen(tcp.local_addr()?);
+        let control = http::bind_control(&config.data_dir)?;
+        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock.trust, stop.clone());
+        Ok(Server { tcp, control, router: http::router(api), stop })
+    }
+
+    async fn serve(self) {
+        let tcp = http::serve(self.tcp, self.router.clone(), self.stop.clone());
+        let control = http::serve(self.control, self.router, self.stop);
+        let (tcp, control) = tokio::join!(tcp, control);
+        for failed in [tcp, control].into_iter().filter_map(Result::err) {
+            warn!("a listener of the HTTP interface has failed: {failed}");
+        }
+    }
 }
 
 async fn stop_signal() -> &'static str {
@@ -215,9 +267,7 @@ fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
 
 fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
-        let name = thread.thread().name().unwrap_or_default().to_owned();
-        if thread.join().is_err() {
-            warn!("the thread {name} has panicked; what it had not acked will be sent again");
-        }
+        // A panic has ended the process already.
+        thread.join().ok();
     }
 }

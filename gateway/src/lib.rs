@@ -13,11 +13,10 @@ pub mod delivery;
 
 pub mod sink;
 
-pub mod http;
-
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod http;
 pub mod record;
 pub mod stats;

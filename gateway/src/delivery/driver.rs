@@ -258,7 +258,7 @@ impl<S: Sink> Driver<S> {
         watermark: &mut watch::Receiver<Offset>,
     ) {
         let next = batch.offset_of(settled.points);
-        let gaps = self.rejections.declare(batch, settled);
+        let gaps = self.rejections.declare(Instant::now(), batch, settled);
         let confirmed = self.rows(batch, settled.points, &settled.rejected);
         let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
         let mut room = self.journal.room();

@@ -1,6 +1,7 @@
 //! What a sink refuses becomes a durable, counted gap of that sink.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use tracing::error;
 
@@ -10,8 +11,9 @@ use crate::record::{SeriesKey, split_series};
 use crate::sink::Batch;
 use crate::sink::batch::Record;
 
-/// Refused rows that are logged one by one from each settlement; the others are counted.
-const LOGGED: usize = 3;
+/// Refused points that are logged one by one in each [`LOG_PERIOD`]; the others are counted.
+const LOGGED: u64 = 3;
+const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
 const COLLISION_NS: i64 = 1_000_000;
 /// Devices whose previous gap is remembered.
@@ -22,6 +24,8 @@ pub(super) struct Rejections {
     tags: Vec<(String, String)>,
     /// Time of each device's latest gap.
     latest_ns: HashMap<Box<str>, i64>,
+    /// When the period of the log began, and how many points were refused in it.
+    period: Option<(Instant, u64)>,
 }
 
 /// A gap that owns its texts.
@@ -35,12 +39,12 @@ pub(super) struct RejectedRow {
 
 impl Rejections {
     pub(super) fn new(tags: Vec<(String, String)>) -> Rejections {
-        Rejections { tags, latest_ns: HashMap::new() }
+        Rejections { tags, latest_ns: HashMap::new(), period: None }
     }
 
     /// The gaps of the refused rows, and a word in the log about them. A refused gap is logged alone: a gap about it
     /// would be refused as well.
-    pub(super) fn declare(&mut self, batch: &Batch, settled: &Settled) -> Vec<RejectedRow> {
+    pub(super) fn declare(&mut self, now: Instant, batch: &Batch, settled: &Settled) -> Vec<RejectedRow> {
         let mut refused = settled.rejected.iter().peekable();
         let mut gaps = Vec::new();
         for (point, (_, record)) in batch.records().take(settled.points).enumerate() {
@@ -49,17 +53,26 @@ impl Rejections {
                 Record::Row(row) => ("row", row.device, row.series, row.ns),
                 Record::Gap(gap) => ("gap", gap.device, gap.series, gap.ns),
             };
-            if gaps.len() < LOGGED {
+            if self.may_log(now) {
                 error!(device, series, ns, reason = rejected.reason, "the database refuses a {kind}");
             }
             if let Record::Row(row) = record {
                 gaps.push(self.gap(&row));
             }
         }
-        if gaps.len() > LOGGED {
-            error!("the database refuses {} more rows of the same batch", gaps.len() - LOGGED);
-        }
         gaps
+    }
+
+    fn may_log(&mut self, now: Instant) -> bool {
+        let (began, refused) = self.period.get_or_insert((now, 0));
+        if now.duration_since(*began) >= LOG_PERIOD {
+            if *refused > LOGGED {
+                error!("the database refused {} more points meanwhile", *refused - LOGGED);
+            }
+            (*began, *refused) = (now, 0);
+        }
+        *refused += 1;
+        *refused <= LOGGED
     }
 
     fn gap(&mut self, row: &RowEntry<'_>) -> RejectedRow {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 204 | confirmed |
 //! | 400, 422, or 500 that names a refused point, in the server's own JSON | rejected |
-//! | 401, 403, 404 with any body; 400 in the server's own JSON that names no point | hold: a human has to mend something, nothing is dropped |
+//! | 401, 403, 404 with any body; 400 in the server's own JSON that names no point; 500 that names a missing retention policy | hold: a human has to mend something, nothing is dropped |
 //! | 413 | too large: halve; from a proxy and for a single point, hold |
 //! | 429, 503 | retry, after what `Retry-After` says |
 //! | anything else, a proxy's 400 and a captive portal's 200 among it | retry, outcome unknown |
@@ -58,6 +58,10 @@ pub(super) fn classify(status: u16, body: &str, after: Option<Duration>, points:
         400 if own.as_ref().is_some_and(|own| own.error.is_some()) => Outcome::Hold { reason },
         401 => Outcome::Hold { reason: format!("{reason}; the token, user name or password is wrong") },
         403 => Outcome::Hold { reason: format!("{reason}; the token or user may not write there") },
+        // InfluxDB 1 answers so to a missing retention policy.
+        500 if word.is_some_and(|word| word.starts_with("retention policy not found")) => {
+            Outcome::Hold { reason }
+        }
         404 => Outcome::Hold {
             reason: format!("{reason}; the database, bucket, organization or path does not exist"),
         },
@@ -157,6 +161,7 @@ mod tests {
         (404, r#"{"code":"not found","message":"bucket \"b\" not found"}"#, 5, "hold"),
         (404, r#"{"error":"database not found: \"d\""}"#, 5, "hold"),
         (404, "404 page not found", 5, "hold"),
+        (500, r#"{"error":"retention policy not found: year"}"#, 5, "hold"),
         // Size.
         (413, r#"{"code":"request too large","message":"…"}"#, 5, "too large"),
         (413, r#"{"error":"Request Entity Too Large"}"#, 1, "too large"),

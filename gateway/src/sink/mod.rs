@@ -1,5 +1,9 @@
 //! Sinks: where records end up, one file per write path.
 //!
+//! * In: parts of batches from delivery.
+//! * Out: requests and transactions; an [`Outcome`] back to delivery, whose cursor then lets the journal trim.
+//! * Next: none, the reading has arrived.
+//!
 //! A sink turns a part of a batch into one request or transaction, and the answer into an [`Outcome`]: not what went
 //! wrong, but what to do next. It decides nothing else; waiting, halving and giving up belong to [`crate::delivery`].
 //! Every write may be repeated: equal series and time are the same point in each of them.
