@@ -110,9 +110,9 @@ fn run(path: &Path, dry_run: bool) -> ExitCode {
 }
 
 /// Loads the configuration, or says all that is wrong with it.
-fn with_config(path: &Path, command: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
     match config::load(path) {
-        Ok(loaded) => command(loaded),
+        Ok(loaded) => command(&loaded),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(error.exit_status())

@@ -20,7 +20,7 @@ mod ports;
 type Finding = Result<String, String>;
 
 /// Prints all findings. The exit status is 1 if one of them is a fault.
-pub(super) fn run(loaded: Loaded) -> ExitCode {
+pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let mut report = Report { faults: 0 };
     let files = loaded.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
     report.line("configuration", Ok(files));

@@ -47,7 +47,7 @@ pub(super) fn run(data_dir: &Path, json: bool, watch: bool) -> Result<()> {
 fn render(status: &Status) -> String {
     let mut page = Page::default();
     let up = Duration::from_nanos(status.now_ns.saturating_sub(status.started_ns).max(0).unsigned_abs());
-    page.line(format!(
+    page.line(&format!(
         "forebay {} up {} pid {}, http://{}",
         status.version,
         span(up),
@@ -55,19 +55,16 @@ fn render(status: &Status) -> String {
         status.http.listen
     ));
     if !status.clock_trusted {
-        page.line(
-            "clock      not synchronised: rows without a time of their own wait (see [clock] trust)"
-                .to_owned(),
-        );
+        page.line("clock      not synchronised: rows without a time of their own wait (see [clock] trust)");
     }
     let journal = &status.journal;
     let (bytes, max_bytes) = (size(journal.bytes), size(journal.max_bytes));
-    page.line(format!(
+    page.line(&format!(
         "journal    {}, {bytes} of {max_bytes}, {} commits",
         plain(&journal.state),
         journal.commits
     ));
-    page.line(format!("ledger     {}", ledger(&status.ledger)));
+    page.line(&format!("ledger     {}", ledger(&status.ledger)));
 
     page.heading("sources");
     for (name, source) in &status.sources {
@@ -102,10 +99,10 @@ fn render(status: &Status) -> String {
             format!("{} ({})", plain(&device.name), plain(key))
         };
         let behind = device.sinks.values().max_by_key(|ledger| ledger.backlog());
-        page.line(format!("  {name}: {}", behind.map_or_else(|| format!("{} rows", device.rows), ledger)));
+        page.line(&format!("  {name}: {}", behind.map_or_else(|| format!("{} rows", device.rows), ledger)));
     }
     if let more @ 1.. = status.devices.len().saturating_sub(MAX_DEVICES) {
-        page.line(format!("  and {more} more; see --json"));
+        page.line(&format!("  and {more} more; see --json"));
     }
     page.0
 }
@@ -114,19 +111,19 @@ fn render(status: &Status) -> String {
 struct Page(String);
 
 impl Page {
-    fn line(&mut self, line: String) {
-        self.0.push_str(&line);
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
         self.0.push('\n');
     }
 
     fn heading(&mut self, text: &str) {
-        self.line(format!("\n{text}"));
+        self.line(&format!("\n{text}"));
     }
 
     fn entry(&mut self, name: &str, state: &str, rows: &str, last_error: Option<&str>) {
-        self.line(format!("  {}: {}, {rows}", plain(name), plain(state)));
+        self.line(&format!("  {}: {}, {rows}", plain(name), plain(state)));
         if let Some(error) = last_error {
-            self.line(format!("    last error: {}", plain(error)));
+            self.line(&format!("    last error: {}", plain(error)));
         }
     }
 }

@@ -15,18 +15,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use axum::serve::Listener;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
-use tracing::{error, info};
+use tokio::sync::watch;
 
 pub use api::Api;
 
-use crate::config::Config;
-use crate::journal::Journal;
-use crate::stats::Stats;
 use limited::Limited;
 
 /// Name of the control socket in `data_dir`.
@@ -34,6 +33,9 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// Most connections on one listener; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+
+/// How long answers under way may take once the gateway stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The interface cannot be offered.
 #[derive(Debug, Error)]
@@ -56,51 +58,20 @@ pub enum BindError {
     },
 }
 
-/// The interface, ready to answer.
-#[derive(Debug)]
-pub struct Server {
-    tcp: TcpListener,
-    control: UnixListener,
-    api: Arc<Api>,
+/// Listens on the configured address.
+///
+/// # Errors
+/// The address is taken, or is none of this machine.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })
 }
 
-impl Server {
-    /// Listens on the configured address and on the control socket. The caller holds the lock on `data_dir`.
-    ///
-    /// # Errors
-    /// One of the two cannot be had.
-    pub async fn bind(config: &Config, journal: &Journal, stats: &Arc<Stats>) -> Result<Server, BindError> {
-        let address = config.http.listen;
-        let wrap = |source| BindError::Tcp { address, source };
-        let tcp = TcpListener::bind(address).await.map_err(wrap)?;
-        let listen = tcp.local_addr().map_err(wrap)?;
-        let control = bind_control(&config.data_dir)?;
-        stats.set_listen(listen);
-        info!("listening on http://{listen}");
-        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock.trust);
-        Ok(Server { tcp, control, api })
-    }
-
-    /// Answers until it is dropped, or until a listener fails for good.
-    pub async fn serve(self) {
-        let router = router(self.api);
-        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
-        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
-        tokio::select! {
-            ended = tcp.into_future() => report(ended),
-            ended = control.into_future() => report(ended),
-        }
-    }
-}
-
-fn report(ended: io::Result<()>) {
-    if let Err(error) = ended {
-        error!("the HTTP interface has failed: {error}");
-    }
-}
-
-/// Makes the control socket, replacing what a killed process left.
-fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
+/// Makes the control socket, replacing what a killed process left. The caller holds the lock on `data_dir`, so that
+/// no living process uses it.
+///
+/// # Errors
+/// The directory is not writable, or its path is too long for a socket.
+pub fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
     let path = data_dir.join(CONTROL_SOCKET);
     let bind = || {
         match std::fs::remove_file(&path) {
@@ -114,7 +85,8 @@ fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
     bind().map_err(|source| BindError::Control { path: path.clone(), source })
 }
 
-fn router(api: Arc<Api>) -> Router {
+/// All routes.
+pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(api::health))
         .route("/readyz", get(api::ready))
@@ -124,5 +96,29 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-#[cfg(test)]
-mod tests;
+/// Answers until `stop` becomes true, and then for a moment longer what is under way.
+///
+/// # Errors
+/// The listener fails for good.
+pub async fn serve<L>(listener: L, router: Router, stop: watch::Receiver<bool>) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let mut late = stop.clone();
+    let served =
+        axum::serve(Limited::new(listener, MAX_CONNECTIONS), router).with_graceful_shutdown(stopped(stop));
+    tokio::select! {
+        result = served.into_future() => result,
+        () = async {
+            // An error says that the sender is gone, which is the end too.
+            let _ = late.wait_for(|stop| *stop).await;
+            tokio::time::sleep(FAREWELL).await;
+        } => Ok(()),
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is the end too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
