@@ -1,11 +1,57 @@
-//! The write-behind cache: the recent tail of the journal, and the latest row of each series.
-use std::collections::HashMap;
+//! The write-behind cache: the recent tail of the journal in memory, and the latest row of each series.
+//!
+//! Constraint: the path of a row through the commit must not pay for readers. The tail costs one copy of a commit; the
+//! latest rows cost nothing there, because they follow the journal at their owner's pace.
+//!
+//! Operation: [`Recent`] keeps whole committed frames, newest first to stay, up to [`RECENT_BYTES_MAX`]. [`Latest`]
+//! reads frames as delivery does and keeps the row with the highest timestamp per series, as copies of its fields.
+//!
+//! Failure: nothing here is needed for a promise; whoever misses a frame here reads it from disk.
 
-use crate::journal::entry::RowEntry;
-use crate::journal::{Journal, ReadError, Reader};
-use crate::record::Value;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-/// The latest row of each series, at most `series_max` of them. It follows the journal at its owner's pace.
+use crate::journal::entry::{Entry, RowEntry};
+use crate::journal::{Frame, Journal, Read, ReadError, Reader};
+use crate::record::{Offset, Value, ValueRef};
+
+/// Bytes of frames kept in memory.
+pub const RECENT_BYTES_MAX: usize = 8 << 20;
+
+/// The frames committed last.
+#[derive(Debug)]
+pub struct Recent {
+    frames: VecDeque<Arc<Frame>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Recent {
+    /// Keeps at most `bytes_max` bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Recent {
+        Recent { frames: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// Adds the next frame and lets go of the oldest.
+    pub fn push(&mut self, frame: Frame) {
+        self.bytes += frame.bytes();
+        self.frames.push_back(Arc::new(frame));
+        while self.bytes > self.bytes_max {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+
+    /// The frame that holds `offset`, if it is still here.
+    #[must_use]
+    pub fn get(&self, offset: Offset) -> Option<Arc<Frame>> {
+        let at = self.frames.partition_point(|frame| frame.end() <= offset);
+        self.frames.get(at).filter(|frame| frame.first() <= offset).cloned()
+    }
+}
+
+/// The latest row of each series, at most `series_max` of them.
 #[derive(Debug)]
 pub struct Latest {
     rows: HashMap<Box<str>, LatestRow>,
@@ -38,7 +84,13 @@ impl Latest {
     /// # Errors
     /// The journal cannot be read; what was taken in stands.
     pub fn catch_up(&mut self) -> Result<(), ReadError> {
-        Ok(())
+        loop {
+            match self.reader.next()? {
+                Read::Frame(frame) => self.take_in(&frame),
+                Read::Damaged { .. } => {}
+                Read::Wait => return Ok(()),
+            }
+        }
     }
 
     /// The latest row of a series.
@@ -56,5 +108,54 @@ impl Latest {
     #[must_use]
     pub fn untracked(&self) -> u64 {
         self.untracked
+    }
+
+    fn take_in(&mut self, frame: &Frame) {
+        for (_, entry) in frame.entries() {
+            if let Ok(Entry::Row(row)) = entry {
+                self.take_in_row(&row);
+            }
+        }
+    }
+
+    fn take_in_row(&mut self, row: &RowEntry<'_>) {
+        if let Some(known) = self.rows.get_mut(row.series) {
+            if row.ns >= known.ns {
+                known.replace(row);
+            }
+        } else if self.rows.len() < self.series_max {
+            let mut latest = LatestRow { device: row.device.into(), ns: row.ns, fields: Vec::new() };
+            latest.replace(row);
+            self.rows.insert(row.series.into(), latest);
+        } else {
+            self.untracked += 1;
+        }
+    }
+}
+
+impl LatestRow {
+    /// Overwrites in place, since a series nearly always keeps its fields.
+    fn replace(&mut self, row: &RowEntry<'_>) {
+        self.ns = row.ns;
+        let mut kept = 0;
+        for (name, value) in row.fields.iter() {
+            match self.fields.get_mut(kept) {
+                Some((old_name, old_value)) if old_name == name => *old_value = owned(value),
+                Some(old) => *old = (name.to_owned(), owned(value)),
+                None => self.fields.push((name.to_owned(), owned(value))),
+            }
+            kept += 1;
+        }
+        self.fields.truncate(kept);
+    }
+}
+
+fn owned(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Float(v) => Value::Float(v),
+        ValueRef::Integer(v) => Value::Integer(v),
+        ValueRef::Unsigned(v) => Value::Unsigned(v),
+        ValueRef::Boolean(v) => Value::Boolean(v),
+        ValueRef::Text(v) => Value::Text(v.to_owned()),
     }
 }

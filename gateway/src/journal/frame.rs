@@ -1,25 +1,64 @@
 //! Frames: runs of entries that are written, checked and read as one.
+//!
+//! Format, little-endian:
+//!
+//! | at | what |
+//! |---|---|
+//! | 0 | magic, 4 bytes |
+//! | 4 | CRC-32C of everything from 8 on, u32 |
+//! | 8 | length of the frame in bytes, header included, u32 |
+//! | 12 | entries, u16; 0 in a frame that only tells the watermark |
+//! | 14 | flags, u16: bit 0, a submission ends with this frame's last entry |
+//! | 16 | id of the segment, u64: bytes of a recycled file's earlier life carry another |
+//! | 24 | offset of the first entry, u64 |
+//! | 32 | watermark when the frame was written, u64: everything below was durable |
+//! | 40 | CRC-32C of the frame before it in the segment, or of the segment header, u32 |
+//! | 44 | the entries |
+//!
+//! A submission begins in a frame of its own unless it fits the open one as a whole.
 
 use bytes::Bytes;
 
 use super::entry::{Entry, Undecodable, take_entry};
+use super::segment::SegmentId;
 use crate::record::Offset;
 
 /// Largest frame in bytes, header included.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of a frame before its entries.
-pub const FRAME_HEADER_BYTES: usize = 44;
+pub(super) const FRAME_HEADER_BYTES: usize = 44;
+
+/// The first bytes of a frame. The first of them cannot occur in UTF-8, so that texts do not look like frames.
+pub(super) const MAGIC: [u8; 4] = *b"\xfbFBf";
+
+const COMPLETE: u16 = 1;
 
 /// A committed frame whose checksum was right.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    pub(super) bytes: Bytes,
+    bytes: Bytes,
+    first: Offset,
+    count: u32,
+}
+
+/// What a frame says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub(super) length: usize,
+    pub(super) count: u16,
+    pub(super) complete: bool,
+    pub(super) segment: SegmentId,
     pub(super) first: Offset,
-    pub(super) count: u32,
+    pub(super) watermark: Offset,
+    pub(super) previous: u32,
 }
 
 impl Frame {
+    pub(super) fn new(bytes: Bytes, header: &FrameHeader) -> Frame {
+        Frame { bytes, first: header.first, count: u32::from(header.count) }
+    }
+
     /// Offset of the first entry.
     #[must_use]
     pub fn first(&self) -> Offset {
@@ -44,5 +83,90 @@ impl Frame {
         let mut body = self.bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         (0..u64::from(self.count))
             .map(move |n| (self.first.plus(n), take_entry(&mut body).and_then(Entry::decode)))
+    }
+}
+
+impl FrameHeader {
+    /// Offset behind the last entry.
+    pub(super) fn end(&self) -> Offset {
+        self.first.plus(u64::from(self.count))
+    }
+
+    /// Writes the header into the space before the entries and returns the frame's checksum.
+    pub(super) fn seal(&self, frame: &mut [u8]) -> u32 {
+        let flags = if self.complete { COMPLETE } else { 0 };
+        let mut at = 8;
+        let mut put = |bytes: &[u8]| {
+            frame[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&(self.length as u32).to_le_bytes());
+        put(&self.count.to_le_bytes());
+        put(&flags.to_le_bytes());
+        put(&self.segment.0.to_le_bytes());
+        put(&self.first.0.to_le_bytes());
+        put(&self.watermark.0.to_le_bytes());
+        put(&self.previous.to_le_bytes());
+        let checksum = crc32c::crc32c(&frame[8..]);
+        frame[..4].copy_from_slice(&MAGIC);
+        frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+        checksum
+    }
+
+    /// Reads the frame of `segment` that `bytes` begin with, and its checksum; none if there is no such intact frame.
+    pub(super) fn parse(bytes: &[u8], segment: SegmentId) -> Option<(FrameHeader, u32)> {
+        let head = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let u64_at = |at: usize| -> Option<u64> { Some(u64::from_le_bytes(*head[at..].first_chunk()?)) };
+        let u32_at = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(*head[at..].first_chunk()?)) };
+        let u16_at = |at: usize| -> Option<u16> { Some(u16::from_le_bytes(*head[at..].first_chunk()?)) };
+        let length = u32_at(8)? as usize;
+        let in_bounds = (FRAME_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&length);
+        if head[..4] != MAGIC || !in_bounds || u64_at(16)? != segment.0 {
+            return None;
+        }
+        let checksum = u32_at(4)?;
+        if crc32c::crc32c(bytes.get(8..length)?) != checksum {
+            return None;
+        }
+        let header = FrameHeader {
+            length,
+            count: u16_at(12)?,
+            complete: u16_at(14)? & COMPLETE != 0,
+            segment,
+            first: Offset(u64_at(24)?),
+            watermark: Offset(u64_at(32)?),
+            previous: u32_at(40)?,
+        };
+        Some((header, checksum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_is_noticed() {
+        let header = FrameHeader {
+            length: FRAME_HEADER_BYTES + 9,
+            count: 3,
+            complete: true,
+            segment: SegmentId(7),
+            first: Offset(100),
+            watermark: Offset(99),
+            previous: 0xdead_beef,
+        };
+        let mut frame = vec![0x5a; header.length];
+        let checksum = header.seal(&mut frame);
+        assert_eq!(FrameHeader::parse(&frame, SegmentId(7)), Some((header, checksum)));
+        assert_eq!(FrameHeader::parse(&frame, SegmentId(8)), None, "of another segment");
+        for bit in 0..frame.len() * 8 {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::parse(&frame, SegmentId(7)), None, "bit {bit}");
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+        for end in 0..frame.len() {
+            assert_eq!(FrameHeader::parse(&frame[..end], SegmentId(7)), None, "cut at {end}");
+        }
     }
 }

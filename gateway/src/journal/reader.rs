@@ -1,16 +1,25 @@
-//! Reading the journal.
+//! Reading back what is durable, in order.
+//!
+//! Operation: a frame comes from memory while it is among the recent ones, else from its segment. A reader keeps its place
+//! in the segment, so that going on costs one read per window, whatever the backlog.
+//!
+//! Failure: a hole between two frames below the watermark is what the medium lost; it is named once and passed over.
+
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Frame;
+use super::scan::Scanner;
+use super::{Frame, Shared};
 use crate::record::Offset;
 
 /// Reads committed frames in order. Reads from disk block: use it on a thread of its own.
-#[derive(Debug)]
 pub struct Reader {
+    shared: Arc<Shared>,
     next: Offset,
+    scanner: Option<Scanner>,
 }
 
 /// What a reader found at its position.
@@ -31,15 +40,16 @@ pub enum Read {
 
 /// The medium refuses to be read; the reader stays where it is.
 #[derive(Debug, Error)]
-#[error("cannot read journal file {name}: {source}; check the disk under data_dir")]
+#[error("cannot read the journal at entry {at}, in {file}: {source}; check the disk under data_dir")]
 pub struct ReadError {
-    name: String,
+    at: Offset,
+    file: String,
     source: io::Error,
 }
 
 impl Reader {
-    pub(super) fn new(next: Offset) -> Reader {
-        Reader { next }
+    pub(super) fn new(shared: Arc<Shared>, next: Offset) -> Reader {
+        Reader { shared, next, scanner: None }
     }
 
     /// The next offset to be read.
@@ -54,6 +64,76 @@ impl Reader {
     /// The medium fails.
     #[expect(clippy::should_implement_trait, reason = "a reader that has to wait is no iterator")]
     pub fn next(&mut self) -> Result<Read, ReadError> {
-        Ok(Read::Wait)
+        loop {
+            let watermark = *self.shared.watermark.borrow();
+            if self.next >= watermark {
+                return Ok(Read::Wait);
+            }
+            let recent = self.shared.recent().get(self.next);
+            if let Some(frame) = recent {
+                self.next = frame.end();
+                return Ok(Read::Frame(frame));
+            }
+            if let Some(read) = self.next_on_disk(watermark)? {
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Reads on in the segment that holds the position; none if the position moved and has to be looked up again.
+    fn next_on_disk(&mut self, watermark: Offset) -> Result<Option<Read>, ReadError> {
+        let Some((segment, after)) = self.shared.segments().holding(self.next) else {
+            return Ok(Some(self.damaged(watermark)));
+        };
+        self.next = self.next.max(segment.first);
+        let end = after.unwrap_or(watermark).min(watermark);
+        if self.next >= end {
+            return Ok(None);
+        }
+        let mut scanner = match self.scanner.take() {
+            Some(scanner) if scanner.segment() == segment.id => scanner,
+            _ => Scanner::new(&segment),
+        };
+        let at = self.next;
+        let error = |source| ReadError { at, file: segment.id.file_name(), source };
+        let found = loop {
+            match scanner.next().map_err(error)? {
+                // What lies at or beyond the end was never finished; a later segment begins there instead.
+                Some(found) if found.header.first >= end => {
+                    scanner.rewind(&found);
+                    break None;
+                }
+                Some(found) if found.header.end() > at => break Some(found),
+                Some(_) => {}
+                None => break None,
+            }
+        };
+        let read = match found {
+            Some(found) if found.header.first <= at => {
+                let frame = scanner.frame(&found).map_err(error)?;
+                self.next = frame.end();
+                Some(Read::Frame(Arc::new(frame)))
+            }
+            // A segment that was trimmed and recycled under the reader lost nothing.
+            _ if !self.shared.segments().contains(segment.id) => None,
+            Some(found) => {
+                scanner.rewind(&found);
+                Some(self.damaged(found.header.first))
+            }
+            None => Some(self.damaged(end)),
+        };
+        self.scanner = Some(scanner);
+        Ok(read)
+    }
+
+    fn damaged(&mut self, to: Offset) -> Read {
+        let from = std::mem::replace(&mut self.next, to);
+        Read::Damaged { from, to }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("next", &self.next).finish_non_exhaustive()
     }
 }

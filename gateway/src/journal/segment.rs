@@ -1,0 +1,209 @@
+//! Segments: the files of the journal, and the table of those in use.
+//!
+//! A segment is `{id:020}.seg`: a header in the first sector, then frames. Each commit begins on a sector boundary, so
+//! that no write ever touches a sector that holds durable entries. The header, little-endian:
+//!
+//! | at | what |
+//! |---|---|
+//! | 0 | magic, 8 bytes |
+//! | 8 | format version, u32 |
+//! | 12 | feature bits, u32; one that is unknown makes the file unreadable |
+//! | 16 | id of the journal, u64 |
+//! | 24 | id of the segment, u64 |
+//! | 32 | offset of the first entry, u64: everything below was durable when this was written |
+//! | 40 | length of the file, u64 |
+//! | 48 | CRC-32C of bytes 0 to 47, u32; its place is the same in every version |
+//!
+//! The header is a help, not a need: frames carry the segment's id and their offsets themselves.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::JournalId;
+use super::storage::StorageFile;
+use crate::record::Offset;
+
+/// Unit of writing: what is durable never shares one with what is not.
+pub(super) const SECTOR_BYTES: u64 = 512;
+
+/// Where the first frame of a segment begins.
+pub(super) const FRAMES_AT: u64 = SECTOR_BYTES;
+
+/// Version of the format that this program writes, the only one so far.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"FOREBAYJ";
+const SUFFIX: &str = ".seg";
+const HEADER_BYTES: usize = 52;
+
+/// Number of a segment; never used twice in a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SegmentId(pub(super) u64);
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) journal: JournalId,
+    pub(super) segment: SegmentId,
+    pub(super) first: Offset,
+    pub(super) length: u64,
+}
+
+/// What the first sector of a segment turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderRead {
+    Intact(SegmentHeader),
+    /// Empty, of an earlier life of the file, or damaged.
+    Unknown,
+    /// Written by a newer program.
+    Newer {
+        version: u32,
+        features: u32,
+    },
+}
+
+/// A segment in use.
+#[derive(Clone)]
+pub(super) struct Segment {
+    pub(super) id: SegmentId,
+    /// Offset of the first entry; those of earlier segments are below.
+    pub(super) first: Offset,
+    pub(super) length: u64,
+    pub(super) file: Arc<dyn StorageFile>,
+}
+
+/// The segments in use, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Segments(BTreeMap<SegmentId, Segment>);
+
+impl SegmentId {
+    pub(super) fn file_name(self) -> String {
+        format!("{:020}{SUFFIX}", self.0)
+    }
+
+    pub(super) fn of_file_name(name: &str) -> Option<SegmentId> {
+        let digits = name.strip_suffix(SUFFIX)?;
+        let id = digits.parse().ok().map(SegmentId)?;
+        (id.file_name() == name).then_some(id)
+    }
+
+    pub(super) fn next(self) -> SegmentId {
+        SegmentId(self.0.saturating_add(1))
+    }
+}
+
+impl SegmentHeader {
+    /// The header's sector, and the checksum that the first frame carries on.
+    pub(super) fn encode(&self) -> ([u8; SECTOR_BYTES as usize], u32) {
+        let mut sector = [0; SECTOR_BYTES as usize];
+        sector[..8].copy_from_slice(&MAGIC);
+        sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let numbers = [self.journal.0, self.segment.0, self.first.0, self.length];
+        for (place, number) in sector[16..48].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = crc32c::crc32c(&sector[..48]);
+        sector[48..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        (sector, checksum)
+    }
+
+    /// Reads the header of a file that is named as `segment`.
+    pub(super) fn read(file: &dyn StorageFile, segment: SegmentId) -> io::Result<HeaderRead> {
+        let mut head = [0; HEADER_BYTES];
+        let complete = file.read_at(&mut head, 0)? == HEADER_BYTES;
+        let u64_at = |at: usize| u64::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
+        let u32_at = |at: usize| u32::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
+        if !complete || head[..8] != MAGIC || crc32c::crc32c(&head[..48]) != u32_at(48) {
+            return Ok(HeaderRead::Unknown);
+        }
+        let (version, features) = (u32_at(8), u32_at(12));
+        if version != FORMAT_VERSION || features != 0 {
+            return Ok(HeaderRead::Newer { version, features });
+        }
+        let header = SegmentHeader {
+            journal: JournalId(u64_at(16)),
+            segment: SegmentId(u64_at(24)),
+            first: Offset(u64_at(32)),
+            length: u64_at(40),
+        };
+        Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Unknown })
+    }
+}
+
+impl Segments {
+    pub(super) fn insert(&mut self, segment: Segment) {
+        self.0.insert(segment.id, segment);
+    }
+
+    pub(super) fn contains(&self, id: SegmentId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// The segment that holds `offset` and, if a later one exists, the offset at which that begins; the oldest segment
+    /// if everything at `offset` is trimmed.
+    pub(super) fn holding(&self, offset: Offset) -> Option<(Segment, Option<Offset>)> {
+        let held = self.0.values().rev().find(|s| s.first <= offset).or_else(|| self.0.values().next())?;
+        let after = self.0.range(held.id.next()..).next().map(|(_, s)| s.first);
+        Some((held.clone(), after))
+    }
+
+    /// Takes out the oldest segment if all it holds is below `offset` and at least two others remain, whose snapshots
+    /// recovery may need.
+    pub(super) fn pop_below(&mut self, offset: Offset) -> Option<Segment> {
+        let second = self.0.values().nth(1)?;
+        if self.0.len() <= 2 || second.first > offset {
+            return None;
+        }
+        self.0.pop_first().map(|(_, segment)| segment)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.values().map(|s| s.length).sum()
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.id.file_name(), self.first)
+    }
+}
+
+/// The next sector boundary at or behind `at`.
+pub(super) fn sector_up(at: u64) -> u64 {
+    at.next_multiple_of(SECTOR_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::storage::Storage;
+
+    #[test]
+    fn names_sort_as_numbers_and_others_are_left_alone() {
+        assert_eq!(SegmentId::of_file_name(&SegmentId(42).file_name()), Some(SegmentId(42)));
+        assert!(SegmentId(9).file_name() < SegmentId(10).file_name());
+        for name in ["42.seg", "lock", "spare-0.seg", "+0000000000000000042.seg", "00000000000000000042.seg~"]
+        {
+            assert_eq!(SegmentId::of_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_comes_back_unless_a_byte_is_wrong() {
+        let header =
+            SegmentHeader { journal: JournalId(1), segment: SegmentId(2), first: Offset(3), length: 4 };
+        let file = MemoryStorage::new().create("x").unwrap();
+        let (sector, _) = header.encode();
+        file.write_at(&sector, 0).unwrap();
+        assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Intact(header));
+        assert_eq!(SegmentHeader::read(&*file, SegmentId(3)).unwrap(), HeaderRead::Unknown);
+        for at in 0..HEADER_BYTES {
+            file.write_at(&[sector[at] ^ 0x10], at as u64).unwrap();
+            assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Unknown, "byte {at}");
+            file.write_at(&[sector[at]], at as u64).unwrap();
+        }
+    }
+}
