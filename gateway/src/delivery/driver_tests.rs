@@ -294,7 +294,8 @@ fn a_batch_that_nobody_wants_is_given_up_row_by_row() {
         true => Outcome::Rejected { reason: "400: unable to parse".into() },
         false => Outcome::Confirmed,
     };
-    submit(&journal, "bad", 0..90);
+    submit(&journal, "bad", 0..45);
+    submit(&journal, "bad", 0..45);
     submit(&journal, "good", 0..60);
     let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
     until(|| ledger(&journal, "bad", "main") == (0, 90));
