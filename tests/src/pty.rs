@@ -30,11 +30,11 @@ impl Line {
     /// # Errors
     /// The system has no more pseudo-terminals, or the link cannot be made.
     pub fn plug_in(link: &Path) -> anyhow::Result<Line> {
-        let device = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("opening a pseudo-terminal")?;
+        let device = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("opening a pseudo-terminal")?;
         grantpt(&device)?;
         unlockpt(&device)?;
         let name = ptsname(&device, Vec::new())?;
-        let gateway = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
+        let gateway = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         // Without this, the terminal would echo to the device what it says before the gateway has opened the line.
         let mut settings = tcgetattr(&gateway)?;
         settings.make_raw();

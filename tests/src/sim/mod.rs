@@ -11,8 +11,11 @@ use anyhow::Context as _;
 
 /// Runs the gateway's own command line in this process.
 pub(crate) fn gateway() -> ExitCode {
-    let arguments = std::env::args_os().skip(1);
-    forebay_gateway::cli::main_with(arguments)
+    // TEMPORARY
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
+    let file = std::path::PathBuf::from(std::env::args_os().nth(4).unwrap_or_default());
+    let loaded = forebay_gateway::config::load(&file);
+    match loaded { Ok(loaded) => match forebay_gateway::daemon::run(&loaded.config) { Ok(()) => ExitCode::SUCCESS, Err(e) => { eprintln!("{e:#}"); ExitCode::FAILURE } }, Err(e) => { eprintln!("{e}"); ExitCode::FAILURE } }
 }
 
 /// Reads `20s`, `500ms`, `2m`, `1h` or a bare number of seconds.
