@@ -13,6 +13,7 @@ pub mod delivery;
 
 pub mod sink;
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -62,7 +62,10 @@ fn bad_input_is_counted_and_good_rows_flow_on() -> anyhow::Result<()> {
     let log = world.gateway.log_text()?;
     let broker_lines = log.lines().filter(|line| line.contains(" WARN ") && line.contains("mqtt")).count();
     let noise_lines = log.lines().filter(|line| line.contains(" WARN ") && line.contains("noise")).count();
-    assert!(broker_lines >= 1 && broker_lines <= NAMED_MAX, "{broker_lines} lines name the broker's bad input");
+    assert!(
+        broker_lines >= 1 && broker_lines <= NAMED_MAX,
+        "{broker_lines} lines name the broker's bad input"
+    );
     assert!(noise_lines <= NAMED_MAX, "{noise_lines} lines name the noisy port");
 
     let (http, since_ns) = (Http::new()?, world.since_ns);
@@ -70,7 +73,10 @@ fn bad_input_is_counted_and_good_rows_flow_on() -> anyhow::Result<()> {
         .finish(|_| influxql::read(&http, &server.url(), InfluxDb::DATABASE, &MEASUREMENTS, since_ns))?;
     for device in ["serial-0", "native-0", "json-0"] {
         let account = &ledger.devices[device];
-        assert!(account.stored > 100 && account.lost == 0 && account.duplicates == 0, "{device}: {account:?}");
+        assert!(
+            account.stored > 100 && account.lost == 0 && account.duplicates == 0,
+            "{device}: {account:?}"
+        );
     }
     let points = influxql::select(&http, &server.url(), InfluxDb::DATABASE, "strange", since_ns)?;
     let mut names: Vec<String> = points.iter().map(|point| point.tag("device")).collect();
@@ -96,7 +102,8 @@ fn a_whole_number_first_and_a_fraction_later_is_no_conflict() -> anyhow::Result<
     publish(world.broker.port, vec![message(0, "21"), message(1, "21.5")])?;
     let (http, url) = (Http::new()?, server.url());
     let values = wait_for("both points in the database", Duration::from_secs(20), || {
-        let points = influxql::select(&http, &url, InfluxDb::DATABASE, "weather", 0).map_err(|e| e.to_string())?;
+        let points =
+            influxql::select(&http, &url, InfluxDb::DATABASE, "weather", 0).map_err(|e| e.to_string())?;
         let values: Vec<Option<f64>> = points.iter().map(temperature).collect();
         if values.len() >= 2 { Ok(values) } else { Err(format!("{values:?}")) }
     })?;

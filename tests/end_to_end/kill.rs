@@ -50,7 +50,8 @@ fn assert_complete(total: &Account) {
 }
 
 fn devices(ledger: &Ledger, kind: &str) -> Account {
-    let accounts = ledger.devices.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, account)| account);
+    let accounts =
+        ledger.devices.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, account)| account);
     accounts.fold(Account::default(), |mut sum, account| {
         sum.duplicates += account.duplicates;
         sum.stored += account.stored;

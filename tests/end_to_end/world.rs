@@ -101,7 +101,13 @@ impl World {
         let settings = Settings { mqtt: Some(mqtt.url()), ports, tables: table };
         let gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
         let (host, port) = ("127.0.0.1".to_owned(), broker.port);
-        fleet.add_mqtt(&MqttFleet { host, port, native: load.native, json: load.json, period: load.period })?;
+        fleet.add_mqtt(&MqttFleet {
+            host,
+            port,
+            native: load.native,
+            json: load.json,
+            period: load.period,
+        })?;
         Ok(World { broker, mqtt, fleet, gateway, since_ns, scratch })
     }
 

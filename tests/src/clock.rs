@@ -33,7 +33,8 @@ impl TickClock {
     pub fn start(first_tick: u64) -> TickClock {
         let (origin, now_ns) = (Instant::now(), wall_ns());
         let past_millisecond = now_ns.rem_euclid(1_000_000);
-        let origin = origin.checked_sub(Duration::from_nanos(past_millisecond.unsigned_abs())).unwrap_or(origin);
+        let origin =
+            origin.checked_sub(Duration::from_nanos(past_millisecond.unsigned_abs())).unwrap_or(origin);
         TickClock { origin, origin_ns: now_ns - past_millisecond, first_tick }
     }
 

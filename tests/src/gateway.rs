@@ -144,7 +144,8 @@ impl Gateway {
         let config = settings.to_toml(directory, http_port);
         std::fs::write(directory.join("forebay.toml"), config)?;
         let (directory, http) = (directory.to_owned(), Http::new()?);
-        let mut gateway = Gateway { program, directory, http_port, http, process: None, past: Usage::default() };
+        let mut gateway =
+            Gateway { program, directory, http_port, http, process: None, past: Usage::default() };
         gateway.resume()?;
         Ok(gateway)
     }

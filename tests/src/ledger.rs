@@ -156,7 +156,8 @@ impl Account {
     /// The same, for stores that keep identical points: duplicates are left to the caller.
     #[must_use]
     pub fn complete(&self) -> bool {
-        let faults = self.lost + self.retimed + self.mistimed + self.altered + self.unknown + self.overdeclared;
+        let faults =
+            self.lost + self.retimed + self.mistimed + self.altered + self.unknown + self.overdeclared;
         faults == 0 && self.produced == self.stored + self.gaps
     }
 
@@ -213,7 +214,8 @@ mod tests {
     use crate::truth::{Dating, Truth};
 
     fn device(dating: Dating) -> Truth {
-        let truth = Truth::new("d", dating, |number| vec![("t", f64::from(u32::try_from(number).unwrap_or(0)))]);
+        let truth =
+            Truth::new("d", dating, |number| vec![("t", f64::from(u32::try_from(number).unwrap_or(0)))]);
         for sequence in 0..4 {
             truth.produce(i64::from(sequence) * 1_000_000, u64::from(sequence), sequence);
         }
@@ -260,7 +262,10 @@ mod tests {
         let mut twice = all();
         twice.rows.push(sample(2));
         let total = judged(&twice).total;
-        assert_eq!((total.duplicates, total.retimed, total.balanced(), total.complete()), (1, 0, false, true));
+        assert_eq!(
+            (total.duplicates, total.retimed, total.balanced(), total.complete()),
+            (1, 0, false, true)
+        );
         let mut late = all();
         late.rows[1].ns += 2000;
         assert_eq!(judged(&late).total.mistimed, 1);

@@ -88,7 +88,8 @@ impl Process {
     pub fn terminate(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         let what = format!("the end of {} after SIGTERM", self.name);
-        let status = wait_for(&what, limit, || self.child.try_wait().ok().flatten().ok_or("still running".into()))?;
+        let status =
+            wait_for(&what, limit, || self.child.try_wait().ok().flatten().ok_or("still running".into()))?;
         self.reaped = true;
         Ok(status)
     }

@@ -68,7 +68,15 @@ impl Truth {
     pub fn new(name: &str, dating: Dating, values: Values) -> Truth {
         let log = Log { boots: vec![0], ..Log::default() };
         let (produced, acked) = (AtomicU64::new(0), AtomicU64::new(0));
-        Truth { name: name.to_owned(), dating, values, log: Mutex::new(log), produced, acked, idle: AtomicBool::new(true) }
+        Truth {
+            name: name.to_owned(),
+            dating,
+            values,
+            log: Mutex::new(log),
+            produced,
+            acked,
+            idle: AtomicBool::new(true),
+        }
     }
 
     /// The name that its points carry in the tag `device`.

@@ -7,6 +7,8 @@
 //! time once given is never given again.
 
 pub mod identity;
+#[cfg(test)]
+mod tests;
 pub mod timestamp;
 
 use std::sync::Arc;
@@ -17,8 +19,8 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, RowEntry};
-use crate::journal::{Class, Journal, Refused, Submission};
 use crate::journal::state::{DeviceState, State};
+use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
 use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
 use crate::stats::Stats;
@@ -148,7 +150,12 @@ impl Ingest {
         Ok(Taken { receipt, rows: parsed.rows.len() as u64 })
     }
 
-    fn push_refusal(&self, submission: &mut Submission<'_>, refusal: &Refusal, ns: i64) -> Result<(), Refused> {
+    fn push_refusal(
+        &self,
+        submission: &mut Submission<'_>,
+        refusal: &Refusal,
+        ns: i64,
+    ) -> Result<(), Refused> {
         let named = (refusal.device != UNKNOWN_DEVICE).then(|| self.naming.foreign(&refusal.device));
         let key = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
         let lost = Lost { boot: 0, from: 0, to: refusal.rows, cause: Cause::Unparseable };
@@ -194,7 +201,14 @@ impl Ingest {
             let present = hello.boot.and_then(|boot| Some((boot, known?.boot(boot.get())?)));
             if let Some((boot, at)) = present {
                 let (next, last_ns) = (LongSeq(at.next), at.last_ns);
-                return Ok(Admission { device: device.clone(), name, boot, next, last_ns, receipt: Offset(0) });
+                return Ok(Admission {
+                    device: device.clone(),
+                    name,
+                    boot,
+                    next,
+                    last_ns,
+                    receipt: Offset(0),
+                });
             }
             if let Some(lost) = self.lost_with_reset(&device, known) {
                 let named = self.naming.native(&device, &name);
@@ -231,13 +245,20 @@ impl Ingest {
     fn native_name(&self, state: &State, device: &str, announced: &str) -> String {
         let announced = if check_name("device name", announced).is_ok() { announced } else { "" };
         let named = self.naming.native(device, announced);
-        let taken = state.devices().iter().any(|other| other.native && *other.key != *device && *other.name == *named.tag);
+        let taken = state
+            .devices()
+            .iter()
+            .any(|other| other.native && *other.key != *device && *other.name == *named.tag);
         if !taken {
             return named.tag.to_owned();
         }
         let last_four = device.get(device.len().saturating_sub(4)..).unwrap_or(device);
         let name = format!("{}-{last_four}", named.tag);
-        warn!(device, "another device is named {:?}; this one is stored as {name:?}; name it in [devices.{device:?}]", named.tag);
+        warn!(
+            device,
+            "another device is named {:?}; this one is stored as {name:?}; name it in [devices.{device:?}]",
+            named.tag
+        );
         name
     }
 
@@ -306,7 +327,12 @@ impl Ingest {
         now_ns: i64,
     ) -> Result<Taken, NativeError> {
         let ((), receipt) = self.journal.submit(Class::Intake, |state, submission| {
-            let lost = Lost { boot: admission.boot.get(), from: expected(state, admission, from.0)?, to: to.0, cause };
+            let lost = Lost {
+                boot: admission.boot.get(),
+                from: expected(state, admission, from.0)?,
+                to: to.0,
+                cause,
+            };
             if lost.from < lost.to {
                 self.push_native_gap(state, submission, admission, lost, now_ns)?;
             }

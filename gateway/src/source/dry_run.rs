@@ -70,9 +70,13 @@ async fn subscribe(broker: config::Mqtt, naming: Arc<Naming>) {
                 }
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let matching = |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
+                let matching =
+                    |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
                 if let Some(subscribe) = broker.subscribe.iter().find(matching) {
-                    show(&payload::parse(subscribe, &naming, &publish.topic, &publish.payload), &publish.topic);
+                    show(
+                        &payload::parse(subscribe, &naming, &publish.topic, &publish.payload),
+                        &publish.topic,
+                    );
                 }
             }
             Ok(_) => {}

@@ -105,7 +105,8 @@ impl Fleet {
         }
         if !self.sessions.contains_key(device) {
             if self.sessions.len() >= SESSIONS_MAX {
-                reporter.trouble("limit", &format!("more than {SESSIONS_MAX} native devices; one is refused"));
+                reporter
+                    .trouble("limit", &format!("more than {SESSIONS_MAX} native devices; one is refused"));
                 return;
             }
             self.sessions.insert(device.to_owned(), Session::new(self.context.clone(), Transport::Mqtt));

@@ -74,7 +74,10 @@ impl Context {
         reporter: &Reporter,
     ) -> Option<Taken> {
         if parsed.rows.iter().any(|row| row.timestamp.is_none()) && !self.clock_is_trusted() {
-            reporter.trouble("clock", "the clock is not trusted yet; rows without a time wait (see [clock] trust)");
+            reporter.trouble(
+                "clock",
+                "the clock is not trusted yet; rows without a time wait (see [clock] trust)",
+            );
             return None;
         }
         let mut taken = self.ingest.foreign(&parsed, received_ns);
@@ -87,7 +90,10 @@ impl Context {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
                     reporter.stats().bad_messages.add(1);
-                    reporter.trouble("payload", &format!("{origin:.64?} brings what is no reading: {}", refusal.reason));
+                    reporter.trouble(
+                        "payload",
+                        &format!("{origin:.64?} brings what is no reading: {}", refusal.reason),
+                    );
                 }
                 Some(taken)
             }

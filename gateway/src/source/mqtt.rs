@@ -221,10 +221,13 @@ impl Broker {
 
     fn subscribed(&self, codes: &[SubscribeReasonCode]) {
         if codes.contains(&SubscribeReasonCode::Failure) {
-            self.reporter.trouble("subscribe", &format!(
-                "broker {} refuses a subscription; check its access rules for this client",
-                self.config.url
-            ));
+            self.reporter.trouble(
+                "subscribe",
+                &format!(
+                    "broker {} refuses a subscription; check its access rules for this client",
+                    self.config.url
+                ),
+            );
         }
     }
 
@@ -263,7 +266,12 @@ impl Broker {
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
-            queues.acks.push_back(DueAck { connection: queues.connection, packet: publish.pkid, receipt, rows });
+            queues.acks.push_back(DueAck {
+                connection: queues.connection,
+                packet: publish.pkid,
+                receipt,
+                rows,
+            });
             // The send task hears of every commit; only what needs no commit needs a word.
             if receipt == Offset(0) {
                 self.outgoing.notify_one();
@@ -278,7 +286,9 @@ impl Broker {
         let matching = |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
         let Some(subscribe) = self.config.subscribe.iter().find(matching) else {
             let topic = publish.topic.chars().take(64).collect::<String>();
-            let what = format!("a message on {topic:?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it");
+            let what = format!(
+                "a message on {topic:?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
+            );
             self.reporter.trouble("unmatched", &what);
             return Some(nothing);
         };
@@ -388,7 +398,8 @@ impl Broker {
             queues.held_bytes -= held.publish.payload.len();
         }
         let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
-        let deadline = self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);
+        let deadline =
+            self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);
         if !queues.requests.is_empty() || !queues.acks.is_empty() {
             self.outgoing.notify_one();
         }
@@ -405,7 +416,8 @@ impl Broker {
             }
         };
         if tokio::time::timeout(CLOSE_DEADLINE, all_acked).await.is_err() {
-            self.reporter.trouble("close", "some messages are not acked at the end; the broker will send them again");
+            self.reporter
+                .trouble("close", "some messages are not acked at the end; the broker will send them again");
         }
         let mut queues = self.queues.borrow_mut();
         if queues.connected {

@@ -19,7 +19,7 @@ use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
 use super::{Context, Reporter};
 use crate::clock;
 use crate::ingest::timestamp::{Burst, TickMap, stamp};
-use crate::ingest::{AdmitError, Admission, Ingest, NativeError, NativeRow, cause_of};
+use crate::ingest::{Admission, AdmitError, Ingest, NativeError, NativeRow, cause_of};
 use crate::journal::Refused;
 use crate::journal::entry::Cause;
 use crate::record::{Offset, SeriesKey, Value};
@@ -107,7 +107,10 @@ struct Waiting {
 
 enum Lot {
     /// A sealed block, of which the first rows came before.
-    Block { skip: u8, bytes: BlockBytes },
+    Block {
+        skip: u8,
+        bytes: BlockBytes,
+    },
     Lost(Cause),
 }
 
@@ -193,7 +196,8 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
         let device = self.device.as_ref();
-        let burst = device.filter(|device| device.map.is_none()).and_then(|d| d.burst.poll_timeout()).map(Millis);
+        let burst =
+            device.filter(|device| device.map.is_none()).and_then(|d| d.burst.poll_timeout()).map(Millis);
         let stall = match self.transport {
             Transport::Mqtt => self.receiver.stalled_since().map(|since| since.plus(STALL_MS)),
             Transport::Serial => None,
@@ -264,14 +268,18 @@ impl Session {
         self.device = None;
         self.unanswered = None;
         if !self.context.clock_is_trusted() {
-            reporter.trouble("clock", "the clock is not trusted yet; native devices wait (see [clock] trust)");
+            reporter
+                .trouble("clock", "the clock is not trusted yet; native devices wait (see [clock] trust)");
             self.unanswered = Some((hello, now.ms.plus(RETRY_MS)));
             return;
         }
         let admission = match self.context.ingest.admit(&hello, now.ns) {
             Ok(admission) => admission,
             Err(AdmitError::DeviceLimit) => {
-                reporter.trouble("limit", &format!("device {} is refused: {}", hello.chip, AdmitError::DeviceLimit));
+                reporter.trouble(
+                    "limit",
+                    &format!("device {} is refused: {}", hello.chip, AdmitError::DeviceLimit),
+                );
                 self.receiver.reject(RejectCode::DEVICE_LIMIT, Kind::Hello as u8);
                 return;
             }
@@ -286,7 +294,8 @@ impl Session {
         // What is journaled and not yet durable is not released before it is.
         let oldest = admission.next.extend(hello.oldest).unwrap_or(admission.next);
         let known = Known { next: admission.next, released: oldest.min(admission.next) };
-        let terms = Terms { boot: admission.boot, known: Some(known), wants_birth: series.is_none(), credit: 0 };
+        let terms =
+            Terms { boot: admission.boot, known: Some(known), wants_birth: series.is_none(), credit: 0 };
         if let Err(e) = self.receiver.welcome(now.ms, terms) {
             reporter.trouble("hello", &format!("device {} is not let in: {e}", admission.device));
             self.receiver.reject(RejectCode::WRONG_BOOT, Kind::Hello as u8);
@@ -377,7 +386,8 @@ impl Session {
                 }
                 Err(NativeError::Refused(e)) => {
                     if !matches!(e, Refused::Busy) {
-                        reporter.trouble("room", &format!("device {} has to wait: {e}", device.admission.device));
+                        reporter
+                            .trouble("room", &format!("device {} has to wait: {e}", device.admission.device));
                     }
                     device.waiting.push_front(waiting);
                     device.retry_at = Some(now.ms.plus(RETRY_MS));
@@ -425,7 +435,8 @@ impl Device {
             Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
             Lot::Block { skip, bytes } => match self.date(usize::from(*skip), bytes) {
                 Ok(dated) => {
-                    let taken = ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
+                    let taken =
+                        ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
                     // Only what was taken counts as given: a refused block is dated anew when it is tried again.
                     self.last_ns = dated.last_ns;
                     taken

@@ -99,7 +99,13 @@ async fn look_after(config: config::Serial, reporter: Reporter, context: Context
 /// The ports that are there now.
 pub(super) fn find(selector: &SerialSelector) -> Vec<PathBuf> {
     match selector {
-        SerialSelector::Port(path) => if path.exists() { vec![path.clone()] } else { Vec::new() },
+        SerialSelector::Port(path) => {
+            if path.exists() {
+                vec![path.clone()]
+            } else {
+                Vec::new()
+            }
+        }
         SerialSelector::Usb { vendor, product } => usb_ports()
             .filter(|(usb, _)| usb.vid == *vendor && product.is_none_or(|product| usb.pid == product))
             .map(|(_, path)| path)
@@ -109,7 +115,8 @@ pub(super) fn find(selector: &SerialSelector) -> Vec<PathBuf> {
 
 fn usb_ports() -> impl Iterator<Item = (serialport::UsbPortInfo, PathBuf)> {
     // The port scan of the crate insists on this directory, which a container may lack.
-    let ports = if Path::new("/sys/class/tty").is_dir() { serialport::available_ports() } else { Ok(Vec::new()) };
+    let ports =
+        if Path::new("/sys/class/tty").is_dir() { serialport::available_ports() } else { Ok(Vec::new()) };
     ports.unwrap_or_default().into_iter().filter_map(|port| match port.port_type {
         SerialPortType::UsbPort(usb) => Some((usb, PathBuf::from(port.port_name))),
         _ => None,
@@ -125,7 +132,8 @@ async fn serve(path: &Path, baud: u32, context: &Context, reporter: &Reporter) -
     let (sender, mut chunks) = mpsc::channel(CHUNKS);
     std::thread::Builder::new().name("serial-read".to_owned()).spawn(move || read(reader, &sender))?;
     reporter.connected(&name);
-    let mut line = Line { decoder: Decoder::new(), writer, session: Session::new(context.clone(), Transport::Serial) };
+    let mut line =
+        Line { decoder: Decoder::new(), writer, session: Session::new(context.clone(), Transport::Serial) };
     let mut watermark = context.watermark();
     let mut room = context.room();
     loop {
@@ -226,7 +234,9 @@ impl Line {
 
 fn explain(path: &Path, error: &io::Error) -> String {
     let cure = match error.kind() {
-        io::ErrorKind::PermissionDenied => "; add the gateway's user to the group of the port, usually dialout",
+        io::ErrorKind::PermissionDenied => {
+            "; add the gateway's user to the group of the port, usually dialout"
+        }
         io::ErrorKind::NotFound => "; plug the device in, or correct `port`",
         _ => "",
     };

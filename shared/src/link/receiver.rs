@@ -626,3 +626,268 @@ impl fmt::Display for LinkError {
 }
 
 impl core::error::Error for LinkError {}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec as Many;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::BlockWriter;
+    use crate::ids::{ChipId, GroupId, SchemaId};
+    use crate::message::{Data, FromGateway, ResetCause};
+    use crate::reading::{Name, Value};
+
+    const BOOT: Boot = Boot::new(9).unwrap();
+    const NOW: Millis = Millis(1000);
+
+    fn hello(boot: Option<Boot>, oldest: u32, next: u32) -> Hello {
+        Hello {
+            chip: ChipId::new(&[1]).unwrap(),
+            name: Name::new(),
+            boot,
+            version_min: WIRE_VERSION,
+            version_max: WIRE_VERSION,
+            schema: SchemaId(1),
+            oldest: Seq(oldest),
+            next: Seq(next),
+            tick_hz: 1000,
+            tick_now: Tick(5),
+            reset_cause: ResetCause::UNKNOWN,
+            resumed_at: None,
+        }
+    }
+
+    fn terms(known: Option<u64>) -> Terms {
+        let known = known.map(|next| Known { next: LongSeq(next), released: LongSeq(next) });
+        Terms { boot: BOOT, known, wants_birth: false, credit: 16 }
+    }
+
+    /// A device that was let in, with rows 0 to 1000 and nothing known of them.
+    fn welcomed() -> Receiver {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(None, 0, 1000).to_message()).unwrap();
+        assert!(matches!(receiver.poll_event(), Some(Event::Hello(_))));
+        receiver.welcome(NOW, terms(None)).unwrap();
+        receiver
+    }
+
+    fn data(boot: Boot, rows: core::ops::Range<u32>) -> Many<u8> {
+        let mut block = BlockWriter::new();
+        for seq in rows {
+            block.push(Seq(seq), Tick(0), GroupId(0), &[Some(Value::U32(seq))]).unwrap();
+        }
+        [&Data::head(boot)[..], block.bytes()].concat()
+    }
+
+    fn gap(from: u32, to: u32) -> Message {
+        Gap { boot: BOOT, from: Seq(from), to: Seq(to), cause: GapCause::OVERFLOW }.to_message()
+    }
+
+    /// What came up, as (kind, from, to): `r` for rows, `g` for a gap.
+    fn drain(receiver: &mut Receiver) -> Many<(char, u64, u64)> {
+        let events = core::iter::from_fn(|| receiver.poll_event());
+        let short = |event| match event {
+            Event::Rows { from, to, .. } => Some(('r', from.0, to.0)),
+            Event::Gap { from, to, .. } => Some(('g', from.0, to.0)),
+            Event::Hello(_) | Event::Birth(_) | Event::TimeReply { .. } | Event::Status(_) => None,
+        };
+        events.filter_map(short).collect()
+    }
+
+    fn said(receiver: &mut Receiver, now: Millis) -> Many<FromGateway> {
+        let messages = core::iter::from_fn(|| receiver.poll_transmit(now));
+        messages.map(|message| FromGateway::parse(&message).unwrap()).collect()
+    }
+
+    fn last_ack(receiver: &mut Receiver, now: Millis) -> Ack {
+        match said(receiver, now).pop() {
+            Some(FromGateway::Ack(ack)) => ack,
+            other => panic!("no ack but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_a_hole_wait_for_it() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        for rows in [10..20, 30..40, 20..30, 50..60, 70..80, 90..100] {
+            receiver.handle(NOW, &data(BOOT, rows)).unwrap();
+        }
+        assert_eq!(drain(&mut receiver), []);
+        let ack = last_ack(&mut receiver, NOW);
+        let ranges: Many<_> = ack.ranges.iter().map(|range| (range.from.0, range.to.0)).collect();
+        assert_eq!((ack.received, ranges), (Seq(0), Many::from([(10, 40), (50, 60), (70, 80)])));
+        assert_eq!(receiver.stalled_since(), Some(NOW));
+
+        receiver.handle(NOW.plus(1), &data(BOOT, 0..10)).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', 0, 10), ('r', 10, 20), ('r', 20, 30), ('r', 30, 40)]);
+        assert_eq!(receiver.stalled_since(), Some(NOW.plus(1)), "there has been progress");
+        receiver.handle(NOW, &data(BOOT, 30..40)).unwrap();
+        receiver.handle(NOW, &data(BOOT, 50..60)).unwrap();
+        assert_eq!((drain(&mut receiver), receiver.counters().duplicate_blocks), (Many::new(), 2));
+    }
+
+    #[test]
+    fn the_block_that_fills_the_hole_always_has_room() {
+        let mut receiver = welcomed();
+        for first in 1..40 {
+            receiver.handle(NOW, &data(BOOT, first..first + 1)).unwrap();
+        }
+        assert_eq!(receiver.counters().dropped_blocks, 39 - 15);
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        assert_eq!(drain(&mut receiver).len(), 16);
+        assert_eq!(last_ack(&mut receiver, NOW).received, Seq(16));
+    }
+
+    #[test]
+    fn a_gap_claims_only_what_is_not_held() {
+        let mut receiver = welcomed();
+        receiver.handle(NOW, &data(BOOT, 0..5)).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', 0, 5)]);
+        receiver.handle(NOW, &data(BOOT, 8..12)).unwrap();
+        receiver.handle(NOW, &gap(0, 20)).unwrap();
+        assert_eq!(drain(&mut receiver), [('g', 5, 8), ('r', 8, 12), ('g', 12, 20)]);
+        receiver.handle(NOW, &gap(0, 20)).unwrap();
+        assert_eq!(drain(&mut receiver), []);
+        receiver.handle(NOW, &gap(0, 25)).unwrap();
+        assert_eq!(drain(&mut receiver), [('g', 20, 25)]);
+        assert_eq!(receiver.handle(NOW, &gap(26, 30)), Err(LinkError::Sequence), "what became of row 25?");
+        assert_eq!(receiver.handle(NOW, &gap(25, 25)), Err(LinkError::Sequence));
+    }
+
+    #[test]
+    fn only_the_new_rows_of_a_block_come_up() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        receiver.welcome(NOW, terms(Some(14))).unwrap();
+        receiver.handle(NOW, &data(BOOT, 10..20)).unwrap();
+        let rows = core::iter::from_fn(|| receiver.poll_event()).last();
+        assert!(
+            matches!(rows, Some(Event::Rows { from: LongSeq(14), to: LongSeq(20), skip: 4, .. })),
+            "{rows:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_device_let_go_of_is_a_gap() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 30, 50).to_message()).unwrap();
+        receiver.poll_event();
+        receiver.welcome(NOW, terms(Some(14))).unwrap();
+        assert!(
+            matches!(receiver.poll_event(), Some(Event::Gap { from: LongSeq(14), to: LongSeq(30), cause })
+                if cause == GapCause::FORGOTTEN)
+        );
+        assert_eq!(receiver.next(), Some(LongSeq(30)));
+    }
+
+    #[test]
+    fn numbers_are_extended_across_the_wrap() {
+        let known = (3 << 32) - 2;
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), u32::MAX - 5, 8).to_message()).unwrap();
+        receiver.welcome(NOW, terms(Some(known))).unwrap();
+        let mut block = BlockWriter::new();
+        for at in 0..4 {
+            let value = [Some(Value::U32(0))];
+            block.push(Seq(u32::MAX - 1).plus(at), Tick(0), GroupId(0), &value).unwrap();
+        }
+        receiver.handle(NOW, &[&Data::head(BOOT)[..], block.bytes()].concat()).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', known, known + 4)]);
+        assert_eq!(last_ack(&mut receiver, NOW.plus(5)).received, Seq(2));
+        assert_eq!(receiver.learned(), Some(LongSeq((3 << 32) + 8)));
+    }
+
+    #[test]
+    fn nothing_is_taken_before_the_welcome_or_with_another_boot() {
+        let mut receiver = Receiver::new(Epoch(1));
+        let reject = FromGateway::Reject(Reject { code: RejectCode::WRONG_BOOT, kind: 4 });
+        assert_eq!(receiver.handle(NOW, &data(BOOT, 0..1)), Err(LinkError::NotWelcomed));
+        assert_eq!(said(&mut receiver, NOW), [reject.clone()]);
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        let other = Boot::new(10).unwrap();
+        assert_eq!(receiver.handle(NOW, &data(other, 0..1)), Err(LinkError::WrongBoot));
+        assert_eq!(said(&mut receiver, NOW), [reject]);
+        assert_eq!(drain(&mut receiver), []);
+    }
+
+    #[test]
+    fn a_device_that_counts_backward_is_not_let_in() {
+        let mut receiver = Receiver::new(Epoch(1));
+        assert_eq!(receiver.welcome(NOW, terms(None)), Err(LinkError::NotWelcomed));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        assert_eq!(receiver.welcome(NOW, terms(Some(51))), Err(LinkError::Sequence));
+        let other = Terms { boot: Boot::new(10).unwrap(), ..terms(None) };
+        assert_eq!(receiver.welcome(NOW, other), Err(LinkError::WrongBoot));
+        assert_eq!(receiver.boot(), None);
+        let ancient = Hello { version_min: 2, version_max: 3, ..hello(None, 0, 0) };
+        let error = LinkError::Version { min: 2, max: 3 };
+        assert_eq!(receiver.handle(NOW, &ancient.to_message()), Err(error));
+    }
+
+    #[test]
+    fn a_repeated_hello_is_answered_and_another_life_is_looked_up() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        receiver.handle(NOW, &hello(None, 0, 1001).to_message()).unwrap();
+        assert_eq!((receiver.poll_event(), receiver.learned()), (None, Some(LongSeq(1001))));
+        assert!(matches!(said(&mut receiver, NOW)[..], [FromGateway::Welcome(_), FromGateway::Ack(_)]));
+
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        drain(&mut receiver);
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 1002).to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), None, "it has missed something");
+        receiver.handle(NOW, &hello(None, 0, 1002).to_message()).unwrap();
+        assert!(matches!(receiver.poll_event(), Some(Event::Hello(_))), "it has forgotten its boot");
+        assert_eq!(receiver.boot(), None);
+    }
+
+    #[test]
+    fn acks_wait_for_company_but_questions_are_answered() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        drain(&mut receiver);
+        assert_eq!((receiver.poll_timeout(), said(&mut receiver, NOW)), (Some(NOW.plus(5)), Many::new()));
+        receiver.release(NOW.plus(2), LongSeq(1));
+        let ack = last_ack(&mut receiver, NOW.plus(5));
+        assert_eq!((ack.received, ack.released), (Seq(1), Seq(1)));
+        assert_eq!(receiver.poll_timeout(), None);
+
+        receiver.release(NOW, LongSeq(99));
+        assert_eq!(receiver.poll_timeout(), None, "nothing beyond what came");
+        let (oldest, sent, next) = (Seq(0), Seq(1), Seq(0));
+        let status = Status { boot: BOOT, oldest, sent, next, ring_used: 0, ring_size: 0, evicted_rows: 0 };
+        receiver.handle(NOW, &status.to_message()).unwrap_err();
+        let status = Status { sent: Seq(7), next: Seq(1009), ..status };
+        receiver.handle(NOW, &status.to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), Some(Event::Status(status)));
+        assert_eq!(receiver.stalled_since(), Some(NOW), "rows 1 to 6 were sent");
+        receiver.set_credit(NOW, 0);
+        assert_eq!((last_ack(&mut receiver, NOW).credit, receiver.stalled_since()), (0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_survived(
+            messages in proptest::collection::vec(
+                (0..=8_u8, proptest::collection::vec(any::<u8>(), 0..40)), 0..40,
+            ),
+        ) {
+            let mut receiver = welcomed();
+            for (kind, body) in messages {
+                let message = [&[kind][..], &body].concat();
+                let _ = receiver.handle(NOW, &message);
+                if let Some(Event::Hello(hello)) = receiver.poll_event() {
+                    let boot = hello.boot.unwrap_or(BOOT);
+                    let _ = receiver.welcome(NOW, Terms { boot, ..terms(None) });
+                }
+                drain(&mut receiver);
+                said(&mut receiver, NOW);
+            }
+        }
+    }
+}

@@ -112,8 +112,8 @@ struct Flight {
     order: u16,
     repeated: bool,
     acked: bool,
-    /// Something sent later has arrived.
-    overtaken: bool,
+    /// Something sent later has arrived, or the answer is overdue: to be sent again at once.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -233,10 +233,10 @@ impl Sender {
         self.order = self.order.wrapping_add(1);
         let (order, sent_at) = (self.order, now);
         if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
-            *flight = Flight { rows, sent_at, order, repeated: true, acked: false, overtaken: false };
+            *flight = Flight { rows, sent_at, order, repeated: true, acked: false, lost: false };
             self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
         } else {
-            let flight = Flight { rows, sent_at, order, repeated: false, acked: false, overtaken: false };
+            let flight = Flight { rows, sent_at, order, repeated: false, acked: false, lost: false };
             // There is room, or the block would not have been asked for.
             let room = self.window.push(flight).is_ok();
             debug_assert!(room, "a block beyond the window was sent");
@@ -312,8 +312,13 @@ impl Sender {
         if let Some((due, flight)) = self.repeat_due()
             && due <= now
         {
-            let (row, sent_at) = (flight.rows.from, flight.sent_at);
-            if !flight.overtaken {
+            let (row, sent_at, timed_out) = (flight.rows.from, flight.sent_at, !flight.lost);
+            if timed_out {
+                // All that waited as long goes out with it, before the wait doubles.
+                let rto_ms = self.round_trip.rto_ms();
+                for flight in &mut self.window {
+                    flight.lost |= flight.sent_at.plus(rto_ms) <= now;
+                }
                 self.round_trip.timed_out(now, sent_at);
             }
             return Some(Transmit::Block(row));
@@ -374,7 +379,7 @@ impl Sender {
         let rto_ms = self.round_trip.rto_ms();
         let missing = self.window.iter().filter(|flight| !flight.acked);
         missing
-            .map(|flight| (if flight.overtaken { Millis(0) } else { flight.sent_at.plus(rto_ms) }, flight))
+            .map(|flight| (if flight.lost { Millis(0) } else { flight.sent_at.plus(rto_ms) }, flight))
             .min_by_key(|(due, _)| *due)
     }
 
@@ -511,7 +516,7 @@ impl Sender {
         if let Some((order, sent_at)) = newest {
             self.round_trip.measured(now.since(sent_at));
             for flight in &mut self.window {
-                flight.overtaken |= !flight.acked && is_later(order, flight.order);
+                flight.lost |= !flight.acked && is_later(order, flight.order);
             }
         }
     }
@@ -567,3 +572,255 @@ impl fmt::Display for SenderError {
 }
 
 impl core::error::Error for SenderError {}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec as Many;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{Body, Reject};
+
+    const BOOT: Boot = Boot::new(9).unwrap();
+    const EPOCH: Epoch = Epoch(1);
+    const START: Millis = Millis(1000);
+
+    /// A sender, and a ring in which each block has ten rows.
+    struct Bench {
+        sender: Sender,
+        chip: ChipId,
+        backlog: Backlog,
+    }
+
+    impl Bench {
+        fn new(transport: Transport) -> Self {
+            let backlog = Backlog { oldest: Seq(0), sealed: Seq(1000), lost_to: None, births: 2 };
+            Self { sender: Sender::new(transport), chip: ChipId::new(&[1]).unwrap(), backlog }
+        }
+
+        fn welcomed(transport: Transport, credit: u8) -> Self {
+            let mut bench = Self::new(transport);
+            if transport == Transport::Mqtt {
+                bench.sender.presence(START, Some(&presence(EPOCH)));
+            }
+            assert_eq!(bench.next(START), Some(Transmit::Hello));
+            bench.hear(START, &bench.welcome(credit)).unwrap();
+            bench
+        }
+
+        fn welcome(&self, credit: u8) -> Welcome {
+            let (released, received) = (Seq(0), Seq(0));
+            let (wants_birth, chip) = (false, self.chip.clone());
+            Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
+        }
+
+        fn hear<B: Body>(&mut self, now: Millis, body: &B) -> Result<(), SenderError> {
+            self.sender.handle(now, &body.to_message(), &self.chip, &self.backlog)
+        }
+
+        fn next(&mut self, now: Millis) -> Option<Transmit> {
+            let due = self.sender.poll_timeout(&self.backlog);
+            let transmit = self.sender.poll_transmit(now, &self.backlog);
+            assert_eq!(transmit.is_some(), due.is_some_and(|due| due <= now), "{due:?}: {transmit:?}");
+            if let Some(Transmit::Block(row)) = transmit {
+                let from = Seq(row.0 / 10 * 10);
+                self.sender.block_sent(now, SeqRange { from, to: from.plus(10) });
+            }
+            transmit
+        }
+
+        /// The rows with which the blocks begin that are sent now; nothing else is.
+        fn blocks(&mut self, now: Millis) -> Many<u32> {
+            let mut rows = Many::new();
+            while let Some(transmit) = self.next(now) {
+                let Transmit::Block(row) = transmit else { panic!("{transmit:?}") };
+                rows.push(row.0);
+            }
+            rows
+        }
+    }
+
+    fn presence(epoch: Epoch) -> Presence {
+        Presence { epoch, client: heapless::String::new() }
+    }
+
+    fn ack(received: u32, ranges: &[(u32, u32)], credit: u8) -> Ack {
+        let range = |&(from, to): &(u32, u32)| SeqRange { from: Seq(from), to: Seq(to) };
+        let (received, ranges) = (Seq(received), ranges.iter().map(range).collect());
+        Ack { epoch: EPOCH, boot: BOOT, received, released: Seq(0), ranges, credit, births: true }
+    }
+
+    #[test]
+    fn hello_is_repeated_ever_more_slowly() {
+        let mut bench = Bench::new(Transport::Serial);
+        let mut at = Millis(0);
+        for wait in [250, 500, 1000, 2000, 4000, 5000, 5000] {
+            assert_eq!(bench.next(at), Some(Transmit::Hello));
+            assert_eq!(bench.next(at.plus(wait - 1)), None);
+            at = at.plus(wait);
+        }
+    }
+
+    #[test]
+    fn a_window_is_sent_and_what_was_overtaken_again() {
+        let mut bench = Bench::welcomed(Transport::Serial, 4);
+        assert_eq!(bench.blocks(START), [0, 10, 20, 30]);
+        bench.hear(START.plus(20), &ack(10, &[(20, 30)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(20)), [10, 40], "10 was overtaken by 20, 30 may still come");
+        bench.hear(START.plus(40), &ack(10, &[(20, 40)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(40)), [], "10 was sent again after 30");
+        bench.hear(START.plus(60), &ack(10, &[(20, 50)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(60)), [10], "but before 40");
+        bench.hear(START.plus(80), &ack(50, &[], 16)).unwrap();
+        assert_eq!(bench.blocks(START.plus(80)).len(), 16);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_sent_again_after_the_timeout() {
+        let mut bench = Bench::welcomed(Transport::Serial, 2);
+        assert_eq!(bench.blocks(START), [0, 10]);
+        assert_eq!(bench.blocks(START.plus(999)), []);
+        assert_eq!(bench.blocks(START.plus(1000)), [0, 10]);
+        assert_eq!(bench.blocks(START.plus(2999)), [], "twice as long");
+        assert_eq!(bench.blocks(START.plus(3000)), [0, 10]);
+        assert_eq!(bench.sender.repeated_blocks(), 4);
+    }
+
+    #[test]
+    fn over_a_broker_blocks_are_sent_once_a_welcome() {
+        let mut bench = Bench::welcomed(Transport::Mqtt, 2);
+        assert_eq!(bench.blocks(START), [0, 10]);
+        assert_eq!(bench.next(START.plus(3999)), None);
+        assert_eq!(bench.next(START.plus(4000)), Some(Transmit::Status));
+        let welcome = Welcome { received: Seq(10), ..bench.welcome(2) };
+        bench.hear(START.plus(4001), &welcome).unwrap();
+        assert_eq!(bench.blocks(START.plus(4001)), [10, 20]);
+    }
+
+    #[test]
+    fn births_come_before_data_and_until_they_are_known() {
+        let mut bench = Bench::new(Transport::Serial);
+        bench.next(START);
+        let welcome = Welcome { wants_birth: true, ..bench.welcome(1) };
+        bench.hear(START, &welcome).unwrap();
+        for at in [START, START.plus(1000)] {
+            assert_eq!(bench.next(at), Some(Transmit::Birth(0)));
+            assert_eq!(bench.next(at), Some(Transmit::Birth(1)));
+            assert_eq!(bench.next(at), None);
+        }
+        bench.hear(START.plus(1100), &ack(0, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1100)), [0]);
+    }
+
+    #[test]
+    fn without_credit_the_sender_asks() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        let mut at = START;
+        for wait in [1000, 1000, 2000] {
+            assert_eq!(bench.next(at), None);
+            at = at.plus(wait);
+            assert_eq!(bench.next(at), Some(Transmit::Status));
+        }
+        bench.hear(at, &ack(0, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(at), [0]);
+    }
+
+    #[test]
+    fn a_gap_is_repeated_until_it_has_arrived() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        bench.backlog.lost_to = Some(Seq(30));
+        bench.backlog.oldest = Seq(30);
+        assert_eq!(bench.next(START), Some(Transmit::Gap));
+        assert_eq!(bench.blocks(START), [30]);
+        bench.hear(START.plus(10), &ack(0, &[(30, 40)], 1)).unwrap();
+        assert_eq!(bench.next(START.plus(10)), None);
+        assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap));
+        bench.backlog.lost_to = Some(Seq(40));
+        bench.backlog.oldest = Seq(40);
+        assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap), "it grew");
+        bench.hear(START.plus(1000), &ack(40, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1000)), [40]);
+    }
+
+    #[test]
+    fn a_restarted_gateway_is_greeted() {
+        for (restart, greets) in [
+            (Ack { epoch: Epoch(2), ..ack(0, &[], 1) }.to_message(), true),
+            (TimeRequest { epoch: Epoch(2), token: Token(1) }.to_message(), true),
+            (Reject { code: RejectCode::WRONG_BOOT, kind: 4 }.to_message(), true),
+            (presence(Epoch(2)).to_message(), true),
+            (presence(EPOCH).to_message(), false),
+            (Reject { code: RejectCode::MALFORMED, kind: 4 }.to_message(), false),
+        ] {
+            let mut bench = Bench::welcomed(Transport::Mqtt, 0);
+            let _ = bench.sender.handle(START, &restart, &bench.chip, &bench.backlog);
+            assert_eq!(bench.next(START) == Some(Transmit::Hello), greets, "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_gateway_the_sender_is_silent() {
+        let mut bench = Bench::welcomed(Transport::Mqtt, 4);
+        bench.sender.presence(START, None);
+        assert_eq!(
+            (bench.next(START.plus(100_000)), bench.sender.poll_timeout(&bench.backlog)),
+            (None, None)
+        );
+        assert_eq!(bench.hear(START, &bench.welcome(4)), Err(SenderError::NotForUs));
+        bench.sender.presence(START, Some(&presence(EPOCH)));
+        assert_eq!(bench.next(START), Some(Transmit::Hello));
+    }
+
+    #[test]
+    fn a_silent_gateway_is_greeted() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        bench.backlog.sealed = Seq(0);
+        for at in [4000, 8000, 12_000] {
+            assert_eq!(bench.next(START.plus(at)), Some(Transmit::Status));
+        }
+        assert_eq!(bench.next(START.plus(14_999)), None);
+        assert_eq!(bench.next(START.plus(15_000)), Some(Transmit::Hello));
+    }
+
+    #[test]
+    fn what_cannot_be_is_ignored() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        bench.hear(START, &ack(10, &[], 1)).unwrap();
+        assert_eq!(bench.hear(START, &ack(9, &[], 1)), Err(SenderError::Sequence), "taken back");
+        assert_eq!(bench.hear(START, &ack(1001, &[], 1)), Err(SenderError::Sequence), "never sealed");
+        let more = Ack { released: Seq(11), ..ack(10, &[], 1) };
+        assert_eq!(bench.hear(START, &more), Err(SenderError::Sequence), "released before received");
+        let other = Ack { boot: Boot::new(10).unwrap(), ..ack(20, &[], 1) };
+        assert_eq!(bench.hear(START, &other), Err(SenderError::NotForUs));
+        let welcome = Welcome { chip: ChipId::new(&[2]).unwrap(), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
+        let welcome = Welcome { boot: Boot::new(10).unwrap(), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
+        assert_eq!((bench.sender.received(), bench.sender.released()), (Seq(10), Seq(0)));
+    }
+
+    #[test]
+    fn it_stays_small() {
+        assert!(size_of::<Sender>() <= 700, "{}", size_of::<Sender>());
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_survived(
+            messages in proptest::collection::vec(
+                (0x40..=0x48_u8, proptest::collection::vec(any::<u8>(), 0..40)), 0..40,
+            ),
+        ) {
+            let mut bench = Bench::welcomed(Transport::Serial, 16);
+            for (kind, body) in messages {
+                let message = [&[kind][..], &body].concat();
+                let _ = bench.sender.handle(START, &message, &bench.chip, &bench.backlog);
+                while bench.next(START).is_some() {}
+                let (released, sealed) = (bench.sender.released(), bench.backlog.sealed);
+                prop_assert!(!sealed.is_before(released), "{released} is released, {sealed} is sealed");
+            }
+        }
+    }
+}

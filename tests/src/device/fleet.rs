@@ -63,7 +63,8 @@ impl Fleet {
         std::fs::create_dir_all(directory)?;
         for _ in 0..count {
             let index = self.serial.len();
-            let spec = self.spec(&format!("serial-{index}"), period, Dating::Gateway, NativeCore::<RING>::VALUES);
+            let spec =
+                self.spec(&format!("serial-{index}"), period, Dating::Gateway, NativeCore::<RING>::VALUES);
             let link = directory.join(format!("port{index}"));
             self.serial.push((link.clone(), SerialDevice::start::<RING>(spec, chip(b's', index)?, link)?));
         }
@@ -130,7 +131,8 @@ impl Fleet {
     /// Rows produced and rows acknowledged so far.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        self.truths().fold((0, 0), |(produced, acked), truth| (produced + truth.produced(), acked + truth.acked()))
+        self.truths()
+            .fold((0, 0), |(produced, acked), truth| (produced + truth.produced(), acked + truth.acked()))
     }
 
     /// Enters the PUBACKs that a proxy saw into the logs of the JSON devices.
@@ -146,7 +148,8 @@ impl Fleet {
             }
             let name = levels.next().unwrap_or_default();
             let Some(truth) = self.truths().find(|truth| truth.name() == name) else { continue };
-            let number = super::number_in(&passed.payload).with_context(|| format!("a strange message of {name}"))?;
+            let number =
+                super::number_in(&passed.payload).with_context(|| format!("a strange message of {name}"))?;
             truth.acknowledge(number);
         }
         Ok(())
@@ -170,7 +173,12 @@ impl Fleet {
             };
             let waiting: Vec<_> = self.truths().filter(|truth| !truth.idle() || unacked(truth)).collect();
             let described = waiting.iter().map(|truth| {
-                format!("{} produced {} and got {} acknowledged", truth.name(), truth.produced(), truth.acked())
+                format!(
+                    "{} produced {} and got {} acknowledged",
+                    truth.name(),
+                    truth.produced(),
+                    truth.acked()
+                )
             });
             if waiting.is_empty() { Ok(()) } else { Err(described.collect::<Vec<_>>().join("; ")) }
         })

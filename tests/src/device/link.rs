@@ -95,7 +95,10 @@ impl MqttLink {
 
     /// Subscribes; a request that finds no room is made again at the next connection.
     pub(super) async fn subscribe(&self, topic: &str, qos: QoS) -> anyhow::Result<()> {
-        self.client.subscribe(topic, qos).await.map_err(|error| anyhow::anyhow!("subscribing to {topic}: {error}"))
+        self.client
+            .subscribe(topic, qos)
+            .await
+            .map_err(|error| anyhow::anyhow!("subscribing to {topic}: {error}"))
     }
 }
 

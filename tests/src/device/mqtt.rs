@@ -30,7 +30,8 @@ impl MqttNative {
     /// # Errors
     /// The firmware refuses a row.
     pub async fn run(self) -> anyhow::Result<()> {
-        let (up, down) = (format!("{}/{}/up", self.prefix, self.chip), format!("{}/{}/down", self.prefix, self.chip));
+        let (up, down) =
+            (format!("{}/{}/up", self.prefix, self.chip), format!("{}/{}/down", self.prefix, self.chip));
         let presence = format!("{}/gateway", self.prefix);
         let client_id = format!("sim-{}", self.chip);
         let mut core = NativeCore::<RING_BYTES>::new(self.spec, self.chip, Transport::Mqtt)?;

@@ -76,7 +76,11 @@ pub fn native_values(number: u64) -> Vec<(&'static str, f64)> {
 ///
 /// # Errors
 /// The firmware refuses the row.
-pub fn record_row<const RING: usize>(device: &mut Device<RING>, number: u32, tick: u64) -> anyhow::Result<u32> {
+pub fn record_row<const RING: usize>(
+    device: &mut Device<RING>,
+    number: u32,
+    tick: u64,
+) -> anyhow::Result<u32> {
     let n = Some(Value::U32(number));
     let recorded = if is_power(number) {
         let values = [n, Some(Value::F32(current(number))), Some(Value::U32(number / 4))];
@@ -86,7 +90,9 @@ pub fn record_row<const RING: usize>(device: &mut Device<RING>, number: u32, tic
         let values = [n, temperature, Some(Value::F32(humidity(number))), Some(Value::Bool(number % 3 == 0))];
         device.record(Tick(tick), GroupId(0), &values)
     };
-    recorded.map(|sequence| sequence.0).map_err(|error| anyhow::anyhow!("the firmware refused a row: {error}"))
+    recorded
+        .map(|sequence| sequence.0)
+        .map_err(|error| anyhow::anyhow!("the firmware refused a row: {error}"))
 }
 
 /// A device of the real firmware, and the harness's view of it.
@@ -141,7 +147,8 @@ impl<const RING: usize> NativeCore<RING> {
         let now = self.now();
         let deadline = self.device.poll(now, Tick(self.clock.tick()));
         let link = deadline.map_or(IDLE_MS, |at| u64::from(at.since(now)));
-        let sample = if sampling { self.next_sample.saturating_sub(self.clock.tick()) / 1000 } else { IDLE_MS };
+        let sample =
+            if sampling { self.next_sample.saturating_sub(self.clock.tick()) / 1000 } else { IDLE_MS };
         Ok(link.min(sample).min(IDLE_MS))
     }
 

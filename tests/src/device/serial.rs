@@ -93,7 +93,9 @@ fn run<const RING: usize>(
                 }
             }
         }
-        if wait_ms >= 20 && let Some(line) = &line {
+        if wait_ms >= 20
+            && let Some(line) = &line
+        {
             line.allow_next_gateway();
         }
     }

@@ -16,7 +16,8 @@ use crate::truth::NUMBER_FIELD;
 /// The file cannot be read, or its tables are not the documented ones.
 pub fn read(file: &Path) -> anyhow::Result<Stored> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let store = Connection::open_with_flags(file, flags).with_context(|| format!("opening {}", file.display()))?;
+    let store =
+        Connection::open_with_flags(file, flags).with_context(|| format!("opening {}", file.display()))?;
     store.busy_timeout(Duration::from_secs(10))?;
     let mut statement = store.prepare(
         "SELECT s.measurement, s.device, s.tags, p.ns, p.fields FROM points p JOIN series s ON s.id = p.series",
@@ -24,12 +25,15 @@ pub fn read(file: &Path) -> anyhow::Result<Stored> {
     let mut stored = Stored { resolution_ns: 1, ..Stored::default() };
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (measurement, device, tags): (String, Option<String>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (measurement, device, tags): (String, Option<String>, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
         let (ns, fields): (i64, String) = (row.get(3)?, row.get(4)?);
         let (tags, fields) = (object(&tags)?, object(&fields)?);
         let device = device.unwrap_or_default();
         if measurement == GAP_MEASUREMENT {
-            stored.gaps.push(gap(device, &tags, &fields).with_context(|| format!("an incomplete gap: {fields:?}"))?);
+            stored
+                .gaps
+                .push(gap(device, &tags, &fields).with_context(|| format!("an incomplete gap: {fields:?}"))?);
         } else if let Some(number) = count(&fields, NUMBER_FIELD) {
             let others = fields.into_iter().filter(|(name, _)| name != NUMBER_FIELD);
             let fields = others.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect();

@@ -20,7 +20,8 @@ pub fn read(http: &Http, url: &str, measurements: &[&str], since_ns: i64) -> any
         let mut samples_by_field: BTreeMap<(String, String), usize> = BTreeMap::new();
         for series in export(http, url, measurement, since_ns)? {
             let field = series.field(measurement);
-            *samples_by_field.entry((series.device.clone(), field.to_owned())).or_default() += series.samples.len();
+            *samples_by_field.entry((series.device.clone(), field.to_owned())).or_default() +=
+                series.samples.len();
             if field == NUMBER_FIELD {
                 for (milliseconds, value) in &series.samples {
                     let number = whole(*value).context("a row number that is no whole number")?;
@@ -59,8 +60,14 @@ impl Series {
 fn export(http: &Http, url: &str, measurement: &str, since_ns: i64) -> anyhow::Result<Vec<Series>> {
     let start = since_ns / 1_000_000;
     let selector = percent_encode(&format!("{{__name__=~\"{measurement}_.+\"}}"));
-    let answer = http.get(&format!("{url}/api/v1/export?match[]={selector}&start={start}"))?.successful(measurement)?;
-    answer.body.lines().map(|line| parse(line).with_context(|| format!("an export line: {line:.200}"))).collect()
+    let answer = http
+        .get(&format!("{url}/api/v1/export?match[]={selector}&start={start}"))?
+        .successful(measurement)?;
+    answer
+        .body
+        .lines()
+        .map(|line| parse(line).with_context(|| format!("an export line: {line:.200}")))
+        .collect()
 }
 
 fn parse(line: &str) -> Option<Series> {

@@ -92,7 +92,8 @@ fn run_in(directory: &Path, options: &Options) -> anyhow::Result<Ledger> {
     let truths = fleet.end()?;
 
     let stored = store.read(&gateway, since_ns)?;
-    let ledger = judge(truths.iter().map(AsRef::as_ref), &stored, &round_trip_tolerance(&gateway.log_text()?));
+    let ledger =
+        judge(truths.iter().map(AsRef::as_ref), &stored, &round_trip_tolerance(&gateway.log_text()?));
     report(options, &ledger)?;
     Ok(ledger)
 }
@@ -216,7 +217,8 @@ impl Store {
     fn new(options: &Options) -> anyhow::Result<Store> {
         let Some(url) = options.influxdb_url.as_deref() else { return Ok(Store::Embedded { lock: None }) };
         let url = url.trim_end_matches('/').to_owned();
-        let authority = url.strip_prefix("http://").context("the demo reaches databases over http:// only")?;
+        let authority =
+            url.strip_prefix("http://").context("the demo reaches databases over http:// only")?;
         let upstream = resolve(authority)?;
         let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| file.display().to_string());
         let token = options.token_file.as_ref().map(read).transpose()?;
@@ -233,9 +235,12 @@ impl Store {
     fn table(&self) -> String {
         match self {
             Store::Embedded { .. } => String::new(),
-            Store::Remote(remote) => {
-                Settings::influxdb_2(&remote.proxy.url(), &remote.org, &remote.bucket, remote.token_file.as_deref())
-            }
+            Store::Remote(remote) => Settings::influxdb_2(
+                &remote.proxy.url(),
+                &remote.org,
+                &remote.bucket,
+                remote.token_file.as_deref(),
+            ),
         }
     }
 

@@ -22,7 +22,8 @@ pub(crate) fn gateway() -> ExitCode {
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no duration; write 20s, 500ms or 2m"))?;
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} is no duration; write 20s, 500ms or 2m"))?;
     match unit {
         "" | "s" => Ok(Duration::from_secs(number)),
         "ms" => Ok(Duration::from_millis(number)),
@@ -37,7 +38,10 @@ pub(crate) fn parse_broker(url: &str) -> anyhow::Result<(String, u16)> {
     let rest = url.strip_prefix("mqtt://").with_context(|| format!("{url} does not begin with mqtt://"))?;
     let authority = rest.split('/').next().unwrap_or_default();
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "1883"));
-    anyhow::ensure!(!host.is_empty() && !host.contains('@'), "{url} must be mqtt://HOST:PORT, without credentials");
+    anyhow::ensure!(
+        !host.is_empty() && !host.contains('@'),
+        "{url} must be mqtt://HOST:PORT, without credentials"
+    );
     Ok((host.to_owned(), port.parse().with_context(|| format!("the port of {url}"))?))
 }
 

@@ -169,7 +169,8 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, leaf: &Json, path: &[At<'_>]) -> Result<(), JsonError> {
-        let same = |steps: &&[Step]| steps.len() == path.len() && path.iter().zip(*steps).all(|(at, s)| at.is(s));
+        let same =
+            |steps: &&[Step]| steps.len() == path.len() && path.iter().zip(*steps).all(|(at, s)| at.is(s));
         if self.claimed.iter().any(same) {
             return Ok(());
         }
@@ -207,13 +208,16 @@ fn integer(number: &serde_json::Number) -> Option<i64> {
     })
 }
 
-fn selected(key: &'static str, selector: Option<&Selector>, json: &Json) -> Result<Option<String>, JsonError> {
+fn selected(
+    key: &'static str,
+    selector: Option<&Selector>,
+    json: &Json,
+) -> Result<Option<String>, JsonError> {
     match selector {
         None => Ok(None),
         Some(Selector::Fixed(text)) => Ok(Some(text.clone())),
         Some(Selector::Path(path)) => {
-            let leaf =
-                find(json, path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
+            let leaf = find(json, path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
             scalar(key, path, leaf).map(Some)
         }
     }
@@ -321,7 +325,10 @@ mod tests {
         assert_eq!(error(r#"{"t":1}"#), "nothing at $.time for `timestamp`");
         assert_eq!(error(r#"{"time":"noon","t":1}"#), "the timestamp noon is not in the format ms");
         assert_eq!(error(r#"{"time":[],"t":1}"#), "$.time for `timestamp` is neither text nor a number");
-        assert_eq!(error(r#"{"time":1,"count":1.5}"#), "field \"count\" is listed in `integer_fields` and holds no 64-bit integer");
+        assert_eq!(
+            error(r#"{"time":1,"count":1.5}"#),
+            "field \"count\" is listed in `integer_fields` and holds no 64-bit integer"
+        );
         assert!(error(r#"{"time":1,"note":"x"}"#).starts_with("no fields"));
         let many: Vec<String> = (0..=MAX_FIELDS).map(|at| format!("\"f{at}\":1")).collect();
         assert!(error(&format!("{{\"time\":1,{}}}", many.join(","))).starts_with("more than 512 fields"));

@@ -270,10 +270,7 @@ mod tests {
         let parsed: Vec<_> = lines("m v=1 1\n# comment\n\nm v=\nm v=2 2\nm v=x\nm\nm v=1 noon").collect();
         assert_eq!(parsed.len(), 6);
         assert!(parsed[0].is_ok() && parsed[2].is_ok());
-        assert_eq!(
-            parsed[1],
-            Err(LineError::BadValue { field: "v".to_owned(), value: String::new() })
-        );
+        assert_eq!(parsed[1], Err(LineError::BadValue { field: "v".to_owned(), value: String::new() }));
         assert_eq!(parsed[4], Err(LineError::NoFields));
         assert_eq!(parsed[5], Err(LineError::BadTimestamp("noon".to_owned())));
     }

@@ -34,7 +34,8 @@ impl Parsed {
     #[must_use]
     pub fn refuse_all(self, reason: String) -> Parsed {
         let before = self.refused.as_ref().map_or(0, |refusal| refusal.rows);
-        let device = self.rows.first().map(|row| row.device.clone()).or(self.refused.map(|refusal| refusal.device));
+        let device =
+            self.rows.first().map(|row| row.device.clone()).or(self.refused.map(|refusal| refusal.device));
         let rows = self.rows.len() as u64 + before;
         let device = device.unwrap_or_else(|| UNKNOWN_DEVICE.to_owned());
         Parsed { rows: Vec::new(), refused: Some(Refusal { device, rows, reason }) }
@@ -111,7 +112,8 @@ fn parse_lines(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, 
     let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
     let mut parsed = Parsed::default();
     for line in line_protocol::lines(text) {
-        match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line)) {
+        match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line))
+        {
             Ok(row) => parsed.rows.push(row),
             Err(reason) => match &mut parsed.refused {
                 Some(refused) => refused.rows += 1,
@@ -132,7 +134,8 @@ fn line_row(
 ) -> Result<Row, String> {
     let timestamp = match line.timestamp {
         Some(number) => Some(
-            time::scale(number, format).ok_or_else(|| format!("the timestamp {number} does not fit into ns"))?,
+            time::scale(number, format)
+                .ok_or_else(|| format!("the timestamp {number} does not fit into ns"))?,
         ),
         None => None,
     };

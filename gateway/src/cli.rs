@@ -1,0 +1,168 @@
+//! The commands of `forebay`.
+//!
+//! Exit status: 0 when all is well, 1 for a fault, 2 for a command line or configuration file that does not parse.
+//! What a command prints for people and programs goes to standard output, everything else to standard error.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Loaded};
+use crate::source::dry_run;
+use crate::{clock, daemon};
+
+mod check;
+mod control;
+mod status;
+mod tail;
+
+/// Acks your devices once their readings are on disk, and writes them to your database exactly once in effect.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or SIGINT
+    Run {
+        #[command(flatten)]
+        file: File,
+        /// Print what would be written; nothing is journaled, nothing is sent to a port
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check the configuration, then reach brokers and databases and look at ports; says how to mend
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Show sources, sinks, devices and the journal of the running gateway
+    Status {
+        #[command(flatten)]
+        file: File,
+        /// Print everything as JSON
+        #[arg(long)]
+        json: bool,
+        /// Show it again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Print readings as they become durable, as line protocol
+    Tail {
+        #[command(flatten)]
+        file: File,
+        /// Only this device, by its name or chip id
+        device: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration file; `conf.d/*.toml` beside it is read too
+    #[arg(long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    path: PathBuf,
+}
+
+/// Does what the command line of this process says.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os())
+}
+
+/// Does what a command line says, the name of the program first.
+#[must_use]
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::parse_from(arguments).command {
+        Command::Run { file, dry_run } => run(&file.path, dry_run),
+        Command::Check { file } => with_config(&file.path, check::run),
+        Command::Status { file, json, watch } => {
+            with_data_dir(&file.path, |dir| status::run(dir, json, watch))
+        }
+        Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
+    }
+}
+
+fn run(path: &Path, dry_run: bool) -> ExitCode {
+    start_log();
+    with_config(path, |loaded| {
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        if !clock::trusted(loaded.config.clock.trust) {
+            tracing::warn!(
+                "the clock is not synchronised; rows without a time of their own wait (see [clock] trust)"
+            );
+        }
+        let done = if dry_run {
+            dry_run::run(&loaded.config).map_err(Into::into)
+        } else {
+            daemon::run(&loaded.config)
+        };
+        report(done)
+    })
+}
+
+/// Loads the configuration, or says all that is wrong with it.
+fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
+    match config::load(path) {
+        Ok(loaded) => command(&loaded),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>) -> ExitCode {
+    with_config(path, |loaded| report(command(&loaded.config.data_dir)))
+}
+
+fn report(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forebay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to standard error, at `info` unless the variable FOREBAY_LOG says otherwise (`debug`, `forebay_gateway=trace`).
+fn start_log() {
+    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// Text from a device, a server or a file, made harmless for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn escape_sequences_do_not_reach_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nä"), "a\u{fffd}[2Jb\u{fffd}ä");
+    }
+}

@@ -1,0 +1,91 @@
+//! `forebay check`: one line for each thing that must be in order, with the cure where it is not.
+//!
+//! Nothing is changed: brokers are reached under a client id of its own and without a session, databases are offered
+//! a line that none of them stores, ports are looked at and not opened, and the journal is not.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::control::{Gateway, talk};
+use super::plain;
+use crate::clock;
+use crate::config::{Loaded, Trust};
+
+mod brokers;
+mod data_dir;
+mod databases;
+mod ports;
+
+/// What was found out about one thing: a word in its favour, or what is wrong and how to mend it.
+type Finding = Result<String, String>;
+
+/// Prints all findings. The exit status is 1 if one of them is a fault.
+pub(super) fn run(loaded: &Loaded) -> ExitCode {
+    let mut report = Report { faults: 0 };
+    let files = loaded.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    report.line("configuration", Ok(files));
+    for warning in &loaded.warnings {
+        report.line("configuration", Err(warning.to_string()));
+    }
+    let config = &loaded.config;
+    let running = running(&config.data_dir);
+    report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
+    report.line("clock", clock_finding(config.clock.trust));
+    for port in &config.serial {
+        let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
+        report.line(&format!("serial {}", port.selector), ports::check(&port.selector, known));
+    }
+    let reached = talk(async {
+        for broker in &config.mqtt {
+            report.line(&format!("mqtt {}", broker.url), brokers::check(broker).await);
+        }
+        for database in &config.influxdb {
+            report.line(
+                &format!("influxdb {} {}", database.name, database.url),
+                databases::check(database).await,
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = reached {
+        report.line("network", Err(error.to_string()));
+    }
+    if let Some(sqlite) = &config.sqlite {
+        report.line("sqlite", data_dir::check_sqlite(&sqlite.path));
+    }
+    if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Report {
+    faults: u32,
+}
+
+impl Report {
+    fn line(&mut self, what: &str, finding: Finding) {
+        let (mark, text) = match finding {
+            Ok(text) => ("ok  ", text),
+            Err(text) => {
+                self.faults += 1;
+                ("FAIL", text)
+            }
+        };
+        println!("{mark} {}: {}", plain(what), plain(&text));
+    }
+}
+
+/// The status of the gateway that runs by this configuration, if one does and answers.
+fn running(data_dir: &Path) -> Option<crate::stats::Status> {
+    let gateway = Gateway::find(data_dir).ok()?;
+    talk(async { gateway.status().await }).ok().map(|(_, status)| status)
+}
+
+fn clock_finding(trust: Trust) -> Finding {
+    if clock::trusted(trust) {
+        return Ok("is believed".to_owned());
+    }
+    let wait = clock::MAX_WAIT.saturating_sub(clock::uptime()).as_secs();
+    Err(format!(
+        "is not synchronised, and rows without a time of their own wait for it, at most {wait} s more; \
+         enable systemd-timesyncd or chrony, or set [clock] trust = \"always\""
+    ))
+}

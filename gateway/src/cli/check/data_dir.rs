@@ -1,0 +1,95 @@
+//! The data directory and the embedded store in it.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
+use super::Finding;
+
+/// Whether a gateway can use the directory. `running` is the pid of the gateway that uses it and answers.
+pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
+    let name = data_dir.display();
+    if let Some(pid) = running {
+        return Ok(format!("{name} is used by the running gateway, process {pid}"));
+    }
+    match access(data_dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) if data_dir.is_dir() => {}
+        Ok(()) => return Err(format!("{name} is no directory; name another as data_dir")),
+        Err(Errno::NOENT) => return check_parent(data_dir),
+        Err(error) => {
+            return Err(format!(
+                "{name} cannot be written: {error}; give it to the gateway's user with chown"
+            ));
+        }
+    }
+    // A gateway holds this lock for as long as it lives; taking it for a moment disturbs none that runs.
+    match File::open(data_dir.join("journal/lock")).map(|lock| lock.try_lock_shared()) {
+        Ok(Err(TryLockError::WouldBlock)) => Err(format!(
+            "{name} is used by another process, which does not answer; stop it, or name another data_dir"
+        )),
+        _ => Ok(format!("{name} is writable and free")),
+    }
+}
+
+fn check_parent(data_dir: &Path) -> Finding {
+    let name = data_dir.display();
+    let parent =
+        data_dir.ancestors().skip(1).find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match access(parent, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(format!("{name} will be made")),
+        Err(error) => Err(format!(
+            "{name} does not exist and cannot be made: {error}; run `install -d -m 750 -o USER {name}` with the \
+             gateway's user"
+        )),
+    }
+}
+
+/// Whether the embedded store can be written.
+pub(super) fn check_sqlite(path: &Path) -> Finding {
+    let name = path.display();
+    match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) if path.is_file() => Ok(format!("{name} is writable")),
+        Ok(()) => Err(format!("{name} is no file; name another as [sqlite] path")),
+        Err(Errno::NOENT) => match path.parent() {
+            Some(parent) if parent.exists() && access(parent, Access::WRITE_OK).is_err() => {
+                Err(format!("{name} cannot be made; give its directory to the gateway's user with chown"))
+            }
+            _ => Ok(format!("{name} will be made")),
+        },
+        Err(error) => {
+            Err(format!("{name} cannot be written: {error}; give it to the gateway's user with chown"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_use_is_a_fault_unless_its_user_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check(dir.path(), None).unwrap().contains("is writable and free"));
+        std::fs::create_dir(dir.path().join("journal")).unwrap();
+        let lock = File::create(dir.path().join("journal/lock")).unwrap();
+        assert!(check(dir.path(), None).unwrap().contains("is writable and free"));
+        lock.lock().unwrap();
+        assert!(check(dir.path(), None).unwrap_err().contains("is used by another process"));
+        assert!(check(dir.path(), Some(7)).unwrap().contains("process 7"));
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_or_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check(&dir.path().join("a/b"), None).unwrap().contains("will be made"));
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(check(&file, None).is_err());
+        assert!(check_sqlite(&file).unwrap().contains("is writable"));
+        assert!(check_sqlite(dir.path()).is_err());
+        assert!(check_sqlite(&dir.path().join("x.sqlite")).unwrap().contains("will be made"));
+    }
+}

@@ -1,0 +1,184 @@
+//! `forebay status`: one screen about the running gateway.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::control::{Gateway, talk};
+use super::plain;
+use crate::stats::{Ledger, SourceState, Status};
+
+/// Devices shown; the others are counted.
+const MAX_DEVICES: usize = 20;
+
+/// Prints the status, once or every second.
+///
+/// # Errors
+/// No gateway runs, or it hung up.
+pub(super) fn run(data_dir: &Path, json: bool, watch: bool) -> Result<()> {
+    let gateway = Gateway::find(data_dir)?;
+    talk(async {
+        loop {
+            let (text, status) = gateway.status().await?;
+            let page = match (json, watch) {
+                (true, _) => text + "\n",
+                (false, false) => render(&status),
+                // Home and clear: the page stands still while its numbers change.
+                (false, true) => format!("\x1b[H\x1b[2J{}", render(&status)),
+            };
+            let mut out = io::stdout().lock();
+            match out.write_all(page.as_bytes()).and_then(|()| out.flush()) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.context("standard output cannot be written")?,
+            }
+            drop(out);
+            if !watch {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+/// The page.
+fn render(status: &Status) -> String {
+    let mut page = Page::default();
+    let up = Duration::from_nanos(status.now_ns.saturating_sub(status.started_ns).max(0).unsigned_abs());
+    page.line(&format!(
+        "forebay {} up {} pid {}, http://{}",
+        status.version,
+        span(up),
+        status.pid,
+        status.http.listen
+    ));
+    if !status.clock_trusted {
+        page.line("clock      not synchronised: rows without a time of their own wait (see [clock] trust)");
+    }
+    let journal = &status.journal;
+    let (bytes, max_bytes) = (size(journal.bytes), size(journal.max_bytes));
+    page.line(&format!(
+        "journal    {}, {bytes} of {max_bytes}, {} commits",
+        plain(&journal.state),
+        journal.commits
+    ));
+    page.line(&format!("ledger     {}", ledger(&status.ledger)));
+
+    page.heading("sources");
+    for (name, source) in &status.sources {
+        let state = match source.state {
+            SourceState::Starting => "starting",
+            SourceState::Connected => "connected",
+            SourceState::Disconnected => "disconnected",
+            SourceState::Stopped => "stopped",
+        };
+        let bad = if source.bad_messages > 0 {
+            format!(", {} bad messages", source.bad_messages)
+        } else {
+            String::new()
+        };
+        let rows = format!("{} rows received, {} acked{bad}", source.rows_received, source.rows_acked);
+        page.entry(name, state, &rows, source.last_error.as_deref());
+    }
+    page.heading("sinks");
+    for (name, sink) in &status.sinks {
+        let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
+        let rows = format!(
+            "{} rows confirmed, {} waiting, {} refused",
+            sink.rows_confirmed, sink.backlog_rows, sink.rows_rejected
+        );
+        page.entry(name, state, &rows, sink.last_error.as_deref());
+    }
+    page.heading("devices");
+    for (key, device) in status.devices.iter().take(MAX_DEVICES) {
+        let name = if device.name == *key {
+            plain(key)
+        } else {
+            format!("{} ({})", plain(&device.name), plain(key))
+        };
+        let behind = device.sinks.values().max_by_key(|ledger| ledger.backlog());
+        page.line(&format!("  {name}: {}", behind.map_or_else(|| format!("{} rows", device.rows), ledger)));
+    }
+    if let more @ 1.. = status.devices.len().saturating_sub(MAX_DEVICES) {
+        page.line(&format!("  and {more} more; see --json"));
+    }
+    page.0
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line(&format!("\n{text}"));
+    }
+
+    fn entry(&mut self, name: &str, state: &str, rows: &str, last_error: Option<&str>) {
+        self.line(&format!("  {}: {}, {rows}", plain(name), plain(state)));
+        if let Some(error) = last_error {
+            self.line(&format!("    last error: {}", plain(error)));
+        }
+    }
+}
+
+fn ledger(ledger: &Ledger) -> String {
+    let mut text = format!("learned {}, stored {}", ledger.learned, ledger.confirmed);
+    for (what, rows) in [
+        ("queued", ledger.queued),
+        ("unconfirmed", ledger.unconfirmed),
+        ("dead-lettered", ledger.dead_lettered),
+        ("still with the device", ledger.not_yet_received),
+    ] {
+        if rows > 0 {
+            // Writing into a String cannot fail.
+            let _ = write!(text, ", {what} {rows}");
+        }
+    }
+    let _ = write!(text, ", lost {}", ledger.lost());
+    for (at, (cause, rows)) in ledger.gaps.iter().enumerate() {
+        let _ = write!(text, "{}{} {rows}", if at == 0 { " (" } else { ", " }, plain(cause));
+    }
+    if !ledger.gaps.is_empty() {
+        text.push(')');
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} B"),
+        10_000..=9_999_999 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+fn span(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_ledger_says_what_is_not_zero() {
+        let mut rows = Ledger { learned: 10, confirmed: 10, ..Ledger::default() };
+        assert_eq!(ledger(&rows), "learned 10, stored 10, lost 0");
+        rows = Ledger { learned: 15, queued: 2, gaps: BTreeMap::from([("overflow".to_owned(), 3)]), ..rows };
+        assert_eq!(ledger(&rows), "learned 15, stored 10, queued 2, lost 3 (overflow 3)");
+    }
+}
