@@ -26,7 +26,7 @@ use serde_json::Value;
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// How long the devices and the gateway may take to deliver everything after the last sample.
-const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// What `demo` can be told.
 #[derive(Debug, Args)]
@@ -77,6 +77,7 @@ fn run_in(directory: &Path, options: &Options) -> anyhow::Result<Ledger> {
     let settings = Settings { mqtt: Some(proxy.url()), ports, tables: store.table() };
     let program = Program::find(&std::env::current_exe()?);
     let mut gateway = Gateway::start(program, &directory.join("gateway"), &settings)?;
+    proxy.wait_until_served()?;
     let mqtt = count - count / 2;
     let (host, port, json) = ("127.0.0.1".into(), broker.port, mqtt / 2);
     fleet.add_mqtt(&MqttFleet { host, port, native: mqtt - json, json, period: PERIOD })?;

@@ -11,11 +11,8 @@ use anyhow::Context as _;
 
 /// Runs the gateway's own command line in this process.
 pub(crate) fn gateway() -> ExitCode {
-    // TEMPORARY
-    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
-    let file = std::path::PathBuf::from(std::env::args_os().nth(4).unwrap_or_default());
-    let loaded = forebay_gateway::config::load(&file);
-    match loaded { Ok(loaded) => match forebay_gateway::daemon::run(&loaded.config) { Ok(()) => ExitCode::SUCCESS, Err(e) => { eprintln!("{e:#}"); ExitCode::FAILURE } }, Err(e) => { eprintln!("{e}"); ExitCode::FAILURE } }
+    // What follows `forebay-sim` reads like the gateway's own command line, `gateway` standing for the program's name.
+    forebay_gateway::cli::main_with(std::env::args_os().skip(1))
 }
 
 /// Reads `20s`, `500ms`, `2m`, `1h` or a bare number of seconds.
