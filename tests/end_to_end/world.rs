@@ -100,6 +100,7 @@ impl World {
         let ports = fleet.ports().map(Path::to_owned).collect();
         let settings = Settings { mqtt: Some(mqtt.url()), ports, tables: table };
         let gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
+        mqtt.wait_until_served()?;
         let (host, port) = ("127.0.0.1".to_owned(), broker.port);
         fleet.add_mqtt(&MqttFleet {
             host,

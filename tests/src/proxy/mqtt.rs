@@ -9,13 +9,23 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Relay, close};
+use crate::clock::wait_for;
 
 /// Packet types, the high half of the first byte.
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+const SUBSCRIBE: u8 = 8;
+const SUBACK: u8 = 9;
+
+/// How the topic of a gateway's presence ends.
+const PRESENCE: &str = "/gateway";
+
+/// How long a gateway may take to subscribe.
+const SERVED_LIMIT: Duration = Duration::from_secs(30);
 
 /// The protocol level of MQTT 5 in CONNECT.
 const LEVEL_5: u8 = 5;
@@ -36,6 +46,9 @@ struct Records {
     seen: HashSet<u64>,
     redelivered: u64,
     connections: u64,
+    subscriptions_asked: u64,
+    subscriptions_made: u64,
+    present: bool,
 }
 
 /// The running proxy.
@@ -80,6 +93,20 @@ impl MqttProxy {
     #[must_use]
     pub fn connections(&self) -> u64 {
         lock(&self.records).connections
+    }
+
+    /// Waits until the gateway has made its subscriptions and announced its presence. What a device publishes before is
+    /// nobody's: a broker keeps nothing for a subscription that does not exist yet.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn wait_until_served(&self) -> anyhow::Result<()> {
+        wait_for("the gateway's subscribing", SERVED_LIMIT, || {
+            let records = lock(&self.records);
+            let all_made = records.subscriptions_made == records.subscriptions_asked;
+            let state = || format!("{} of {}", records.subscriptions_made, records.subscriptions_asked);
+            if records.present && all_made { Ok(()) } else { Err(state()) }
+        })
     }
 
     /// Closes every connection and refuses new ones.
@@ -152,6 +179,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&Packet<'_>
 
 fn note_delivery(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mutex<Records>) {
     let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+    lock(records).subscriptions_made += u64::from(packet.kind == SUBACK);
     let Some((id, passed)) = packet.published(session.version_5) else { return };
     let mut hasher = DefaultHasher::new();
     passed.hash(&mut hasher);
@@ -170,6 +198,12 @@ fn note_from_gateway(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mu
             let id = packet.body.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
             let passed = id.and_then(|id| session.unacknowledged.remove(&id));
             lock(records).acknowledged.extend(passed);
+        }
+        SUBSCRIBE => lock(records).subscriptions_asked += 1,
+        PUBLISH => {
+            let published = packet.published(session.version_5);
+            let announces = |passed: &Passed| passed.topic.ends_with(PRESENCE) && !passed.payload.is_empty();
+            lock(records).present |= published.is_some_and(|(_, passed)| announces(&passed));
         }
         _ => {}
     }

@@ -54,20 +54,30 @@ pub(crate) struct Options {
     token_file: Option<PathBuf>,
 }
 
-/// Runs the demo; the exit status says whether the ledger balances.
+/// Runs the demo; the exit status says whether the ledger balances. Its files are kept when it does not.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let directory = tempfile::Builder::new().prefix("forebay-demo-").tempdir()?;
+    let outcome = run_in(directory.path(), options);
+    if !matches!(&outcome, Ok(ledger) if ledger.total.balanced()) {
+        eprintln!("the demo's files are kept in {}", directory.keep().display());
+    }
+    let balanced = outcome?.total.balanced();
+    Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_in(directory: &Path, options: &Options) -> anyhow::Result<Ledger> {
     let since_ns = wall_ns();
     let broker = EmbeddedBroker::start()?;
     let proxy = MqttProxy::start(broker.port)?;
     let mut fleet = Fleet::new();
     let count = usize::from(options.devices);
-    fleet.add_serial::<RING_BYTES>(&directory.path().join("dev"), count / 2, PERIOD)?;
+    fleet.add_serial::<RING_BYTES>(&directory.join("dev"), count / 2, PERIOD)?;
     let mut store = Store::new(options)?;
     let ports = fleet.ports().map(Path::to_owned).collect();
     let settings = Settings { mqtt: Some(proxy.url()), ports, tables: store.table() };
     let program = Program::find(&std::env::current_exe()?);
-    let mut gateway = Gateway::start(program, &directory.path().join("gateway"), &settings)?;
+    let mut gateway = Gateway::start(program, &directory.join("gateway"), &settings)?;
+    proxy.wait_until_served()?;
     let mqtt = count - count / 2;
     let (host, port, json) = ("127.0.0.1".into(), broker.port, mqtt / 2);
     fleet.add_mqtt(&MqttFleet { host, port, native: mqtt - json, json, period: PERIOD })?;
@@ -86,7 +96,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let ledger =
         judge(truths.iter().map(AsRef::as_ref), &stored, &round_trip_tolerance(&gateway.log_text()?));
     report(options, &ledger)?;
-    Ok(if ledger.total.balanced() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ledger)
 }
 
 fn report(options: &Options, ledger: &Ledger) -> anyhow::Result<()> {

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 
 /// Runs the gateway's own command line in this process.
 pub(crate) fn gateway() -> ExitCode {
-    let arguments = std::env::args_os().skip(1);
-    forebay_gateway::cli::main_with(arguments)
+    // What follows `forebay-sim` reads like the gateway's own command line, `gateway` standing for the program's name.
+    forebay_gateway::cli::main_with(std::env::args_os().skip(1))
 }
 
 /// Reads `20s`, `500ms`, `2m`, `1h` or a bare number of seconds.
