@@ -42,7 +42,7 @@ fn bad_input_is_counted_and_good_rows_flow_on() -> anyhow::Result<()> {
     let mut world = World::start(scratch, load, table)?;
     let ns = wall_ns();
     let named = |id: &str, at: i64| json!({"id": id, "time": ns + at * 1_000_000, "value": 1.5}).to_string();
-    let mut messages = vec![("sensors/json-0/garden".to_owned(), vec![b'x'; 1 << 20])];
+    let mut messages = vec![("sensors/bad/garden".to_owned(), vec![b'x'; 1 << 20])];
     messages.push(("strange".into(), named("a b,c=d", 0).into_bytes()));
     for round in 0..BAD_MESSAGES {
         messages.push(("sensors/bad/garden".into(), rng.bytes(50)));
