@@ -122,3 +122,6 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error says that the sender is gone, which is the end too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
+
+#[cfg(test)]
+mod tests;
