@@ -3,6 +3,7 @@
 //! Exit status: 0 when all is well, 1 for a fault, 2 for a command line or configuration file that does not parse.
 //! What a command prints for people and programs goes to standard output, everything else to standard error.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -69,10 +70,16 @@ struct File {
     path: PathBuf,
 }
 
-/// Does what the command line says.
+/// Does what the command line of this process says.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    main_with(std::env::args_os())
+}
+
+/// Does what a command line says, the name of the program first.
+#[must_use]
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::parse_from(arguments).command {
         Command::Run { file, dry_run } => run(&file.path, dry_run),
         Command::Check { file } => with_config(&file.path, check::run),
         Command::Status { file, json, watch } => {

@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use forebay_shared::ids::Epoch;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::clock;
 use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
 use crate::delivery::driver::{self, Settings};
-use crate::http::{self, Api};
+use crate::http::Server;
 use crate::ingest::Ingest;
 use crate::ingest::identity::Naming;
 use crate::journal::{Journal, Options};
@@ -69,9 +68,8 @@ pub fn run(config: &Config) -> Result<()> {
     let stats = Stats::new(clock::now_ns());
     let (stop_sources, sources_stop) = watch::channel(false);
     let (stop_sinks, sinks_stop) = watch::channel(false);
-    let (stop_http, http_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = runtime.block_on(Server::bind(config, &journal, &stats, http_stop))?;
+    let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let sinks = start_sinks(config, &journal, &stats, &sinks_stop)?;
     let context = Context {
         ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
@@ -82,7 +80,7 @@ pub fn run(config: &Config) -> Result<()> {
         stop: sources_stop,
     };
     let sources = start_sources(config, &context)?;
-    info!(data_dir = %config.data_dir.display(), listen = ?stats.listen(), "running");
+    info!(data_dir = %config.data_dir.display(), "running");
 
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
@@ -96,43 +94,10 @@ pub fn run(config: &Config) -> Result<()> {
             journal.close();
         });
         stopping.await.ok();
-        stop_http.send_replace(true);
-        serving.await.ok();
+        serving.abort();
     });
     info!("stopped");
     Ok(())
-}
-
-/// The HTTP interface on its two listeners.
-struct Server {
-    tcp: TcpListener,
-    control: UnixListener,
-    router: axum::Router,
-    stop: watch::Receiver<bool>,
-}
-
-impl Server {
-    async fn bind(
-        config: &Config,
-        journal: &Journal,
-        stats: &Arc<Stats>,
-        stop: watch::Receiver<bool>,
-    ) -> Result<Server> {
-        let tcp = http::bind(config.http.listen).await?;
-        stats.set_listen(tcp.local_addr()?);
-        let control = http::bind_control(&config.data_dir)?;
-        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock.trust, stop.clone());
-        Ok(Server { tcp, control, router: http::router(api), stop })
-    }
-
-    async fn serve(self) {
-        let tcp = http::serve(self.tcp, self.router.clone(), self.stop.clone());
-        let control = http::serve(self.control, self.router, self.stop);
-        let (tcp, control) = tokio::join!(tcp, control);
-        for failed in [tcp, control].into_iter().filter_map(Result::err) {
-            warn!("a listener of the HTTP interface has failed: {failed}");
-        }
-    }
 }
 
 async fn stop_signal() -> &'static str {

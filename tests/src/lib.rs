@@ -1,1 +1,23 @@
-//! x
+//! The harness of Forebay: simulated devices, real services, faults, and the judge that compares what was produced with
+//! what a store returns.
+//!
+//! Nothing here replaces a part of the product. Devices run the real firmware core over a real pseudo-terminal or a real
+//! MQTT connection, the gateway is the real binary as a child process, brokers and databases are the packaged ones. What
+//! the harness adds is the *truth*: every simulated device logs each row it produced, with the true time, and which rows
+//! were acknowledged to it. [`ledger`] holds that log against the store's own answers.
+//!
+//! In reading order: [`truth`] is the log, [`device`] writes it, [`pty`] and [`proxy`] carry the bytes, [`gateway`] and
+//! [`services`] are the processes, [`readback`] asks the stores, [`ledger`] judges.
+
+pub mod clock;
+pub mod device;
+pub mod gateway;
+pub mod http;
+pub mod ledger;
+pub mod process;
+pub mod proxy;
+pub mod pty;
+pub mod readback;
+pub mod seed;
+pub mod services;
+pub mod truth;

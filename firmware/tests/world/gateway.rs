@@ -12,6 +12,9 @@ use forebay_shared::reading::{Schema, SchemaBuilder};
 
 use super::Random;
 
+/// How long rows may be missing before a broker is suspected.
+const STALL_MS: u32 = 5000;
+
 #[derive(Debug)]
 pub(crate) enum Stored {
     Rows(Vec<Row>),
@@ -125,7 +128,7 @@ impl Gateway {
         }
         let open = self.dated && self.schema.is_some() && self.hold_until <= now;
         self.receiver.set_credit(now, if open { WINDOW_BLOCKS } else { 0 });
-        let stalled = self.receiver.stalled_since().is_some_and(|since| now.since(since) >= 5000);
+        let stalled = self.receiver.stalled_since().is_some_and(|since| now.since(since) >= STALL_MS);
         if self.transport == Transport::Mqtt && stalled {
             self.receiver.welcome_again(now);
         }
@@ -148,7 +151,7 @@ impl Gateway {
         {
             let mut frame = [0; FRAME_BYTES_MAX];
             let len = frame::encode(&[&message], &mut frame).unwrap();
-            assert!(1 + len <= FRAME_TO_DEVICE_BYTES_MAX);
+            assert!(len < FRAME_TO_DEVICE_BYTES_MAX, "with the delimiter before it");
             self.outgoing.push(frame::DELIMITER);
             self.outgoing.extend(&frame[..len]);
         }

@@ -86,7 +86,7 @@ pub fn spawn<S: Sink + Send + 'static>(
     let name: Arc<str> = settings.name.as_str().into();
     let thread = thread::Builder::new().name(format!("sink-{name}"));
     let driver = Driver {
-        rejections: Rejections::new(settings.gap_tags),
+        rejections: Rejections::new(Arc::clone(&name), settings.gap_tags),
         delivery: Delivery::new(Backoff::new(settings.seed)),
         complaints: Complaints::default(),
         accounted: cursor,

@@ -21,6 +21,8 @@
 pub mod backoff;
 pub mod batcher;
 pub mod driver;
+#[cfg(test)]
+mod driver_tests;
 mod gather;
 mod rejection;
 pub mod status;

@@ -1,6 +1,7 @@
 //! What a sink refuses becomes a durable, counted gap of that sink.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::error;
@@ -21,6 +22,7 @@ const DEVICES: usize = 10_000;
 
 /// Makes gaps of one sink out of refused rows.
 pub(super) struct Rejections {
+    sink: Arc<str>,
     tags: Vec<(String, String)>,
     /// Time of each device's latest gap.
     latest_ns: HashMap<Box<str>, i64>,
@@ -38,8 +40,8 @@ pub(super) struct RejectedRow {
 }
 
 impl Rejections {
-    pub(super) fn new(tags: Vec<(String, String)>) -> Rejections {
-        Rejections { tags, latest_ns: HashMap::new(), period: None }
+    pub(super) fn new(sink: Arc<str>, tags: Vec<(String, String)>) -> Rejections {
+        Rejections { sink, tags, latest_ns: HashMap::new(), period: None }
     }
 
     /// The gaps of the refused rows, and a word in the log about them. A refused gap is logged alone: a gap about it
@@ -54,7 +56,14 @@ impl Rejections {
                 Record::Gap(gap) => ("gap", gap.device, gap.series, gap.ns),
             };
             if self.may_log(now) {
-                error!(device, series, ns, reason = rejected.reason, "the database refuses a {kind}");
+                error!(
+                    sink = &*self.sink,
+                    device,
+                    series,
+                    ns,
+                    reason = rejected.reason,
+                    "the database refuses a {kind}"
+                );
             }
             if let Record::Row(row) = record {
                 gaps.push(self.gap(&row));
@@ -67,7 +76,11 @@ impl Rejections {
         let (began, refused) = self.period.get_or_insert((now, 0));
         if now.duration_since(*began) >= LOG_PERIOD {
             if *refused > LOGGED {
-                error!("the database refused {} more points meanwhile", *refused - LOGGED);
+                error!(
+                    sink = &*self.sink,
+                    "the database refused {} more points meanwhile",
+                    *refused - LOGGED
+                );
             }
             (*began, *refused) = (now, 0);
         }

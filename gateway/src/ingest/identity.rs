@@ -38,6 +38,13 @@ impl Naming {
         Naming { everywhere: config.tags.clone(), devices: config.devices.clone() }
     }
 
+    /// Names of single devices and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of(devices: &[(&str, Device)]) -> Naming {
+        let devices = devices.iter().map(|(key, device)| ((*key).to_owned(), device.clone())).collect();
+        Naming { everywhere: BTreeMap::new(), devices }
+    }
+
     /// A device that is known by what it announces alone.
     #[must_use]
     pub fn foreign<'a>(&'a self, announced: &'a str) -> Named<'a> {

@@ -7,6 +7,8 @@
 //! time once given is never given again.
 
 pub mod identity;
+#[cfg(test)]
+mod tests;
 pub mod timestamp;
 
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 //! The crate carries our own bytes: line protocol from [`super::line_protocol`], already gzipped, which a default
 //! header of its HTTP client declares; this client therefore serves writes alone. What the crate does not offer is
 //! made up for here: it panics on a URL that does not parse and drops the path of one that has a path, so both are
-//! refused with a message at construction; it hides the headers of an answer, so the backoff alone sets the pace.
+//! refused with a message at construction; it hides the headers of an answer, so the backoff alone sets the pace;
+//! it reads error bodies whole, which the time limit of a request bounds.
 
 use influxdb2::api::write::TimestampPrecision;
 use influxdb2::{Client, ClientBuilder, RequestError};

@@ -17,20 +17,14 @@
 
 use core::fmt;
 
-use heapless::Vec;
-
-use super::WINDOW_BLOCKS;
-use crate::block::{Block, BlockBytes, BlockError};
-use crate::ids::{Boot, Epoch, LongSeq, Millis, Seq, Tick, Token};
+use super::session::{Intake, Session};
+use super::{ACK_DELAY_MS, WINDOW_BLOCKS};
+use crate::block::{BlockBytes, BlockError};
+use crate::ids::{Boot, Epoch, LongSeq, Millis, Tick, Token};
 use crate::message::{
-    ACK_RANGES_MAX, Ack, Birth, Body, FromDevice, Gap, GapCause, Hello, Message, MessageError, Reject,
-    RejectCode, SeqRange, Status, TimeRequest, WIRE_VERSION, Welcome,
+    Birth, Body, FromDevice, GapCause, Hello, Message, MessageError, Reject, RejectCode, Status, TimeRequest,
+    WIRE_VERSION,
 };
-
-/// How long an acknowledgement waits for company.
-const ACK_DELAY_MS: u32 = 5;
-/// Blocks after which it waits no longer: half a window, so that the device never runs out of it.
-const ACK_BLOCKS: u8 = WINDOW_BLOCKS / 2;
 
 /// What the gateway's half has to say to its host.
 #[derive(Debug, Clone, PartialEq)]
@@ -329,234 +323,6 @@ impl Receiver {
     }
 }
 
-/// A welcomed device.
-#[derive(Debug)]
-struct Session {
-    boot: Boot,
-    /// The device is known to have had its welcome.
-    adopted: bool,
-    /// The next row in order.
-    next: LongSeq,
-    released: LongSeq,
-    /// One past the last row known to be numbered.
-    learned: LongSeq,
-    /// One past the last row known to be sent, or declared lost.
-    sent: LongSeq,
-    /// Blocks beyond the next row, by their first row.
-    held: Vec<Held, { WINDOW_BLOCKS as usize }>,
-    /// Rows up to here are lost unless they are held.
-    lost: Option<(LongSeq, GapCause)>,
-    credit: u8,
-    births: bool,
-    welcome_due: bool,
-    time_request: Option<Token>,
-    ack_at: Option<Millis>,
-    unacked_blocks: u8,
-    missing_since: Option<Millis>,
-    /// The time of the last message, for what happens while events are drained.
-    now: Millis,
-}
-
-#[derive(Debug)]
-struct Held {
-    first: LongSeq,
-    end: LongSeq,
-    bytes: BlockBytes,
-}
-
-enum Intake {
-    Taken,
-    Duplicate,
-    Dropped,
-}
-
-impl Session {
-    fn new(now: Millis, hello: &Hello, terms: Terms) -> Result<Self, LinkError> {
-        // Where nothing is known, what comes before the oldest row was another gateway's business.
-        let start = LongSeq(u64::from(hello.oldest.0));
-        let Known { next, released } = terms.known.unwrap_or(Known { next: start, released: start });
-        let oldest = next.extend(hello.oldest).ok_or(LinkError::Sequence)?;
-        let learned = next.extend(hello.next).ok_or(LinkError::Sequence)?;
-        if learned < next || learned < oldest {
-            return Err(LinkError::Sequence);
-        }
-        Ok(Self {
-            boot: terms.boot,
-            adopted: hello.boot.is_some(),
-            next,
-            released: released.min(next),
-            learned,
-            sent: next,
-            held: Vec::new(),
-            // Another gateway, or a life of this one that forgot, has let the device let go of them.
-            lost: Some((oldest, GapCause::FORGOTTEN)),
-            credit: terms.credit.min(WINDOW_BLOCKS),
-            births: !terms.wants_birth,
-            welcome_due: true,
-            time_request: None,
-            ack_at: Some(now),
-            unacked_blocks: 0,
-            missing_since: None,
-            now,
-        })
-    }
-
-    /// Whether `hello` comes from the device as it was welcomed, which then has missed something, and
-    /// not from another life of it, or one that has since obeyed another gateway.
-    fn continues(&self, before: &Hello, hello: &Hello) -> bool {
-        let same_life = match hello.boot {
-            Some(boot) => boot == self.boot,
-            None => !self.adopted && !hello.next.is_before(before.next) && hello.tick_now >= before.tick_now,
-        };
-        let holds_the_next_row = self.next.extend(hello.oldest).is_some_and(|oldest| oldest <= self.next)
-            && self.next.extend(hello.next).is_some_and(|end| end >= self.next);
-        same_life && holds_the_next_row && hello.chip == before.chip && hello.schema == before.schema
-    }
-
-    fn welcome_again(&mut self, now: Millis) {
-        self.now = now;
-        self.welcome_due = true;
-        self.ack_by(now);
-        self.restart_missing();
-    }
-
-    fn data(&mut self, now: Millis, bytes: &[u8]) -> Result<Intake, LinkError> {
-        let block = Block::parse(bytes)?;
-        let first = self.long(block.first())?;
-        let end = first.plus(u64::from(block.first().rows_until(block.end())));
-        self.now = now;
-        self.learned = self.learned.max(end);
-        self.sent = self.sent.max(end);
-
-        let at = self.held.partition_point(|held| held.first < first);
-        let is_held = self.held.get(at).is_some_and(|held| held.first == first);
-        if end <= self.next || is_held {
-            self.ack_by(now);
-            return Ok(Intake::Duplicate);
-        }
-        // One place is kept for the block that fills the hole, or nothing would ever move again.
-        let fills = first <= self.next;
-        let room = usize::from(WINDOW_BLOCKS) - usize::from(!fills);
-        let bytes = BlockBytes::from_slice(bytes).map_err(|_| BlockError::Trailing)?;
-        if self.held.len() >= room || self.held.insert(at, Held { first, end, bytes }).is_err() {
-            self.ack_by(now);
-            self.notice_missing();
-            return Ok(Intake::Dropped);
-        }
-        self.unacked_blocks = self.unacked_blocks.saturating_add(1);
-        let wait = fills && self.held.len() == 1 && self.unacked_blocks < ACK_BLOCKS;
-        self.ack_by(if wait { now.plus(ACK_DELAY_MS) } else { now });
-        self.notice_missing();
-        Ok(Intake::Taken)
-    }
-
-    fn gap(&mut self, now: Millis, gap: Gap) -> Result<(), LinkError> {
-        let (from, to) = (self.long(gap.from)?, self.long(gap.to)?);
-        // Rows before the gap would be neither in it nor in the device: its `Hello` sorts that out.
-        if to <= from || from > self.next {
-            return Err(LinkError::Sequence);
-        }
-        self.now = now;
-        self.learned = self.learned.max(to);
-        self.sent = self.sent.max(to);
-        if self.lost.is_none_or(|(end, _)| end < to) {
-            self.lost = Some((to, gap.cause));
-        }
-        self.ack_by(now);
-        Ok(())
-    }
-
-    fn status(&mut self, now: Millis, status: Status) -> Result<(), LinkError> {
-        let (oldest, sent, next) =
-            (self.long(status.oldest)?, self.long(status.sent)?, self.long(status.next)?);
-        if oldest > self.next || next < self.next {
-            return Err(LinkError::Sequence);
-        }
-        self.now = now;
-        self.learned = self.learned.max(next);
-        self.sent = self.sent.max(sent.min(next));
-        self.ack_by(now);
-        self.notice_missing();
-        Ok(())
-    }
-
-    /// Moves on by one event.
-    fn advance(&mut self) -> Option<Event> {
-        let from = self.next;
-        while self.held.first().is_some_and(|held| held.end <= from) {
-            self.held.remove(0);
-        }
-        let event = if self.held.first().is_some_and(|held| held.first <= from) {
-            let Held { first, end, bytes } = self.held.remove(0);
-            self.next = end;
-            // A block has at most 255 rows.
-            Event::Rows { from, to: end, skip: first.rows_until(from) as u8, block: bytes }
-        } else {
-            let (end, cause) = self.lost.filter(|(end, _)| *end > from)?;
-            self.next = self.held.first().map_or(end, |held| held.first.min(end));
-            Event::Gap { from, to: self.next, cause }
-        };
-        self.restart_missing();
-        Some(event)
-    }
-
-    fn notice_missing(&mut self) {
-        if self.sent > self.next && self.missing_since.is_none() {
-            self.missing_since = Some(self.now);
-        }
-    }
-
-    fn restart_missing(&mut self) {
-        self.missing_since = None;
-        self.notice_missing();
-    }
-
-    fn ack_by(&mut self, at: Millis) {
-        self.ack_at = Some(self.ack_at.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    fn long(&self, seq: Seq) -> Result<LongSeq, LinkError> {
-        self.next.extend(seq).ok_or(LinkError::Sequence)
-    }
-
-    fn welcome(&self, epoch: Epoch, hello: &Hello) -> Welcome {
-        Welcome {
-            epoch,
-            boot: self.boot,
-            released: self.released.to_wire(),
-            received: self.next.to_wire(),
-            wants_birth: !self.births,
-            credit: self.credit,
-            chip: hello.chip.clone(),
-        }
-    }
-
-    fn ack(&self, epoch: Epoch) -> Ack {
-        let mut ranges: Vec<SeqRange, ACK_RANGES_MAX, u8> = Vec::new();
-        for held in &self.held {
-            let (from, to) = (held.first.to_wire(), held.end.to_wire());
-            match ranges.last_mut() {
-                Some(range) if range.to == from => range.to = to,
-                _ => {
-                    // The lowest ranges are what the device needs first.
-                    if ranges.push(SeqRange { from, to }).is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        Ack {
-            epoch,
-            boot: self.boot,
-            received: self.next.to_wire(),
-            released: self.released.to_wire(),
-            ranges,
-            credit: self.credit,
-            births: self.births,
-        }
-    }
-}
-
 /// Why a message, or a welcome, was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkError {
@@ -626,3 +392,268 @@ impl fmt::Display for LinkError {
 }
 
 impl core::error::Error for LinkError {}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec as Many;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::BlockWriter;
+    use crate::ids::{ChipId, GroupId, SchemaId, Seq};
+    use crate::message::{Ack, Data, FromGateway, Gap, ResetCause};
+    use crate::reading::{Name, Value};
+
+    const BOOT: Boot = Boot::new(9).unwrap();
+    const NOW: Millis = Millis(1000);
+
+    fn hello(boot: Option<Boot>, oldest: u32, next: u32) -> Hello {
+        Hello {
+            chip: ChipId::new(&[1]).unwrap(),
+            name: Name::new(),
+            boot,
+            version_min: WIRE_VERSION,
+            version_max: WIRE_VERSION,
+            schema: SchemaId(1),
+            oldest: Seq(oldest),
+            next: Seq(next),
+            tick_hz: 1000,
+            tick_now: Tick(5),
+            reset_cause: ResetCause::UNKNOWN,
+            resumed_at: None,
+        }
+    }
+
+    fn terms(known: Option<u64>) -> Terms {
+        let known = known.map(|next| Known { next: LongSeq(next), released: LongSeq(next) });
+        Terms { boot: BOOT, known, wants_birth: false, credit: 16 }
+    }
+
+    /// A device that was let in, with rows 0 to 1000 and nothing known of them.
+    fn welcomed() -> Receiver {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(None, 0, 1000).to_message()).unwrap();
+        assert!(matches!(receiver.poll_event(), Some(Event::Hello(_))));
+        receiver.welcome(NOW, terms(None)).unwrap();
+        receiver
+    }
+
+    fn data(boot: Boot, rows: core::ops::Range<u32>) -> Many<u8> {
+        let mut block = BlockWriter::new();
+        for seq in rows {
+            block.push(Seq(seq), Tick(0), GroupId(0), &[Some(Value::U32(seq))]).unwrap();
+        }
+        [&Data::head(boot)[..], block.bytes()].concat()
+    }
+
+    fn gap(from: u32, to: u32) -> Message {
+        Gap { boot: BOOT, from: Seq(from), to: Seq(to), cause: GapCause::OVERFLOW }.to_message()
+    }
+
+    /// What came up, as (kind, from, to): `r` for rows, `g` for a gap.
+    fn drain(receiver: &mut Receiver) -> Many<(char, u64, u64)> {
+        let events = core::iter::from_fn(|| receiver.poll_event());
+        let short = |event| match event {
+            Event::Rows { from, to, .. } => Some(('r', from.0, to.0)),
+            Event::Gap { from, to, .. } => Some(('g', from.0, to.0)),
+            Event::Hello(_) | Event::Birth(_) | Event::TimeReply { .. } | Event::Status(_) => None,
+        };
+        events.filter_map(short).collect()
+    }
+
+    fn said(receiver: &mut Receiver, now: Millis) -> Many<FromGateway> {
+        let messages = core::iter::from_fn(|| receiver.poll_transmit(now));
+        messages.map(|message| FromGateway::parse(&message).unwrap()).collect()
+    }
+
+    fn last_ack(receiver: &mut Receiver, now: Millis) -> Ack {
+        match said(receiver, now).pop() {
+            Some(FromGateway::Ack(ack)) => ack,
+            other => panic!("no ack but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_a_hole_wait_for_it() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        for rows in [10..20, 30..40, 20..30, 50..60, 70..80, 90..100] {
+            receiver.handle(NOW, &data(BOOT, rows)).unwrap();
+        }
+        assert_eq!(drain(&mut receiver), []);
+        let ack = last_ack(&mut receiver, NOW);
+        let ranges: Many<_> = ack.ranges.iter().map(|range| (range.from.0, range.to.0)).collect();
+        assert_eq!((ack.received, ranges), (Seq(0), Many::from([(10, 40), (50, 60), (70, 80)])));
+        assert_eq!(receiver.stalled_since(), Some(NOW));
+
+        receiver.handle(NOW.plus(1), &data(BOOT, 0..10)).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', 0, 10), ('r', 10, 20), ('r', 20, 30), ('r', 30, 40)]);
+        assert_eq!(receiver.stalled_since(), Some(NOW.plus(1)), "there has been progress");
+        receiver.handle(NOW, &data(BOOT, 30..40)).unwrap();
+        receiver.handle(NOW, &data(BOOT, 50..60)).unwrap();
+        assert_eq!((drain(&mut receiver), receiver.counters().duplicate_blocks), (Many::new(), 2));
+    }
+
+    #[test]
+    fn the_block_that_fills_the_hole_always_has_room() {
+        let mut receiver = welcomed();
+        for first in 1..40 {
+            receiver.handle(NOW, &data(BOOT, first..first + 1)).unwrap();
+        }
+        assert_eq!(receiver.counters().dropped_blocks, 39 - 15);
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        assert_eq!(drain(&mut receiver).len(), 16);
+        assert_eq!(last_ack(&mut receiver, NOW).received, Seq(16));
+    }
+
+    #[test]
+    fn a_gap_claims_only_what_is_not_held() {
+        let mut receiver = welcomed();
+        receiver.handle(NOW, &data(BOOT, 0..5)).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', 0, 5)]);
+        receiver.handle(NOW, &data(BOOT, 8..12)).unwrap();
+        receiver.handle(NOW, &gap(0, 20)).unwrap();
+        assert_eq!(drain(&mut receiver), [('g', 5, 8), ('r', 8, 12), ('g', 12, 20)]);
+        receiver.handle(NOW, &gap(0, 20)).unwrap();
+        assert_eq!(drain(&mut receiver), []);
+        receiver.handle(NOW, &gap(0, 25)).unwrap();
+        assert_eq!(drain(&mut receiver), [('g', 20, 25)]);
+        assert_eq!(receiver.handle(NOW, &gap(26, 30)), Err(LinkError::Sequence), "what became of row 25?");
+        assert_eq!(receiver.handle(NOW, &gap(25, 25)), Err(LinkError::Sequence));
+    }
+
+    #[test]
+    fn only_the_new_rows_of_a_block_come_up() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        receiver.welcome(NOW, terms(Some(14))).unwrap();
+        receiver.handle(NOW, &data(BOOT, 10..20)).unwrap();
+        let rows = core::iter::from_fn(|| receiver.poll_event()).last();
+        assert!(
+            matches!(rows, Some(Event::Rows { from: LongSeq(14), to: LongSeq(20), skip: 4, .. })),
+            "{rows:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_device_let_go_of_is_a_gap() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 30, 50).to_message()).unwrap();
+        receiver.poll_event();
+        receiver.welcome(NOW, terms(Some(14))).unwrap();
+        assert!(
+            matches!(receiver.poll_event(), Some(Event::Gap { from: LongSeq(14), to: LongSeq(30), cause })
+                if cause == GapCause::FORGOTTEN)
+        );
+        assert_eq!(receiver.next(), Some(LongSeq(30)));
+    }
+
+    #[test]
+    fn numbers_are_extended_across_the_wrap() {
+        let known = (3 << 32) - 2;
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), u32::MAX - 5, 8).to_message()).unwrap();
+        receiver.welcome(NOW, terms(Some(known))).unwrap();
+        let mut block = BlockWriter::new();
+        for at in 0..4 {
+            let value = [Some(Value::U32(0))];
+            block.push(Seq(u32::MAX - 1).plus(at), Tick(0), GroupId(0), &value).unwrap();
+        }
+        receiver.handle(NOW, &[&Data::head(BOOT)[..], block.bytes()].concat()).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', known, known + 4)]);
+        assert_eq!(last_ack(&mut receiver, NOW.plus(5)).received, Seq(2));
+        assert_eq!(receiver.learned(), Some(LongSeq((3 << 32) + 8)));
+    }
+
+    #[test]
+    fn nothing_is_taken_before_the_welcome_or_with_another_boot() {
+        let mut receiver = Receiver::new(Epoch(1));
+        let reject = FromGateway::Reject(Reject { code: RejectCode::WRONG_BOOT, kind: 4 });
+        assert_eq!(receiver.handle(NOW, &data(BOOT, 0..1)), Err(LinkError::NotWelcomed));
+        assert_eq!(said(&mut receiver, NOW), core::slice::from_ref(&reject));
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        let other = Boot::new(10).unwrap();
+        assert_eq!(receiver.handle(NOW, &data(other, 0..1)), Err(LinkError::WrongBoot));
+        assert_eq!(said(&mut receiver, NOW), [reject]);
+        assert_eq!(drain(&mut receiver), []);
+    }
+
+    #[test]
+    fn a_device_that_counts_backward_is_not_let_in() {
+        let mut receiver = Receiver::new(Epoch(1));
+        assert_eq!(receiver.welcome(NOW, terms(None)), Err(LinkError::NotWelcomed));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        assert_eq!(receiver.welcome(NOW, terms(Some(51))), Err(LinkError::Sequence));
+        let other = Terms { boot: Boot::new(10).unwrap(), ..terms(None) };
+        assert_eq!(receiver.welcome(NOW, other), Err(LinkError::WrongBoot));
+        assert_eq!(receiver.boot(), None);
+        let ancient = Hello { version_min: 2, version_max: 3, ..hello(None, 0, 0) };
+        let error = LinkError::Version { min: 2, max: 3 };
+        assert_eq!(receiver.handle(NOW, &ancient.to_message()), Err(error));
+    }
+
+    #[test]
+    fn a_repeated_hello_is_answered_and_another_life_is_looked_up() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        receiver.handle(NOW, &hello(None, 0, 1001).to_message()).unwrap();
+        assert_eq!((receiver.poll_event(), receiver.learned()), (None, Some(LongSeq(1001))));
+        assert!(matches!(said(&mut receiver, NOW)[..], [FromGateway::Welcome(_), FromGateway::Ack(_)]));
+
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        drain(&mut receiver);
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 1002).to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), None, "it has missed something");
+        receiver.handle(NOW, &hello(None, 0, 1002).to_message()).unwrap();
+        assert!(matches!(receiver.poll_event(), Some(Event::Hello(_))), "it has forgotten its boot");
+        assert_eq!(receiver.boot(), None);
+    }
+
+    #[test]
+    fn acks_wait_for_company_but_questions_are_answered() {
+        let mut receiver = welcomed();
+        said(&mut receiver, NOW);
+        receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
+        drain(&mut receiver);
+        assert_eq!((receiver.poll_timeout(), said(&mut receiver, NOW)), (Some(NOW.plus(5)), Many::new()));
+        receiver.release(NOW.plus(2), LongSeq(1));
+        let ack = last_ack(&mut receiver, NOW.plus(5));
+        assert_eq!((ack.received, ack.released), (Seq(1), Seq(1)));
+        assert_eq!(receiver.poll_timeout(), None);
+
+        receiver.release(NOW, LongSeq(99));
+        assert_eq!(receiver.poll_timeout(), None, "nothing beyond what came");
+        let (oldest, sent, next) = (Seq(0), Seq(1), Seq(0));
+        let status = Status { boot: BOOT, oldest, sent, next, ring_used: 0, ring_size: 0, evicted_rows: 0 };
+        receiver.handle(NOW, &status.to_message()).unwrap_err();
+        let status = Status { sent: Seq(7), next: Seq(1009), ..status };
+        receiver.handle(NOW, &status.to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), Some(Event::Status(status)));
+        assert_eq!(receiver.stalled_since(), Some(NOW), "rows 1 to 6 were sent");
+        receiver.set_credit(NOW, 0);
+        assert_eq!((last_ack(&mut receiver, NOW).credit, receiver.stalled_since()), (0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_survived(
+            messages in proptest::collection::vec(
+                (0..=8_u8, proptest::collection::vec(any::<u8>(), 0..40)), 0..40,
+            ),
+        ) {
+            let mut receiver = welcomed();
+            for (kind, body) in messages {
+                let message = [&[kind][..], &body].concat();
+                let _ = receiver.handle(NOW, &message);
+                if let Some(Event::Hello(hello)) = receiver.poll_event() {
+                    let boot = hello.boot.unwrap_or(BOOT);
+                    let _ = receiver.welcome(NOW, Terms { boot, ..terms(None) });
+                }
+                drain(&mut receiver);
+                said(&mut receiver, NOW);
+            }
+        }
+    }
+}

@@ -14,10 +14,9 @@
 
 use core::fmt;
 
-use heapless::Vec;
-
+use super::Transport;
 use super::rtt::{RTO_MS_MAX, RoundTrip};
-use super::{Transport, WINDOW_BLOCKS};
+use super::window::Window;
 use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Token};
 use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, SeqRange, TimeRequest, Welcome};
 
@@ -70,10 +69,8 @@ pub struct Sender {
     credit: u8,
     births: Births,
     reply: Option<Token>,
-    /// Blocks sent and not below `received`, in order of their rows.
-    window: Vec<Flight, { WINDOW_BLOCKS as usize }, u8>,
-    /// Counts transmissions of blocks, so that it is known which was sent later.
-    order: u16,
+    /// Blocks sent and not below `received`.
+    window: Window,
     /// One past the last row sent since the welcome.
     sent: Seq,
     gap_sent: Option<GapSent>,
@@ -82,7 +79,6 @@ pub struct Sender {
     round_trip: RoundTrip,
     spoke_at: Millis,
     heard_at: Millis,
-    repeated_blocks: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,17 +99,6 @@ enum Births {
     Sending(u8),
     /// All were sent; unless they are acknowledged, start over at this time.
     Sent(Millis),
-}
-
-#[derive(Debug)]
-struct Flight {
-    rows: SeqRange,
-    sent_at: Millis,
-    order: u16,
-    repeated: bool,
-    acked: bool,
-    /// Something sent later has arrived.
-    overtaken: bool,
 }
 
 #[derive(Debug)]
@@ -140,15 +125,13 @@ impl Sender {
             credit: 0,
             births: Births::Known,
             reply: None,
-            window: Vec::new(),
-            order: 0,
+            window: Window::new(),
             sent: Seq(0),
             gap_sent: None,
             probe: None,
             round_trip: RoundTrip::new(),
             spoke_at: Millis(0),
             heard_at: Millis(0),
-            repeated_blocks: 0,
         }
     }
 
@@ -202,7 +185,8 @@ impl Sender {
 
     /// What to send now, if anything. What it says must be sent.
     pub fn poll_transmit(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
-        self.forget_evicted(backlog);
+        // What made room in the ring cannot be sent again.
+        self.window.forget(backlog.oldest);
         if is_due(self.silence_due(), now) {
             self.greet(now);
         }
@@ -218,7 +202,7 @@ impl Sender {
             self.hello_due(),
             self.births_due(),
             self.gap_due(backlog),
-            self.repeat_due().map(|(due, _)| due),
+            self.repeat_due(),
             self.block_due(backlog).map(|_| Millis(0)),
             self.status_due(backlog),
             self.silence_due(),
@@ -230,26 +214,14 @@ impl Sender {
 
     /// The block with these rows is being sent.
     pub fn block_sent(&mut self, now: Millis, rows: SeqRange) {
-        self.order = self.order.wrapping_add(1);
-        let (order, sent_at) = (self.order, now);
-        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
-            *flight = Flight { rows, sent_at, order, repeated: true, acked: false, overtaken: false };
-            self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
-        } else {
-            let flight = Flight { rows, sent_at, order, repeated: false, acked: false, overtaken: false };
-            // There is room, or the block would not have been asked for.
-            let room = self.window.push(flight).is_ok();
-            debug_assert!(room, "a block beyond the window was sent");
-            self.sent = self.sent.max(rows.to);
-        }
+        self.window.sent(now, rows);
+        self.sent = self.sent.max(rows.to);
     }
 
     /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
     /// begins now: on a slow line a block takes longer to send than its answer to come.
     pub fn block_left(&mut self, now: Millis, rows: SeqRange) {
-        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
-            flight.sent_at = now;
-        }
+        self.window.left(now, rows);
     }
 
     /// Whether a block that is sealed now would be sent at once. Until then an open block had better
@@ -285,7 +257,7 @@ impl Sender {
 
     /// How often a block was sent again within one welcome.
     pub const fn repeated_blocks(&self) -> u32 {
-        self.repeated_blocks
+        self.window.repeated_blocks()
     }
 
     fn choose(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
@@ -309,13 +281,9 @@ impl Sender {
             self.gap_sent = backlog.lost_to.map(|to| GapSent { to, at: now });
             return Some(Transmit::Gap);
         }
-        if let Some((due, flight)) = self.repeat_due()
-            && due <= now
+        if is_due(self.repeat_due(), now)
+            && let Some(row) = self.window.take_missing(now, &mut self.round_trip)
         {
-            let (row, sent_at) = (flight.rows.from, flight.sent_at);
-            if !flight.overtaken {
-                self.round_trip.timed_out(now, sent_at);
-            }
             return Some(Transmit::Block(row));
         }
         if let Some(row) = self.block_due(backlog) {
@@ -366,16 +334,10 @@ impl Sender {
         }
     }
 
-    /// The block that is to be sent again first. Over MQTT that is the broker's business.
-    fn repeat_due(&self) -> Option<(Millis, &Flight)> {
-        if self.transport == Transport::Mqtt || !self.is_connected() {
-            return None;
-        }
-        let rto_ms = self.round_trip.rto_ms();
-        let missing = self.window.iter().filter(|flight| !flight.acked);
-        missing
-            .map(|flight| (if flight.overtaken { Millis(0) } else { flight.sent_at.plus(rto_ms) }, flight))
-            .min_by_key(|(due, _)| *due)
+    /// Over MQTT it is the broker that sends again.
+    fn repeat_due(&self) -> Option<Millis> {
+        let repeats = self.transport == Transport::Serial && self.is_connected();
+        self.window.missing_due(self.round_trip.rto_ms()).filter(|_| repeats)
     }
 
     /// The first row of the block to be sent next, if one may be.
@@ -395,7 +357,7 @@ impl Sender {
     /// Rows wait without credit, and nothing else is on its way that would be answered: the message that
     /// gave credit may be lost.
     fn probe_due(&self, backlog: &Backlog) -> Option<Millis> {
-        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.iter().all(|f| f.acked);
+        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.all_acked();
         if self.transport == Transport::Mqtt
             || self.births != Births::Known
             || !waits
@@ -419,18 +381,12 @@ impl Sender {
     }
 
     fn may_send_block(&self) -> bool {
-        self.is_connected()
-            && self.births == Births::Known
-            && self.window.len() < usize::from(self.credit.min(WINDOW_BLOCKS))
+        self.is_connected() && self.births == Births::Known && self.window.has_room(self.credit)
     }
 
     /// The first row that was not sent since the welcome.
     fn unsent(&self, backlog: &Backlog) -> Seq {
-        self.window.last().map_or(self.received, |flight| flight.rows.to).max(backlog.oldest)
-    }
-
-    fn forget_evicted(&mut self, backlog: &Backlog) {
-        self.window.retain(|flight| backlog.oldest.is_before(flight.rows.to));
+        self.window.end().unwrap_or(self.received).max(backlog.oldest)
     }
 
     // What the gateway said.
@@ -487,33 +443,8 @@ impl Sender {
         if ack.births {
             self.births = Births::Known;
         }
-        self.settle(now, ack);
+        self.window.settle(now, ack, &mut self.round_trip);
         Ok(())
-    }
-
-    /// Marks what has arrived, measures the round trip and finds what was overtaken.
-    fn settle(&mut self, now: Millis, ack: &Ack) {
-        let mut newest: Option<(u16, Millis)> = None;
-        for flight in &mut self.window {
-            let rows = flight.rows;
-            let arrived = !ack.received.is_before(rows.to)
-                || ack.ranges.iter().any(|r| !rows.from.is_before(r.from) && !r.to.is_before(rows.to));
-            if arrived && !flight.acked {
-                flight.acked = true;
-                let is_newer = newest.is_none_or(|(order, _)| is_later(flight.order, order));
-                if !flight.repeated && is_newer {
-                    newest = Some((flight.order, flight.sent_at));
-                }
-            }
-        }
-        let received = ack.received;
-        self.window.retain(|flight| received.is_before(flight.rows.to));
-        if let Some((order, sent_at)) = newest {
-            self.round_trip.measured(now.since(sent_at));
-            for flight in &mut self.window {
-                flight.overtaken |= !flight.acked && is_later(order, flight.order);
-            }
-        }
     }
 
     /// Notes a sign of life, and a restart of the gateway.
@@ -532,11 +463,6 @@ impl Sender {
 
 fn is_due(due: Option<Millis>, now: Millis) -> bool {
     due.is_some_and(|due| due <= now)
-}
-
-/// Whether transmission `order` came after `other`, which is less than 2¹⁵ transmissions away.
-const fn is_later(order: u16, other: u16) -> bool {
-    order.wrapping_sub(other).cast_signed() > 0
 }
 
 /// Why a message of the gateway was ignored.
@@ -567,3 +493,255 @@ impl fmt::Display for SenderError {
 }
 
 impl core::error::Error for SenderError {}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec as Many;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{Body, Reject};
+
+    const BOOT: Boot = Boot::new(9).unwrap();
+    const EPOCH: Epoch = Epoch(1);
+    const START: Millis = Millis(1000);
+
+    /// A sender, and a ring in which each block has ten rows.
+    struct Bench {
+        sender: Sender,
+        chip: ChipId,
+        backlog: Backlog,
+    }
+
+    impl Bench {
+        fn new(transport: Transport) -> Self {
+            let backlog = Backlog { oldest: Seq(0), sealed: Seq(1000), lost_to: None, births: 2 };
+            Self { sender: Sender::new(transport), chip: ChipId::new(&[1]).unwrap(), backlog }
+        }
+
+        fn welcomed(transport: Transport, credit: u8) -> Self {
+            let mut bench = Self::new(transport);
+            if transport == Transport::Mqtt {
+                bench.sender.presence(START, Some(&presence(EPOCH)));
+            }
+            assert_eq!(bench.next(START), Some(Transmit::Hello));
+            bench.hear(START, &bench.welcome(credit)).unwrap();
+            bench
+        }
+
+        fn welcome(&self, credit: u8) -> Welcome {
+            let (released, received) = (Seq(0), Seq(0));
+            let (wants_birth, chip) = (false, self.chip.clone());
+            Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
+        }
+
+        fn hear<B: Body>(&mut self, now: Millis, body: &B) -> Result<(), SenderError> {
+            self.sender.handle(now, &body.to_message(), &self.chip, &self.backlog)
+        }
+
+        fn next(&mut self, now: Millis) -> Option<Transmit> {
+            let due = self.sender.poll_timeout(&self.backlog);
+            let transmit = self.sender.poll_transmit(now, &self.backlog);
+            assert_eq!(transmit.is_some(), due.is_some_and(|due| due <= now), "{due:?}: {transmit:?}");
+            if let Some(Transmit::Block(row)) = transmit {
+                let from = Seq(row.0 / 10 * 10);
+                self.sender.block_sent(now, SeqRange { from, to: from.plus(10) });
+            }
+            transmit
+        }
+
+        /// The rows with which the blocks begin that are sent now; nothing else is.
+        fn blocks(&mut self, now: Millis) -> Many<u32> {
+            let mut rows = Many::new();
+            while let Some(transmit) = self.next(now) {
+                let Transmit::Block(row) = transmit else { panic!("{transmit:?}") };
+                rows.push(row.0);
+            }
+            rows
+        }
+    }
+
+    fn presence(epoch: Epoch) -> Presence {
+        Presence { epoch, client: heapless::String::new() }
+    }
+
+    fn ack(received: u32, ranges: &[(u32, u32)], credit: u8) -> Ack {
+        let range = |&(from, to): &(u32, u32)| SeqRange { from: Seq(from), to: Seq(to) };
+        let (received, ranges) = (Seq(received), ranges.iter().map(range).collect());
+        Ack { epoch: EPOCH, boot: BOOT, received, released: Seq(0), ranges, credit, births: true }
+    }
+
+    #[test]
+    fn hello_is_repeated_ever_more_slowly() {
+        let mut bench = Bench::new(Transport::Serial);
+        let mut at = Millis(0);
+        for wait in [250, 500, 1000, 2000, 4000, 5000, 5000] {
+            assert_eq!(bench.next(at), Some(Transmit::Hello));
+            assert_eq!(bench.next(at.plus(wait - 1)), None);
+            at = at.plus(wait);
+        }
+    }
+
+    #[test]
+    fn a_window_is_sent_and_what_was_overtaken_again() {
+        let mut bench = Bench::welcomed(Transport::Serial, 4);
+        assert_eq!(bench.blocks(START), [0, 10, 20, 30]);
+        bench.hear(START.plus(20), &ack(10, &[(20, 30)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(20)), [10, 40], "10 was overtaken by 20, 30 may still come");
+        bench.hear(START.plus(40), &ack(10, &[(20, 40)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(40)), [], "10 was sent again after 30");
+        bench.hear(START.plus(60), &ack(10, &[(20, 50)], 4)).unwrap();
+        assert_eq!(bench.blocks(START.plus(60)), [10], "but before 40");
+        bench.hear(START.plus(80), &ack(50, &[], 16)).unwrap();
+        assert_eq!(bench.blocks(START.plus(80)).len(), 16);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_sent_again_after_the_timeout() {
+        let mut bench = Bench::welcomed(Transport::Serial, 2);
+        assert_eq!(bench.blocks(START), [0, 10]);
+        assert_eq!(bench.blocks(START.plus(999)), []);
+        assert_eq!(bench.blocks(START.plus(1000)), [0, 10]);
+        assert_eq!(bench.blocks(START.plus(2999)), [], "twice as long");
+        assert_eq!(bench.blocks(START.plus(3000)), [0, 10]);
+        assert_eq!(bench.sender.repeated_blocks(), 4);
+    }
+
+    #[test]
+    fn over_a_broker_blocks_are_sent_once_a_welcome() {
+        let mut bench = Bench::welcomed(Transport::Mqtt, 2);
+        assert_eq!(bench.blocks(START), [0, 10]);
+        assert_eq!(bench.next(START.plus(3999)), None);
+        assert_eq!(bench.next(START.plus(4000)), Some(Transmit::Status));
+        let welcome = Welcome { received: Seq(10), ..bench.welcome(2) };
+        bench.hear(START.plus(4001), &welcome).unwrap();
+        assert_eq!(bench.blocks(START.plus(4001)), [10, 20]);
+    }
+
+    #[test]
+    fn births_come_before_data_and_until_they_are_known() {
+        let mut bench = Bench::new(Transport::Serial);
+        bench.next(START);
+        let welcome = Welcome { wants_birth: true, ..bench.welcome(1) };
+        bench.hear(START, &welcome).unwrap();
+        for at in [START, START.plus(1000)] {
+            assert_eq!(bench.next(at), Some(Transmit::Birth(0)));
+            assert_eq!(bench.next(at), Some(Transmit::Birth(1)));
+            assert_eq!(bench.next(at), None);
+        }
+        bench.hear(START.plus(1100), &ack(0, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1100)), [0]);
+    }
+
+    #[test]
+    fn without_credit_the_sender_asks() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        let mut at = START;
+        for wait in [1000, 1000, 2000] {
+            assert_eq!(bench.next(at), None);
+            at = at.plus(wait);
+            assert_eq!(bench.next(at), Some(Transmit::Status));
+        }
+        bench.hear(at, &ack(0, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(at), [0]);
+    }
+
+    #[test]
+    fn a_gap_is_repeated_until_it_has_arrived() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        bench.backlog.lost_to = Some(Seq(30));
+        bench.backlog.oldest = Seq(30);
+        assert_eq!(bench.next(START), Some(Transmit::Gap));
+        assert_eq!(bench.blocks(START), [30]);
+        bench.hear(START.plus(10), &ack(0, &[(30, 40)], 1)).unwrap();
+        assert_eq!(bench.next(START.plus(10)), None);
+        assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap));
+        bench.backlog.lost_to = Some(Seq(40));
+        bench.backlog.oldest = Seq(40);
+        assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap), "it grew");
+        bench.hear(START.plus(1000), &ack(40, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1000)), [40]);
+    }
+
+    #[test]
+    fn a_restarted_gateway_is_greeted() {
+        for (restart, greets) in [
+            (Ack { epoch: Epoch(2), ..ack(0, &[], 1) }.to_message(), true),
+            (TimeRequest { epoch: Epoch(2), token: Token(1) }.to_message(), true),
+            (Reject { code: RejectCode::WRONG_BOOT, kind: 4 }.to_message(), true),
+            (presence(Epoch(2)).to_message(), true),
+            (presence(EPOCH).to_message(), false),
+            (Reject { code: RejectCode::MALFORMED, kind: 4 }.to_message(), false),
+        ] {
+            let mut bench = Bench::welcomed(Transport::Mqtt, 0);
+            let _ = bench.sender.handle(START, &restart, &bench.chip, &bench.backlog);
+            assert_eq!(bench.next(START) == Some(Transmit::Hello), greets, "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_gateway_the_sender_is_silent() {
+        let mut bench = Bench::welcomed(Transport::Mqtt, 4);
+        bench.sender.presence(START, None);
+        assert_eq!(
+            (bench.next(START.plus(100_000)), bench.sender.poll_timeout(&bench.backlog)),
+            (None, None)
+        );
+        assert_eq!(bench.hear(START, &bench.welcome(4)), Err(SenderError::NotForUs));
+        bench.sender.presence(START, Some(&presence(EPOCH)));
+        assert_eq!(bench.next(START), Some(Transmit::Hello));
+    }
+
+    #[test]
+    fn a_silent_gateway_is_greeted() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        bench.backlog.sealed = Seq(0);
+        for at in [4000, 8000, 12_000] {
+            assert_eq!(bench.next(START.plus(at)), Some(Transmit::Status));
+        }
+        assert_eq!(bench.next(START.plus(14_999)), None);
+        assert_eq!(bench.next(START.plus(15_000)), Some(Transmit::Hello));
+    }
+
+    #[test]
+    fn what_cannot_be_is_ignored() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        bench.hear(START, &ack(10, &[], 1)).unwrap();
+        assert_eq!(bench.hear(START, &ack(9, &[], 1)), Err(SenderError::Sequence), "taken back");
+        assert_eq!(bench.hear(START, &ack(1001, &[], 1)), Err(SenderError::Sequence), "never sealed");
+        let more = Ack { released: Seq(11), ..ack(10, &[], 1) };
+        assert_eq!(bench.hear(START, &more), Err(SenderError::Sequence), "released before received");
+        let other = Ack { boot: Boot::new(10).unwrap(), ..ack(20, &[], 1) };
+        assert_eq!(bench.hear(START, &other), Err(SenderError::NotForUs));
+        let welcome = Welcome { chip: ChipId::new(&[2]).unwrap(), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
+        let welcome = Welcome { boot: Boot::new(10).unwrap(), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
+        assert_eq!((bench.sender.received(), bench.sender.released()), (Seq(10), Seq(0)));
+    }
+
+    #[test]
+    fn it_stays_small() {
+        assert!(size_of::<Sender>() <= 700, "{}", size_of::<Sender>());
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_survived(
+            messages in proptest::collection::vec(
+                (0x40..=0x48_u8, proptest::collection::vec(any::<u8>(), 0..40)), 0..40,
+            ),
+        ) {
+            let mut bench = Bench::welcomed(Transport::Serial, 16);
+            for (kind, body) in messages {
+                let message = [&[kind][..], &body].concat();
+                let _ = bench.sender.handle(START, &message, &bench.chip, &bench.backlog);
+                while bench.next(START).is_some() {}
+                let (released, sealed) = (bench.sender.released(), bench.backlog.sealed);
+                prop_assert!(!sealed.is_before(released), "{released} is released, {sealed} is sealed");
+            }
+        }
+    }
+}

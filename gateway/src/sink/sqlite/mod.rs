@@ -457,6 +457,23 @@ mod tests {
     }
 
     #[test]
+    fn a_series_that_a_failed_batch_brought_is_not_taken_for_stored() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let fields = field("v", Value::Integer(1));
+        store(&mut sink, "a", 1, &fields).unwrap();
+        let trigger = "CREATE TRIGGER t BEFORE INSERT ON points WHEN NEW.ns = 13
+                       BEGIN SELECT RAISE(ABORT, 'unlucky'); END";
+        Connection::open(fixture.path()).unwrap().execute_batch(trigger).unwrap();
+        let error = store(&mut sink, "b", 13, &fields).unwrap_err();
+        assert_eq!(sink.fail(&error), Outcome::Rejected { reason: "unlucky".into() });
+        store(&mut sink, "c", 14, &fields).unwrap();
+        store(&mut sink, "b", 15, &fields).unwrap();
+        assert_eq!(fixture.count("readings WHERE measurement = 'b' AND ns = 15"), 1);
+        assert_eq!(fixture.count("readings"), 3);
+    }
+
+    #[test]
     fn points_older_than_the_retention_go_in_small_steps() {
         let fixture = Fixture::new();
         let mut sink = fixture.sink("j", 1 << 30);

@@ -1,0 +1,18 @@
+//! The promises, shown with real processes: mosquitto, InfluxDB 1.6.7, VictoriaMetrics, the gateway, and devices of the
+//! real firmware. A service that is not installed fails these tests.
+//!
+//! Random moments come from one seed a test, which is printed; `FOREBAY_SEED=…` replays it. `FOREBAY_LONG=1` asks for the
+//! full counts of `tests/run --long`.
+
+#[path = "end_to_end/bad_input.rs"]
+mod bad_input;
+#[path = "end_to_end/check.rs"]
+mod check;
+#[path = "end_to_end/demo.rs"]
+mod demo;
+#[path = "end_to_end/kill.rs"]
+mod kill;
+#[path = "end_to_end/outage.rs"]
+mod outage;
+#[path = "end_to_end/world.rs"]
+mod world;

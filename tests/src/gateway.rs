@@ -1,0 +1,329 @@
+//! The gateway under test: the real binary, its configuration file, and its lives.
+//!
+//! The program is the one that the variable `FOREBAY_BIN` names, as `tests/run` sets it. Without it, the harness runs
+//! itself with the hidden command `gateway`, which is the same entry point compiled into `forebay-sim`: so `cargo demo` and
+//! a bare `cargo test` build and run what the sources say, and never a `forebay` left over from another build.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::clock::wait_for;
+use crate::device::NATIVE_PREFIX;
+use crate::http::Http;
+use crate::process::{Process, Usage, free_port};
+
+/// The variable that names the gateway's program.
+const PROGRAM_VARIABLE: &str = "FOREBAY_BIN";
+
+/// How long a gateway may take until it acknowledges.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a gateway may take to end after SIGTERM.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to run a `forebay` command.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// What comes before the command itself.
+    prefix: &'static [&'static str],
+}
+
+impl Program {
+    /// The program to test; `sim` is the path of `forebay-sim`.
+    #[must_use]
+    pub fn find(sim: &Path) -> Program {
+        match std::env::var_os(PROGRAM_VARIABLE) {
+            Some(path) => Program { path: path.into(), prefix: &[] },
+            None => Program { path: sim.to_owned(), prefix: &["gateway"] },
+        }
+    }
+
+    /// A command such as `run` or `check` with a configuration file.
+    #[must_use]
+    pub fn command(&self, name: &str, config: &Path) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(self.prefix).arg(name).arg("--config").arg(config);
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn output(&self, name: &str, config: &Path) -> anyhow::Result<Output> {
+        let mut command = self.command(name, config);
+        command.stdin(Stdio::null()).output().with_context(|| format!("running {}", self.path.display()))
+    }
+}
+
+/// What goes into the gateway's configuration file.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The broker's URL, if there is one; JSON devices and native devices are served through it.
+    pub mqtt: Option<String>,
+    /// Serial ports.
+    pub ports: Vec<PathBuf>,
+    /// Further tables, as text: sinks and what a test needs.
+    pub tables: String,
+}
+
+impl Settings {
+    /// The table of an InfluxDB 1 database.
+    #[must_use]
+    pub fn influxdb_1(url: &str, database: &str) -> String {
+        format!(
+            "[[influxdb]]\nname = \"main\"\nurl = \"{url}\"\nversion = 1\ndatabase = \"{database}\"\n\
+             flush_interval = \"200ms\"\n"
+        )
+    }
+
+    /// The table of a database with the version 2 write API.
+    #[must_use]
+    pub fn influxdb_2(url: &str, org: &str, bucket: &str, token_file: Option<&Path>) -> String {
+        let mut table = format!(
+            "[[influxdb]]\nname = \"main\"\nurl = \"{url}\"\nversion = 2\norg = {org:?}\nbucket = {bucket:?}\n\
+             flush_interval = \"200ms\"\n"
+        );
+        if let Some(file) = token_file {
+            // Writing to a string cannot fail.
+            let _ = writeln!(table, "token_file = {file:?}");
+        }
+        table
+    }
+
+    /// The configuration file of a gateway whose files live in `directory`.
+    fn to_toml(&self, directory: &Path, http_port: u16) -> String {
+        let mut text = format!(
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n[clock]\ntrust = \"always\"\n",
+            directory.join("data")
+        );
+        if let Some(url) = &self.mqtt {
+            let _ = write!(
+                text,
+                "[[mqtt]]\nurl = \"{url}\"\nclient_id = \"forebay-under-test\"\nnative = true\n\
+                 native_prefix = \"{NATIVE_PREFIX}\"\n\
+                 [[mqtt.subscribe]]\ntopic = \"sensors/{{device}}/{{room}}\"\nformat = \"json\"\n\
+                 measurement = \"weather\"\ntimestamp = \"$.time\"\ntimestamp_format = \"ns\"\n"
+            );
+        }
+        for port in &self.ports {
+            let _ = writeln!(text, "[[serial]]\nport = {port:?}");
+        }
+        text.push_str(&self.tables);
+        text
+    }
+}
+
+/// A gateway with a data directory that outlives its processes.
+#[derive(Debug)]
+pub struct Gateway {
+    program: Program,
+    directory: PathBuf,
+    http_port: u16,
+    http: Http,
+    process: Option<Process>,
+    /// CPU time of the lives that have ended, and the most memory of any.
+    past: Usage,
+}
+
+impl Gateway {
+    /// Writes the configuration into `directory` and starts the first life.
+    ///
+    /// # Errors
+    /// The gateway does not get ready.
+    pub fn start(program: Program, directory: &Path, settings: &Settings) -> anyhow::Result<Gateway> {
+        std::fs::create_dir_all(directory)?;
+        let http_port = free_port()?;
+        let config = settings.to_toml(directory, http_port);
+        std::fs::write(directory.join("forebay.toml"), config)?;
+        let (directory, http) = (directory.to_owned(), Http::new()?);
+        let mut gateway =
+            Gateway { program, directory, http_port, http, process: None, past: Usage::default() };
+        gateway.resume()?;
+        Ok(gateway)
+    }
+
+    /// Starts another life on the same data directory, and waits until it acknowledges.
+    ///
+    /// # Errors
+    /// It ends, or does not get ready in time.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        let url = self.url("/readyz");
+        let (process, http, log) = (&mut self.process, &self.http, self.directory.join("gateway.log"));
+        wait_for("the gateway's getting ready", READY_LIMIT, || {
+            if let Some(status) = process.as_mut().and_then(Process::exited) {
+                return Err(format!("it ended with {status}:\n{}", crate::process::tail(&log)));
+            }
+            match http.get(&url) {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("/readyz answers {}: {}", answer.status, answer.body)),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+    }
+
+    /// Starts another life without waiting for it, so that it can be killed at any moment.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let command = self.program.command("run", &self.config());
+        self.process = Some(Process::spawn("forebay", command, &self.directory.join("gateway.log"))?);
+        Ok(())
+    }
+
+    /// Kills the process without warning.
+    pub fn kill(&mut self) {
+        self.add_usage();
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Ends the process with SIGTERM.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        self.add_usage();
+        self.process.take().context("the gateway is not running")?.terminate(END_LIMIT)
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("forebay.toml")
+    }
+
+    /// The embedded store's file.
+    #[must_use]
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.directory.join("data/readings.sqlite")
+    }
+
+    /// An address of its HTTP interface.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.http_port)
+    }
+
+    /// `/api/v1/status`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        self.http.get_json(&self.url("/api/v1/status"))
+    }
+
+    /// Rows that are journaled and not confirmed by the sink yet, and rows that it has confirmed.
+    ///
+    /// # Errors
+    /// The gateway does not answer, or its status has another shape.
+    pub fn backlog(&self) -> anyhow::Result<(u64, u64)> {
+        let status = self.status()?;
+        let count = |name: &str| status.pointer(&format!("/ledger/{name}")).and_then(Value::as_u64);
+        let (queued, unconfirmed) = (count("queued"), count("unconfirmed"));
+        let queued = queued.zip(unconfirmed).map(|(queued, unconfirmed)| queued + unconfirmed);
+        queued.zip(count("confirmed")).with_context(|| format!("a status without a ledger: {status}"))
+    }
+
+    /// Waits until everything that is journaled is confirmed.
+    ///
+    /// # Errors
+    /// It takes longer than `limit`.
+    pub fn drain(&self, limit: Duration) -> anyhow::Result<()> {
+        wait_for("the gateway's delivery of everything", limit, || match self.backlog() {
+            Ok((0, _)) => Ok(()),
+            Ok((queued, confirmed)) => Err(format!("{queued} rows are queued, {confirmed} confirmed")),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
+    /// CPU time of all lives so far, memory now, and the most memory of any life.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let now = self.process.as_ref().and_then(|process| process.usage().ok()).unwrap_or_default();
+        Usage {
+            cpu_seconds: self.past.cpu_seconds + now.cpu_seconds,
+            resident_bytes: now.resident_bytes,
+            resident_bytes_max: self.past.resident_bytes_max.max(now.resident_bytes_max),
+        }
+    }
+
+    /// Everything that all its lives have logged.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log_text(&self) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(self.directory.join("gateway.log"))?).into_owned())
+    }
+
+    /// Whether its process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.exited().is_none())
+    }
+
+    fn add_usage(&mut self) {
+        self.past = Usage { resident_bytes: 0, ..self.usage() };
+    }
+}
+
+/// How far the time of a row that the gateway dated may be off, for each device: 1 ms, plus half the round trip of the
+/// clock exchange that dated it, as the gateway's log tells. Of a device with several exchanges the longest counts.
+pub fn round_trip_tolerance(log: &str) -> impl Fn(&str) -> i64 {
+    let round_trips = round_trips(log);
+    move |device| 1_000_000 + round_trips.get(device).copied().unwrap_or(0) * 1000 / 2
+}
+
+/// The longest round trip, in microseconds, of the exchanges that the gateway dated each device by.
+#[must_use]
+pub fn round_trips(log: &str) -> BTreeMap<String, i64> {
+    let mut longest = BTreeMap::new();
+    for line in log.lines() {
+        let field = |name: &str| line.split_once(&format!(" {name}=")).map(|(_, rest)| rest);
+        let name = field("name").and_then(|rest| rest.split([' ', ',']).next());
+        let digits = field("round_trip_us").map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        if let (Some(name), Some(Some(digits))) = (name, digits) {
+            let known: &mut i64 = longest.entry(name.trim_matches('"').to_owned()).or_default();
+            *known = digits.parse().unwrap_or(0).max(*known);
+        }
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, round_trip_tolerance};
+    use std::path::Path;
+
+    #[test]
+    fn the_longest_round_trip_of_a_device_counts() {
+        let log = "INFO x: clock of the device is known device=\"e6\" name=\"a-1\" boot=7 round_trip_us=400\n\
+                   INFO x: clock of the device is known device=\"e6\" name=\"a-1\" boot=7 round_trip_us=90\n";
+        let tolerance = round_trip_tolerance(log);
+        assert_eq!((tolerance("a-1"), tolerance("b")), (1_200_000, 1_000_000));
+    }
+
+    #[test]
+    fn the_configuration_is_toml() {
+        let settings = Settings {
+            mqtt: Some("mqtt://127.0.0.1:1".into()),
+            ports: vec!["/tmp/a \"b\"".into()],
+            tables: Settings::influxdb_2("http://x", "o", "b", Some(Path::new("/t")))
+                + &Settings::influxdb_1("http://y", "d"),
+        };
+        let text = settings.to_toml(Path::new("/d"), 1);
+        let parsed: toml::Table = text.parse().expect("TOML");
+        assert_eq!(parsed["serial"][0]["port"].as_str(), Some("/tmp/a \"b\""));
+        assert_eq!(parsed["mqtt"][0]["subscribe"][0]["topic"].as_str(), Some("sensors/{device}/{room}"));
+        assert_eq!(parsed["influxdb"][0]["token_file"].as_str(), Some("/t"));
+    }
+}
