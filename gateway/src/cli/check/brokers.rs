@@ -73,7 +73,7 @@ mod tests {
             let _ = stream.read(&mut [0; 16]).await;
             String::from_utf8_lossy(&greeting[..length]).into_owned()
         });
-        let finding = check(&Mqtt {
+        let config = Mqtt {
             url: format!("mqtt://127.0.0.1:{port}"),
             host: "127.0.0.1".to_owned(),
             port,
@@ -83,8 +83,8 @@ mod tests {
             native: true,
             native_prefix: "forebay/v1".to_owned(),
             subscribe: Vec::new(),
-        });
-        let finding = finding.await;
+        };
+        let finding = check(&config).await;
         let greeting = broker.await.unwrap();
         assert!(greeting.contains("forebay-check-") && !greeting.contains("the session"), "{greeting:?}");
         assert!(greeting.contains("hunter2"));
