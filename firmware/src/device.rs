@@ -420,8 +420,8 @@ impl core::error::Error for RecordError {}
 
 #[cfg(test)]
 mod tests {
-    use forebay_shared::link::Transport;
-    use forebay_shared::message::{Ack, FromDevice, Welcome};
+    use forebay_shared::ids::Epoch;
+    use forebay_shared::message::{Ack, FromDevice, Presence, Welcome};
     use forebay_shared::reading::{Channel, Group, ValueKind};
 
     use super::*;
@@ -436,8 +436,6 @@ mod tests {
     const CHIP: [u8; 2] = [0xab, 0xcd];
     const EPOCH: Epoch = Epoch(5);
     const BOOT: Boot = Boot::new(6).unwrap();
-
-    use forebay_shared::ids::Epoch;
 
     fn device(transport: Transport) -> Device<512> {
         Device::new(DeviceConfig {
@@ -478,7 +476,7 @@ mod tests {
         let now = Millis(1000);
         device.record(Tick(0), GroupId(0), &row(0)).unwrap();
         assert_eq!(device.poll(now, Tick(0)), None, "no gateway, nothing to do");
-        let presence = forebay_shared::message::Presence { epoch: EPOCH, client: Default::default() };
+        let presence = Presence { epoch: EPOCH, client: Default::default() };
         device.presence(now, Some(&presence.to_message()));
         device.poll(now, Tick(77));
         let hello = FromDevice::parse(device.transmit_message().unwrap()).unwrap();
@@ -539,6 +537,22 @@ mod tests {
         assert_eq!(device.transmit(), []);
         device.poll(Millis(1000), Tick(0));
         assert_eq!(device.transmit().first(), Some(&0));
+    }
+
+    #[test]
+    fn a_slow_line_is_not_mistaken_for_a_bad_one() {
+        let mut device = device(Transport::Serial);
+        device.record(Tick(0), GroupId(0), &row(0)).unwrap();
+        device.receive_message(Millis(0), &welcome().to_message());
+        device.poll(Millis(0), Tick(0));
+        device.sent(usize::MAX);
+        device.poll(Millis(100), Tick(0));
+        device.sent(1);
+        assert!(!device.transmit().is_empty(), "the block is on its way");
+        device.poll(Millis(600), Tick(0));
+        device.sent(usize::MAX);
+        device.poll(Millis(700), Tick(0));
+        assert_eq!(device.poll(Millis(1500), Tick(0)), Some(Millis(1700)));
     }
 
     #[test]

@@ -261,6 +261,21 @@ mod tests {
         assert_eq!((ring.lost(), ring.unreleased()), (None, ring.oldest()));
     }
 
+    #[test]
+    fn a_released_row_is_not_lost_with_its_block() {
+        let mut ring = Ring::<512>::new();
+        for value in 0..10 {
+            push(&mut ring, value);
+        }
+        ring.seal();
+        ring.release(Seq(4));
+        while ring.lost().is_none() {
+            let value = ring.next().0;
+            push(&mut ring, value);
+        }
+        assert_eq!((ring.lost(), ring.evicted_rows()), (Some(range(4, 10)), 6));
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push(u32),

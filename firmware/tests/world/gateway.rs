@@ -38,7 +38,7 @@ impl Log {
         self.entries.last().map_or(LongSeq(0), |(end, _, _)| *end)
     }
 
-    fn released(&self) -> LongSeq {
+    pub(crate) fn released(&self) -> LongSeq {
         self.durable.checked_sub(1).map_or(LongSeq(0), |at| self.entries[at].0)
     }
 }
@@ -80,17 +80,22 @@ impl Gateway {
 
     /// Everything that is not durable is gone; the schema is lost now and then too.
     pub(crate) fn crash(&mut self, random: &mut Random) {
-        self.note_receiver();
         for log in self.logs.values_mut() {
             log.entries.truncate(log.durable);
         }
         self.epoch = Epoch(random.below(1 << 32) as u32);
-        self.receiver = Receiver::new(self.epoch);
-        self.decoder = Decoder::new();
-        self.outgoing.clear();
+        self.connect_anew();
         if random.one_in(2) {
             self.schema = None;
         }
+    }
+
+    /// The port was opened anew, or the device came from another broker: what was held is gone.
+    pub(crate) fn connect_anew(&mut self) {
+        self.duplicate_blocks += self.receiver.counters().duplicate_blocks;
+        self.receiver = Receiver::new(self.epoch);
+        self.decoder = Decoder::new();
+        self.outgoing.clear();
     }
 
     pub(crate) fn hold_until(&mut self, until: Millis) {
@@ -169,10 +174,6 @@ impl Gateway {
 
     pub(crate) fn bad_frames(&self) -> u64 {
         self.bad_frames
-    }
-
-    fn note_receiver(&mut self) {
-        self.duplicate_blocks += self.receiver.counters().duplicate_blocks;
     }
 
     fn handle(&mut self, now: Millis, message: &[u8], random: &mut Random) {

@@ -537,6 +537,18 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_durable_is_released() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        let known = Some(Known { next: LongSeq(14), released: LongSeq(3) });
+        receiver.welcome(NOW, Terms { known, ..terms(None) }).unwrap();
+        let said = said(&mut receiver, NOW);
+        let [FromGateway::Welcome(welcome), FromGateway::Ack(ack)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!((welcome.received, welcome.released), (Seq(14), Seq(3)));
+        assert_eq!((ack.received, ack.released), (Seq(14), Seq(3)));
+    }
+
+    #[test]
     fn what_the_device_let_go_of_is_a_gap() {
         let mut receiver = Receiver::new(Epoch(1));
         receiver.handle(NOW, &hello(Some(BOOT), 30, 50).to_message()).unwrap();

@@ -609,6 +609,26 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_a_repetition_measures_nothing() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        assert_eq!(bench.blocks(START.plus(1000)), [0]);
+        bench.hear(START.plus(1001), &ack(10, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1001)), [10]);
+        assert_eq!(bench.blocks(START.plus(3000)), [], "it may have been the answer to the first copy");
+        assert_eq!(bench.blocks(START.plus(3001)), [10]);
+    }
+
+    #[test]
+    fn the_wait_begins_when_the_block_has_left() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        bench.sender.block_left(START.plus(260), SeqRange { from: Seq(0), to: Seq(10) });
+        assert_eq!(bench.blocks(START.plus(1259)), []);
+        assert_eq!(bench.blocks(START.plus(1260)), [0]);
+    }
+
+    #[test]
     fn over_a_broker_blocks_are_sent_once_a_welcome() {
         let mut bench = Bench::welcomed(Transport::Mqtt, 2);
         assert_eq!(bench.blocks(START), [0, 10]);
@@ -660,6 +680,8 @@ mod tests {
         bench.backlog.lost_to = Some(Seq(40));
         bench.backlog.oldest = Seq(40);
         assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap), "it grew");
+        bench.hear(START.plus(1000), &bench.welcome(1)).unwrap();
+        assert_eq!(bench.next(START.plus(1000)), Some(Transmit::Gap), "after a welcome nothing has arrived");
         bench.hear(START.plus(1000), &ack(40, &[], 1)).unwrap();
         assert_eq!(bench.blocks(START.plus(1000)), [40]);
     }
