@@ -1,15 +1,17 @@
 //! The interface over real sockets, on a journal in memory.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{Api, bind, bind_control, router, serve};
-use crate::config::Trust;
+use super::{BindError, Server};
+use crate::config::Config;
 use crate::journal::entry::{Cause, DeviceEntry, Fields, GapEntry, RowEntry};
 use crate::journal::memory::MemoryStorage;
 use crate::journal::{Class, Entry, Journal, Options, Refused};
@@ -20,11 +22,24 @@ use crate::stats::{SourceState, Stats, Status};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Served {
+    data_dir: TempDir,
     storage: MemoryStorage,
     journal: Journal,
     stats: Arc<Stats>,
-    stop: watch::Sender<bool>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
+}
+
+fn config(data_dir: &Path) -> Config {
+    let text = "[http]\nlisten = \"127.0.0.1:0\"\n[clock]\ntrust = \"always\"\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    Config { data_dir: data_dir.to_owned(), ..crate::config::load(file.path()).unwrap().config }
+}
+
+async fn bind(data_dir: &Path, journal: &Journal) -> Result<(Arc<Stats>, Server), BindError> {
+    let stats = Stats::new(1);
+    let server = Server::bind(&config(data_dir), journal, &stats).await?;
+    Ok((stats, server))
 }
 
 impl Served {
@@ -33,13 +48,10 @@ impl Served {
         let storage = MemoryStorage::new();
         let (journal, _) = Journal::open(Arc::new(storage.clone()), &options).unwrap();
         journal.register_sink("main").unwrap();
-        let stats = Stats::new(1);
-        let (stop, stopped) = watch::channel(false);
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        stats.set_listen(listener.local_addr().unwrap());
-        let api = Api::new(journal.clone(), Arc::clone(&stats), Trust::Always, stopped.clone());
-        let server = tokio::spawn(serve(listener, router(api), stopped));
-        Served { storage, journal, stats, stop, server }
+        let data_dir = tempfile::tempdir().unwrap();
+        let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
+        let server = tokio::spawn(server.serve());
+        Served { data_dir, storage, journal, stats, server }
     }
 
     /// Submits rows numbered `from` to `to` of a native device.
@@ -134,15 +146,6 @@ async fn health_and_readiness_follow_the_journal() {
     served.submit("a", 1, 2);
     served.answers("/readyz", 503).await;
     served.answers("/healthz", 503).await;
-}
-
-#[tokio::test]
-async fn a_gateway_that_stops_is_not_ready() {
-    let served = Served::start().await;
-    served.stop.send_replace(true);
-    let api =
-        Api::new(served.journal.clone(), Arc::clone(&served.stats), Trust::Always, served.stop.subscribe());
-    assert_eq!(super::api::ready(axum::extract::State(api)).await.0, 503);
 }
 
 #[tokio::test]
@@ -287,29 +290,34 @@ async fn a_client_that_does_not_read_is_skipped_ahead() {
 }
 
 #[tokio::test]
-async fn stopping_ends_streams_and_the_server() {
-    let served = Served::start().await;
-    let mut stream = served.connect("/api/v1/live").await;
-    read_until(&mut stream, ": live").await;
-    served.stop.send_replace(true);
-    tokio::time::timeout(PATIENCE, served.server).await.unwrap().unwrap().unwrap();
-}
-
-#[tokio::test]
 async fn the_control_socket_replaces_what_a_killed_process_left() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(bind_control(dir.path()).unwrap());
-    assert!(dir.path().join("control.sock").exists());
-    let _listener = bind_control(dir.path()).unwrap();
-    std::os::unix::net::UnixStream::connect(dir.path().join("control.sock")).unwrap();
-    let missing = bind_control(&dir.path().join("missing")).unwrap_err().to_string();
-    assert!(missing.contains("check that data_dir is writable"), "{missing}");
+    let served = Served::start().await;
+    let socket = served.data_dir.path().join("control.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+    served.server.abort();
+    assert!(socket.exists(), "a process that is killed cleans nothing up");
+    let again = bind(served.data_dir.path(), &served.journal).await.unwrap();
+    let server = tokio::spawn(again.1.serve());
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    server.abort();
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
-    let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = taken.local_addr().unwrap();
-    let error = bind(address).await.unwrap_err().to_string();
+async fn what_cannot_be_bound_is_named() {
+    let served = Served::start().await;
+    let missing = served.data_dir.path().join("missing");
+    let error = bind(&missing, &served.journal).await.unwrap_err().to_string();
+    assert!(
+        error.contains("missing/control.sock") && error.contains("check that data_dir is writable"),
+        "{error}"
+    );
+    let address = served.stats.listen().unwrap();
+    let mut config = config(served.data_dir.path());
+    config.http.listen = address;
+    let error = Server::bind(&config, &served.journal, &Stats::new(0)).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {address} (http.listen): ")), "{error}");
 }
