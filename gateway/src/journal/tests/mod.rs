@@ -244,6 +244,7 @@ fn a_full_journal_refuses_intake_keeps_its_limit_and_takes_rows_again_after_a_cu
                     Err(refused) => break refused,
                 }
                 next += 10;
+                assert!(next * 1_000 < 8 * max_bytes, "it never is full");
             };
             assert_eq!(full, Refused::Full);
             assert_eq!(journal.usage().state, Condition::Full);
