@@ -185,7 +185,7 @@ impl<const RING: usize> Device<RING> {
 
     /// The first `count` of those bytes were written.
     pub fn sent(&mut self, count: usize) {
-        self.out.at = self.out.end.min(self.out.at + count);
+        self.out.at = self.out.at.saturating_add(count).min(self.out.end);
     }
 
     /// The message to be published next, if there is one.
@@ -417,3 +417,157 @@ impl fmt::Display for RecordError {
 }
 
 impl core::error::Error for RecordError {}
+
+#[cfg(test)]
+mod tests {
+    use forebay_shared::ids::Epoch;
+    use forebay_shared::message::{Ack, FromDevice, Presence, Welcome};
+    use forebay_shared::reading::{Channel, Group, ValueKind};
+
+    use super::*;
+
+    const GROUPS: Groups = Groups::new(&[Group {
+        name: "meter",
+        channels: &[
+            Channel { name: "pulses", unit: "", kind: ValueKind::U32, scale: 0 },
+            Channel { name: "open", unit: "", kind: ValueKind::Bool, scale: 0 },
+        ],
+    }]);
+    const CHIP: [u8; 2] = [0xab, 0xcd];
+    const EPOCH: Epoch = Epoch(5);
+    const BOOT: Boot = Boot::new(6).unwrap();
+
+    fn device(transport: Transport) -> Device<512> {
+        Device::new(DeviceConfig {
+            chip: ChipId::new(&CHIP).unwrap(),
+            name: Name::new(),
+            groups: GROUPS,
+            tick_hz: 1000,
+            linger_ms: 100,
+            transport,
+            reset_cause: ResetCause::UNKNOWN,
+        })
+    }
+
+    fn welcome() -> Welcome {
+        let (released, received, wants_birth, credit) = (Seq(0), Seq(0), false, 4);
+        let chip = ChipId::new(&CHIP).unwrap();
+        Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
+    }
+
+    fn row(pulses: u32) -> [Option<Value>; 2] {
+        [Some(Value::U32(pulses)), None]
+    }
+
+    #[test]
+    fn a_sample_that_is_not_of_its_group_is_refused() {
+        let mut device = device(Transport::Serial);
+        let mut record = |group, values: &[_]| device.record(Tick(0), GroupId(group), values);
+        assert_eq!(record(1, &row(0)), Err(RecordError::Group));
+        assert_eq!(record(0, &row(0)[..1]), Err(RecordError::Count));
+        assert_eq!(record(0, &[Some(Value::I32(0)), None]), Err(RecordError::Kind));
+        assert_eq!(record(0, &[None, None]), Err(RecordError::Empty));
+        assert_eq!(record(0, &row(0)), Ok(Seq(0)));
+    }
+
+    #[test]
+    fn an_open_block_waits_for_the_link_and_then_for_company() {
+        let mut device = device(Transport::Mqtt);
+        let now = Millis(1000);
+        device.record(Tick(0), GroupId(0), &row(0)).unwrap();
+        assert_eq!(device.poll(now, Tick(0)), None, "no gateway, nothing to do");
+        let presence = Presence { epoch: EPOCH, client: Default::default() };
+        device.presence(now, Some(&presence.to_message()));
+        device.poll(now, Tick(77));
+        let hello = FromDevice::parse(device.transmit_message().unwrap()).unwrap();
+        assert!(
+            matches!(hello, FromDevice::Hello(hello) if hello.tick_now == Tick(77) && hello.next == Seq(1))
+        );
+        device.message_sent();
+        device.receive_message(now, &welcome().to_message());
+        assert_eq!(device.poll(now, Tick(0)), Some(now.plus(100)));
+        device.record(Tick(0), GroupId(0), &row(1)).unwrap();
+        assert_eq!(device.poll(now.plus(99), Tick(0)), Some(now.plus(100)));
+        assert_eq!(device.transmit_message(), None);
+        device.poll(now.plus(100), Tick(0));
+        let data = FromDevice::parse(device.transmit_message().unwrap()).unwrap();
+        assert!(matches!(data, FromDevice::Data(data) if data.boot == BOOT), "{data:?}");
+        device.message_sent();
+
+        let ack = Ack {
+            epoch: EPOCH,
+            boot: BOOT,
+            received: Seq(2),
+            released: Seq(2),
+            ranges: Default::default(),
+            credit: 4,
+            births: true,
+        };
+        assert!(device.ring_used_bytes() > 0);
+        device.receive_message(now.plus(110), &ack.to_message());
+        device.poll(now.plus(110), Tick(0));
+        assert_eq!((device.ring_used_bytes(), device.oldest(), device.released()), (0, Seq(2), Seq(2)));
+        device.presence(now.plus(120), Some(&[]));
+        assert!(!device.is_connected());
+    }
+
+    #[test]
+    fn a_burst_begins_with_a_delimiter_and_only_then() {
+        let mut device = device(Transport::Serial);
+        let now = Millis(0);
+        assert_eq!(device.poll(now, Tick(0)), Some(now));
+        let hello = device.transmit();
+        assert_eq!((hello.first(), hello.last()), (Some(&0), Some(&0)));
+        device.sent(1);
+        assert_ne!(device.transmit().first(), Some(&0), "the rest of it comes next");
+        device.sent(usize::MAX);
+        assert_eq!(device.transmit(), []);
+
+        let mut frame = [0; 64];
+        let len =
+            frame::encode(&[&Welcome { wants_birth: true, ..welcome() }.to_message()], &mut frame).unwrap();
+        device.receive(now, &frame[..len]);
+        assert!(device.is_connected());
+        for _ in 0..2 {
+            device.poll(now, Tick(0));
+            assert_ne!(device.transmit().first(), Some(&0), "in the same burst");
+            device.sent(usize::MAX);
+        }
+        device.poll(now, Tick(0));
+        assert_eq!(device.transmit(), []);
+        device.poll(Millis(1000), Tick(0));
+        assert_eq!(device.transmit().first(), Some(&0));
+    }
+
+    #[test]
+    fn a_slow_line_is_not_mistaken_for_a_bad_one() {
+        let mut device = device(Transport::Serial);
+        device.record(Tick(0), GroupId(0), &row(0)).unwrap();
+        device.receive_message(Millis(0), &welcome().to_message());
+        device.poll(Millis(0), Tick(0));
+        device.sent(usize::MAX);
+        device.poll(Millis(100), Tick(0));
+        device.sent(1);
+        assert!(!device.transmit().is_empty(), "the block is on its way");
+        device.poll(Millis(600), Tick(0));
+        device.sent(usize::MAX);
+        device.poll(Millis(700), Tick(0));
+        assert_eq!(device.poll(Millis(1500), Tick(0)), Some(Millis(1700)));
+    }
+
+    #[test]
+    fn damage_on_the_line_is_counted() {
+        let mut device = device(Transport::Serial);
+        device.receive(Millis(0), &[1, 2, 3, 0, 0]);
+        device.receive(Millis(0), &[7; 100]);
+        device.receive(Millis(0), &[0]);
+        device.receive_message(Millis(0), &[0x41]);
+        let Counters { bad_frames, ignored_messages, .. } = device.counters();
+        assert_eq!((bad_frames, ignored_messages), (2, 1));
+    }
+
+    #[test]
+    fn it_stays_small() {
+        assert!(size_of::<Device<512>>() <= 512 + 1400, "{}", size_of::<Device<512>>());
+    }
+}

@@ -195,3 +195,143 @@ impl<const N: usize> Default for Ring<N> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    use forebay_shared::block::Block;
+    use forebay_shared::ids::Tick;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(0);
+
+    fn push<const N: usize>(ring: &mut Ring<N>, value: u32) -> Seq {
+        ring.push(Tick(u64::from(value)), GROUP, &[Some(Value::U32(value))])
+    }
+
+    fn range(from: u32, to: u32) -> SeqRange {
+        SeqRange { from: Seq(from), to: Seq(to) }
+    }
+
+    #[test]
+    fn rows_stay_until_their_block_is_released() {
+        let mut ring = Ring::<512>::new();
+        for value in 0..10 {
+            assert_eq!(push(&mut ring, value), Seq(value));
+        }
+        assert_eq!(ring.find(Seq(0)), None, "the open block is not sealed");
+        ring.seal();
+        push(&mut ring, 10);
+        ring.seal();
+        ring.seal();
+        assert_eq!(ring.find(Seq(9)).unwrap().rows, range(0, 10));
+        assert_eq!(ring.find(Seq(10)).unwrap().rows, range(10, 11));
+        assert_eq!(ring.find(Seq(11)), None);
+        ring.release(Seq(9));
+        assert_eq!((ring.oldest(), ring.unreleased()), (Seq(0), Seq(9)));
+        ring.release(Seq(10));
+        assert_eq!((ring.oldest(), ring.find(Seq(9))), (Seq(10), None));
+        ring.release(Seq(11));
+        assert_eq!((ring.used_bytes(), ring.oldest(), ring.lost()), (0, Seq(11), None));
+    }
+
+    #[test]
+    fn the_oldest_make_room_and_are_counted() {
+        let mut ring = Ring::<512>::new();
+        while ring.lost().is_none() {
+            let value = ring.next().0;
+            push(&mut ring, value);
+        }
+        let first = ring.lost().unwrap();
+        assert_eq!((first.from, first.to), (Seq(0), ring.oldest()));
+        assert_eq!((ring.evicted_rows(), ring.unreleased()), (first.to.0, Seq(0)));
+        ring.release(Seq(3));
+        assert_eq!(ring.lost(), Some(range(3, first.to.0)));
+        while ring.lost().unwrap().to == first.to {
+            let value = ring.next().0;
+            push(&mut ring, value);
+        }
+        let grown = ring.lost().unwrap();
+        assert_eq!((grown.from, grown.to), (Seq(3), ring.oldest()));
+        ring.release(grown.to);
+        assert_eq!((ring.lost(), ring.unreleased()), (None, ring.oldest()));
+    }
+
+    #[test]
+    fn a_released_row_is_not_lost_with_its_block() {
+        let mut ring = Ring::<512>::new();
+        for value in 0..10 {
+            push(&mut ring, value);
+        }
+        ring.seal();
+        ring.release(Seq(4));
+        while ring.lost().is_none() {
+            let value = ring.next().0;
+            push(&mut ring, value);
+        }
+        assert_eq!((ring.lost(), ring.evicted_rows()), (Some(range(4, 10)), 6));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u32),
+        Seal,
+        Release(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => any::<u32>().prop_map(Step::Push),
+            1 => Just(Step::Seal),
+            1 => (0..60_u32).prop_map(Step::Release),
+        ]
+    }
+
+    proptest! {
+        /// Against a list of rows: every one is released, lost, or in the ring with the bytes it had.
+        #[test]
+        fn every_row_is_somewhere(steps in proptest::collection::vec(step(), 0..600)) {
+            let mut ring = Ring::<600>::new();
+            let mut sealed: VecDeque<(SeqRange, Vec<u8>)> = VecDeque::new();
+            for step in steps {
+                match step {
+                    Step::Push(value) => {
+                        push(&mut ring, value);
+                    }
+                    Step::Seal => ring.seal(),
+                    Step::Release(rows) => {
+                        let to = ring.unreleased().plus(rows);
+                        ring.release(to.min(ring.sealed()));
+                    }
+                }
+                prop_assert!(ring.used_bytes() <= 600);
+                let mut at = ring.oldest();
+                let mut found = VecDeque::new();
+                while let Some(block) = ring.find(at) {
+                    prop_assert_eq!(block.rows.from, at);
+                    at = block.rows.to;
+                    found.push_back((block.rows, [block.parts.0, block.parts.1].concat()));
+                }
+                prop_assert_eq!(at, ring.sealed());
+                prop_assert_eq!(at.plus(u32::from(ring.open_rows())), ring.next());
+                if let Some(lost) = ring.lost() {
+                    prop_assert_eq!(lost.to, ring.oldest());
+                    prop_assert!(lost.from.is_before(lost.to));
+                }
+                while sealed.front().is_some_and(|(rows, _)| rows.from.is_before(ring.oldest())) {
+                    sealed.pop_front();
+                }
+                prop_assert!(found.iter().zip(&sealed).all(|(now, before)| now == before), "a block changed");
+                for (rows, bytes) in &found {
+                    let block = Block::parse(bytes).unwrap();
+                    prop_assert_eq!((block.first(), block.end()), (rows.from, rows.to));
+                }
+                sealed = found;
+            }
+        }
+    }
+}

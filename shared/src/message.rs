@@ -472,3 +472,96 @@ mod boot_or_zero {
         u32::deserialize(deserializer).map(Boot::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::GroupId;
+    use crate::reading::ValueKind;
+
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let kind = prop_oneof![0..=8_u8, 0x40..=0x47_u8, any::<u8>()];
+        (kind, vec(prop_oneof![0..5_u8, any::<u8>()], 0..=BODY_BYTES_MAX))
+            .prop_map(|(kind, body)| [&[kind][..], &body].concat())
+    }
+
+    /// Says what was parsed again: the two must mean the same, though a varint may have been padded.
+    fn say(message: &FromDevice<'_>) -> Vec<u8> {
+        match message {
+            FromDevice::Hello(body) => body.to_message().to_vec(),
+            FromDevice::Birth(body) => body.to_message().to_vec(),
+            FromDevice::Data(data) => [&Data::head(data.boot)[..], data.block].concat(),
+            FromDevice::Gap(body) => body.to_message().to_vec(),
+            FromDevice::TimeReply(body) => body.to_message().to_vec(),
+            FromDevice::Status(body) => body.to_message().to_vec(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(message in message()) {
+            if let Ok(parsed) = FromDevice::parse(&message) {
+                let said = say(&parsed);
+                prop_assert_eq!(FromDevice::parse(&said), Ok(parsed));
+            }
+            let _ = FromGateway::parse(&message);
+        }
+
+        #[test]
+        fn hello_comes_back(
+            chip in vec(any::<u8>(), 1..=16), name in "[a-zé]{0,16}", boot in any::<u32>(), at in any::<u64>(),
+        ) {
+            let hello = Hello {
+                chip: ChipId::new(&chip).unwrap(),
+                name: Name::try_from(name.as_str()).unwrap(),
+                boot: Boot::new(boot),
+                version_min: 1,
+                version_max: WIRE_VERSION,
+                schema: SchemaId(boot),
+                oldest: Seq(boot),
+                next: Seq(!boot),
+                tick_hz: boot,
+                tick_now: Tick(at),
+                reset_cause: ResetCause::PIN,
+                resumed_at: Boot::new(boot).map(|_| Tick(at)),
+            };
+            let message = hello.to_message();
+            prop_assert_eq!(FromDevice::parse(&message), Ok(FromDevice::Hello(hello)));
+        }
+
+        #[test]
+        fn acks_come_back(
+            ranges in vec(any::<(u32, u32)>(), 0..=3), numbers in any::<(u32, u32, u32)>(), credit in any::<u8>(),
+        ) {
+            let ranges = ranges.iter().map(|(from, to)| SeqRange { from: Seq(*from), to: Seq(*to) }).collect();
+            let (epoch, received, released) = numbers;
+            let (epoch, received, released) = (Epoch(epoch), Seq(received), Seq(released));
+            let boot = Boot::new(9).unwrap();
+            let ack = Ack { epoch, boot, received, released, ranges, credit, births: credit > 9 };
+            prop_assert_eq!(FromGateway::parse(&ack.to_message()), Ok(FromGateway::Ack(ack)));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_longer_than_its_buffer_is_not_written() {
+        let description = Description {
+            group: GroupId(0),
+            group_name: Name::new(),
+            channel: Name::new(),
+            unit: Name::new(),
+            kind: ValueKind::F32,
+            scale: 0,
+        };
+        let birth = Birth { schema: SchemaId(1), index: 0, count: 1, description };
+        let len = birth.to_message().len();
+        let mut out = [0; 32];
+        assert_eq!(birth.write(&mut out[..len]), Ok(len));
+        assert_eq!(birth.write(&mut out[..len - 1]), Err(TooShort));
+        assert_eq!(birth.write(&mut []), Err(TooShort));
+    }
+}

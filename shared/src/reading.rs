@@ -358,6 +358,8 @@ pub enum SchemaError {
     Scale,
     /// Groups are not numbered from 0 in order.
     Order,
+    /// The channels are not those that the schema's id names.
+    Id,
 }
 
 impl fmt::Display for SchemaError {
@@ -367,6 +369,7 @@ impl fmt::Display for SchemaError {
             Self::Name => "a group's or channel's name is empty, used twice, or differs within its group",
             Self::Scale => "only a scaled integer has a scale, from -22 to 22",
             Self::Order => "groups are not numbered from 0 in order",
+            Self::Id => "the announced channels are not those that the schema id names",
         })
     }
 }
@@ -408,7 +411,7 @@ impl SchemaBuilder {
         }
         let collected = core::mem::take(&mut self.channels);
         let schema = Schema::new(collected.into_iter().flatten())?;
-        if schema.id() == self.id { Ok(Some(schema)) } else { Err(SchemaError::Order) }
+        if schema.id() == self.id { Ok(Some(schema)) } else { Err(SchemaError::Id) }
     }
 }
 
@@ -422,4 +425,103 @@ fn schema_id<D: core::borrow::Borrow<Description>>(descriptions: impl Iterator<I
         }
     }
     SchemaId(digest.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    const GROUPS: Groups = Groups::new(&[
+        Group {
+            name: "climate",
+            channels: &[
+                Channel { name: "temperature", unit: "°C", kind: ValueKind::I32, scale: -2 },
+                Channel { name: "heating", unit: "", kind: ValueKind::Bool, scale: 0 },
+            ],
+        },
+        Group {
+            name: "meter",
+            channels: &[Channel { name: "pulses", unit: "", kind: ValueKind::U32, scale: 0 }],
+        },
+    ]);
+
+    fn channels() -> Vec<Description> {
+        GROUPS.descriptions().collect()
+    }
+
+    #[test]
+    fn decimals_are_what_a_parser_would_read() {
+        for (raw, scale, text) in [
+            (2150, -2, "21.50"),
+            (-1, -1, "-0.1"),
+            (3, -1, "0.3"),
+            (i32::MAX, -9, "2.147483647"),
+            (i32::MIN, 0, "-2147483648"),
+            (7, 3, "7000"),
+            (1, -22, "1e-22"),
+        ] {
+            assert_eq!(Value::I32(raw).physical(scale), Physical::Float(text.parse().unwrap()), "{text}");
+        }
+        assert_eq!(Value::U32(u32::MAX).physical(0), Physical::Integer(4_294_967_295));
+        assert_eq!(Value::Bool(true).physical(0), Physical::Bool(true));
+        assert_eq!(Value::F32(0.5).physical(0), Physical::Float(0.5));
+    }
+
+    #[test]
+    fn both_ends_have_the_same_schema() {
+        let schema = Schema::new(channels()).unwrap();
+        assert_eq!(schema.id(), GROUPS.id());
+        assert_eq!(schema.channels(), channels());
+        assert_eq!(usize::from(GROUPS.channel_count()), channels().len());
+        let sizes: Vec<_> = schema.groups().map(<[_]>::len).collect();
+        assert_eq!(sizes, [2, 1]);
+        assert_eq!(schema.group(GroupId(1)).unwrap()[0].channel, "pulses");
+        assert_eq!(schema.group(GroupId(2)), None);
+    }
+
+    #[test]
+    fn a_schema_is_complete_in_any_order() {
+        let mut builder = SchemaBuilder::new(GROUPS.id());
+        let all = channels();
+        for index in [2, 0, 2] {
+            assert_eq!(builder.insert(index, 3, all[usize::from(index)].clone()), Ok(None));
+        }
+        assert_eq!(builder.insert(3, 3, all[1].clone()), Err(SchemaError::Count));
+        let schema = builder.insert(1, 3, all[1].clone()).unwrap().unwrap();
+        assert_eq!(schema.id(), GROUPS.id());
+        assert_eq!(builder.insert(0, 3, all[0].clone()), Ok(None), "it starts over");
+
+        let mut other = SchemaBuilder::new(SchemaId(GROUPS.id().0 ^ 1));
+        assert_eq!(other.insert(0, 1, all[0].clone()), Err(SchemaError::Id));
+        assert_eq!(other.insert(0, 200, all[0].clone()), Err(SchemaError::Count));
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused() {
+        let changed = |at: usize, change: fn(&mut Description)| {
+            let mut all = channels();
+            change(&mut all[at]);
+            Schema::new(all).unwrap_err()
+        };
+        assert_eq!(Schema::new([]), Err(SchemaError::Count));
+        assert_eq!(changed(1, |c| c.group = GroupId(1)), SchemaError::Name, "one group, two names");
+        assert_eq!(changed(2, |c| c.group = GroupId(2)), SchemaError::Order);
+        assert_eq!(changed(0, |c| c.group = GroupId(1)), SchemaError::Order);
+        assert_eq!(changed(1, |c| c.channel = channels()[0].channel.clone()), SchemaError::Name);
+        assert_eq!(changed(2, |c| c.group_name = channels()[0].group_name.clone()), SchemaError::Name);
+        assert_eq!(changed(2, |c| c.channel = Name::new()), SchemaError::Name);
+        assert_eq!(changed(0, |c| c.scale = 23), SchemaError::Scale);
+        assert_eq!(changed(0, |c| c.scale = i8::MIN), SchemaError::Scale);
+        assert_eq!(changed(2, |c| c.scale = 1), SchemaError::Scale);
+        let many = |group| {
+            let of = channels().swap_remove(0);
+            (0..33).map(move |number: u8| {
+                let channel = Name::try_from(std::format!("c{number}").as_str()).unwrap();
+                Description { group: GroupId(group), channel, ..of.clone() }
+            })
+        };
+        assert_eq!(Schema::new(many(0)), Err(SchemaError::Count), "33 channels in a group");
+    }
 }

@@ -40,3 +40,95 @@ pub fn service<const RING: usize, P: Read + ReadReady + Write>(
     }
     Ok(deadline)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    use embedded_io::{ErrorKind, ErrorType};
+    use forebay_shared::frame::{Decoder, encode};
+    use forebay_shared::ids::{Boot, ChipId, Epoch, Seq};
+    use forebay_shared::link::Transport;
+    use forebay_shared::message::{Body, FromDevice, ResetCause, Welcome};
+    use forebay_shared::reading::{Channel, Group, Groups, Name, ValueKind};
+
+    use super::*;
+    use crate::DeviceConfig;
+
+    /// A port that takes five bytes at a time.
+    #[derive(Default)]
+    struct Port {
+        arrived: VecDeque<u8>,
+        written: Vec<u8>,
+        broken: bool,
+    }
+
+    impl ErrorType for Port {
+        type Error = ErrorKind;
+    }
+
+    impl ReadReady for Port {
+        fn read_ready(&mut self) -> Result<bool, ErrorKind> {
+            if self.broken { Err(ErrorKind::BrokenPipe) } else { Ok(!self.arrived.is_empty()) }
+        }
+    }
+
+    impl Read for Port {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+            let count = buffer.len().min(self.arrived.len());
+            assert!(count > 0, "a read would have blocked");
+            self.arrived.drain(..count).zip(buffer).for_each(|(byte, slot)| *slot = byte);
+            Ok(count)
+        }
+    }
+
+    impl Write for Port {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+            let count = bytes.len().min(5);
+            self.written.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> Result<(), ErrorKind> {
+            Ok(())
+        }
+    }
+
+    const GROUPS: Groups = Groups::new(&[Group {
+        name: "meter",
+        channels: &[Channel { name: "pulses", unit: "", kind: ValueKind::U32, scale: 0 }],
+    }]);
+
+    #[test]
+    fn a_port_is_read_and_written_piece_by_piece() {
+        let chip = ChipId::new(&[1]).unwrap();
+        let mut device = Device::<512>::new(DeviceConfig {
+            chip: chip.clone(),
+            name: Name::new(),
+            groups: GROUPS,
+            tick_hz: 1000,
+            linger_ms: 0,
+            transport: Transport::Serial,
+            reset_cause: ResetCause::UNKNOWN,
+        });
+        let mut port = Port::default();
+        let now = Millis(0);
+        while service(&mut device, &mut port, now, Tick(3)).unwrap() == Some(now) {}
+        let mut decoder = Decoder::<{ Decoder::MAX }>::new();
+        let hello = decoder.next(&mut &port.written[..]).unwrap().unwrap();
+        assert!(matches!(FromDevice::parse(hello), Ok(FromDevice::Hello(hello)) if hello.chip == chip));
+
+        let (released, received) = (Seq(0), Seq(0));
+        let (epoch, boot) = (Epoch(1), Boot::new(1).unwrap());
+        let welcome = Welcome { epoch, boot, released, received, wants_birth: true, credit: 1, chip };
+        let mut frame = [0; 64];
+        let len = encode(&[&welcome.to_message()], &mut frame).unwrap();
+        port.arrived.extend(&frame[..len]);
+        port.broken = true;
+        assert_eq!(service(&mut device, &mut port, now, Tick(3)), Err(ErrorKind::BrokenPipe));
+        port.broken = false;
+        service(&mut device, &mut port, now, Tick(3)).unwrap();
+        assert!(device.is_connected());
+    }
+}

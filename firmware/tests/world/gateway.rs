@@ -12,6 +12,9 @@ use forebay_shared::reading::{Schema, SchemaBuilder};
 
 use super::Random;
 
+/// How long rows may be missing before a broker is suspected.
+const STALL_MS: u32 = 5000;
+
 #[derive(Debug)]
 pub(crate) enum Stored {
     Rows(Vec<Row>),
@@ -35,7 +38,7 @@ impl Log {
         self.entries.last().map_or(LongSeq(0), |(end, _, _)| *end)
     }
 
-    fn released(&self) -> LongSeq {
+    pub(crate) fn released(&self) -> LongSeq {
         self.durable.checked_sub(1).map_or(LongSeq(0), |at| self.entries[at].0)
     }
 }
@@ -77,17 +80,22 @@ impl Gateway {
 
     /// Everything that is not durable is gone; the schema is lost now and then too.
     pub(crate) fn crash(&mut self, random: &mut Random) {
-        self.note_receiver();
         for log in self.logs.values_mut() {
             log.entries.truncate(log.durable);
         }
         self.epoch = Epoch(random.below(1 << 32) as u32);
-        self.receiver = Receiver::new(self.epoch);
-        self.decoder = Decoder::new();
-        self.outgoing.clear();
+        self.connect_anew();
         if random.one_in(2) {
             self.schema = None;
         }
+    }
+
+    /// The port was opened anew, or the device came from another broker: what was held is gone.
+    pub(crate) fn connect_anew(&mut self) {
+        self.duplicate_blocks += self.receiver.counters().duplicate_blocks;
+        self.receiver = Receiver::new(self.epoch);
+        self.decoder = Decoder::new();
+        self.outgoing.clear();
     }
 
     pub(crate) fn hold_until(&mut self, until: Millis) {
@@ -125,7 +133,7 @@ impl Gateway {
         }
         let open = self.dated && self.schema.is_some() && self.hold_until <= now;
         self.receiver.set_credit(now, if open { WINDOW_BLOCKS } else { 0 });
-        let stalled = self.receiver.stalled_since().is_some_and(|since| now.since(since) >= 5000);
+        let stalled = self.receiver.stalled_since().is_some_and(|since| now.since(since) >= STALL_MS);
         if self.transport == Transport::Mqtt && stalled {
             self.receiver.welcome_again(now);
         }
@@ -148,7 +156,7 @@ impl Gateway {
         {
             let mut frame = [0; FRAME_BYTES_MAX];
             let len = frame::encode(&[&message], &mut frame).unwrap();
-            assert!(1 + len <= FRAME_TO_DEVICE_BYTES_MAX);
+            assert!(len < FRAME_TO_DEVICE_BYTES_MAX, "with the delimiter before it");
             self.outgoing.push(frame::DELIMITER);
             self.outgoing.extend(&frame[..len]);
         }
@@ -166,10 +174,6 @@ impl Gateway {
 
     pub(crate) fn bad_frames(&self) -> u64 {
         self.bad_frames
-    }
-
-    fn note_receiver(&mut self) {
-        self.duplicate_blocks += self.receiver.counters().duplicate_blocks;
     }
 
     fn handle(&mut self, now: Millis, message: &[u8], random: &mut Random) {

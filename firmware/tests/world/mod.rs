@@ -152,6 +152,10 @@ impl World {
             }
             self.move_up();
             self.move_down();
+            if let Some(durable) = self.device.boot().and_then(|boot| self.gateway.logs().get(&boot)) {
+                let released = u64::from(self.device.released().0);
+                assert!(released <= durable.released().0, "row {released} was released before its time");
+            }
             let settled =
                 self.device.boot().is_some() && self.device.released() == self.device.next_sequence();
             if ms > FAULTS_END && settled {
@@ -184,6 +188,9 @@ impl World {
                 self.device.presence(self.now, Some(&[]));
                 self.announce();
             }
+        }
+        if self.faults.crashes && self.random.one_in(5000) {
+            self.gateway.connect_anew();
         }
         if self.faults.holds && self.random.one_in(3000) {
             let until = self.now.plus(self.random.below(4000) as u32);

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, Response};
@@ -10,6 +11,9 @@ use thiserror::Error;
 
 use crate::http::CONTROL_SOCKET;
 use crate::stats::Status;
+
+/// Longest time for the status.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Nobody answers, because no gateway runs.
 #[derive(Debug, Error)]
@@ -79,7 +83,13 @@ impl Gateway {
     /// # Errors
     /// The gateway does not answer, or is of another version that speaks differently.
     pub(super) async fn status(&self) -> Result<(String, Status)> {
-        let text = self.get("/api/v1/status", &[]).await?.text().await.context("the gateway hung up")?;
+        let answer = tokio::time::timeout(PATIENCE, async {
+            self.get("/api/v1/status", &[]).await?.text().await.context("the gateway hung up")
+        });
+        let Ok(text) = answer.await else {
+            bail!("the gateway runs and does not answer within {} s; see its log", PATIENCE.as_secs());
+        };
+        let text = text?;
         let status = serde_json::from_str(&text)
             .context("the gateway's status cannot be read; is it of the same version as this command?")?;
         Ok((text, status))

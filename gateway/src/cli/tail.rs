@@ -36,7 +36,7 @@ fn print(lines: &[Line]) -> io::Result<()> {
         match line {
             Line::Row(row) => writeln!(out, "{}", super::plain(row))?,
             Line::Skipped(entries) => {
-                eprintln!("forebay: too slow; {entries} journal entries were not shown")
+                eprintln!("forebay: too slow; {entries} journal entries were not shown");
             }
         }
     }

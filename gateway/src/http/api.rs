@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::config::Trust;
@@ -18,16 +18,15 @@ pub struct Api {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
     trust: Trust,
-    pub(super) stop: watch::Receiver<bool>,
     pub(super) streams: Arc<Semaphore>,
 }
 
 impl Api {
-    /// Shows this journal and these reports, until `stop` becomes true.
+    /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, trust: Trust, stop: watch::Receiver<bool>) -> Arc<Api> {
+    pub fn new(journal: Journal, stats: Arc<Stats>, trust: Trust) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
-        Arc::new(Api { journal, stats, trust, stop, streams })
+        Arc::new(Api { journal, stats, trust, streams })
     }
 
     /// The gateway as it is now.
@@ -49,9 +48,6 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, &'static
 
 /// 200 while acks are given.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
-    if *api.stop.borrow() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping\n");
-    }
     match api.journal.usage().state {
         Condition::Running => (StatusCode::OK, "ok\n"),
         Condition::Full => {

@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Api;
@@ -45,19 +45,14 @@ pub(super) async fn live(State(api): State<Arc<Api>>, Query(wanted): Query<Wante
     };
     let (chunks, body) = mpsc::channel(CHUNKS);
     let stream = Stream::new(&api.journal, wanted.device);
-    tokio::spawn(run(stream, api.stop.clone(), chunks, permit));
+    tokio::spawn(run(stream, chunks, permit));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     (headers, Body::from_stream(ReceiverStream::new(body))).into_response()
 }
 
 type Chunk = Result<Bytes, Infallible>;
 
-async fn run(
-    mut stream: Stream,
-    mut stop: watch::Receiver<bool>,
-    chunks: mpsc::Sender<Chunk>,
-    _permit: OwnedSemaphorePermit,
-) {
+async fn run(mut stream: Stream, chunks: mpsc::Sender<Chunk>, _permit: OwnedSemaphorePermit) {
     let mut watermark = stream.journal.watermark();
     // An event without content makes the headers leave at once.
     let mut text = ": live\n\n".to_owned();
@@ -75,8 +70,6 @@ async fn run(
         if text.is_empty() {
             tokio::select! {
                 changed = watermark.changed() => if changed.is_err() { return },
-                // An error says that the sender is gone, which is the end too.
-                _ = stop.wait_for(|stop| *stop) => return,
                 () = chunks.closed() => return,
             }
         }

@@ -15,17 +15,18 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use axum::serve::Listener;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tracing::{error, info};
 
 pub use api::Api;
 
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::stats::Stats;
 use limited::Limited;
 
 /// Name of the control socket in `data_dir`.
@@ -33,9 +34,6 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// Most connections on one listener; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-
-/// How long answers under way may take once the gateway stops.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The interface cannot be offered.
 #[derive(Debug, Error)]
@@ -58,20 +56,48 @@ pub enum BindError {
     },
 }
 
-/// Listens on the configured address.
-///
-/// # Errors
-/// The address is taken, or is none of this machine.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })
+/// The interface, ready to answer.
+#[derive(Debug)]
+pub struct Server {
+    tcp: TcpListener,
+    control: UnixListener,
+    api: Arc<Api>,
 }
 
-/// Makes the control socket, replacing what a killed process left. The caller holds the lock on `data_dir`, so that
-/// no living process uses it.
-///
-/// # Errors
-/// The directory is not writable, or its path is too long for a socket.
-pub fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
+impl Server {
+    /// Listens on the configured address, and on the control socket in place of what a killed process left there. The
+    /// caller holds the lock on `data_dir`.
+    ///
+    /// # Errors
+    /// One of the two cannot be had.
+    pub async fn bind(config: &Config, journal: &Journal, stats: &Arc<Stats>) -> Result<Server, BindError> {
+        let address = config.http.listen;
+        let wrap = |source| BindError::Tcp { address, source };
+        let tcp = TcpListener::bind(address).await.map_err(wrap)?;
+        let listen = tcp.local_addr().map_err(wrap)?;
+        let control = bind_control(&config.data_dir)?;
+        stats.set_listen(listen);
+        info!("listening on http://{listen}");
+        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock.trust);
+        Ok(Server { tcp, control, api })
+    }
+
+    /// Answers until it is dropped, or until a listener fails for good.
+    pub async fn serve(self) {
+        let router = router(self.api);
+        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
+        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
+        let ended = tokio::select! {
+            ended = tcp.into_future() => ended,
+            ended = control.into_future() => ended,
+        };
+        if let Err(error) = ended {
+            error!("the HTTP interface has failed: {error}");
+        }
+    }
+}
+
+fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
     let path = data_dir.join(CONTROL_SOCKET);
     let bind = || {
         match std::fs::remove_file(&path) {
@@ -85,8 +111,7 @@ pub fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
     bind().map_err(|source| BindError::Control { path: path.clone(), source })
 }
 
-/// All routes.
-pub fn router(api: Arc<Api>) -> Router {
+fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(api::health))
         .route("/readyz", get(api::ready))
@@ -96,29 +121,5 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Answers until `stop` becomes true, and then for a moment longer what is under way.
-///
-/// # Errors
-/// The listener fails for good.
-pub async fn serve<L>(listener: L, router: Router, stop: watch::Receiver<bool>) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let mut late = stop.clone();
-    let served =
-        axum::serve(Limited::new(listener, MAX_CONNECTIONS), router).with_graceful_shutdown(stopped(stop));
-    tokio::select! {
-        result = served.into_future() => result,
-        () = async {
-            // An error says that the sender is gone, which is the end too.
-            let _ = late.wait_for(|stop| *stop).await;
-            tokio::time::sleep(FAREWELL).await;
-        } => Ok(()),
-    }
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error says that the sender is gone, which is the end too.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
+#[cfg(test)]
+mod tests;

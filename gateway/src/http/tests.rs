@@ -1,1 +1,323 @@
+//! The interface over real sockets, on a journal in memory.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+use super::{BindError, Server};
+use crate::config::Config;
+use crate::journal::entry::{Cause, DeviceEntry, Fields, GapEntry, RowEntry};
+use crate::journal::memory::MemoryStorage;
+use crate::journal::{Class, Entry, Journal, Options, Refused};
+use crate::record::{Offset, Value};
+use crate::stats::{SourceState, Stats, Status};
+
+/// Longest wait for something that is expected.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Served {
+    data_dir: TempDir,
+    storage: MemoryStorage,
+    journal: Journal,
+    stats: Arc<Stats>,
+    server: JoinHandle<()>,
+}
+
+fn config(data_dir: &Path) -> Config {
+    let text = "[http]\nlisten = \"127.0.0.1:0\"\n[clock]\ntrust = \"always\"\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    Config { data_dir: data_dir.to_owned(), ..crate::config::load(file.path()).unwrap().config }
+}
+
+async fn bind(data_dir: &Path, journal: &Journal) -> Result<(Arc<Stats>, Server), BindError> {
+    let stats = Stats::new(1);
+    let server = Server::bind(&config(data_dir), journal, &stats).await?;
+    Ok((stats, server))
+}
+
+impl Served {
+    async fn start() -> Served {
+        let options = Options { max_bytes: 4 << 20, commit_interval: Duration::ZERO };
+        let storage = MemoryStorage::new();
+        let (journal, _) = Journal::open(Arc::new(storage.clone()), &options).unwrap();
+        journal.register_sink("main").unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
+        let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
+        let server = tokio::spawn(server.serve());
+        Served { data_dir, storage, journal, stats, server }
+    }
+
+    /// Submits rows numbered `from` to `to` of a native device.
+    fn submit(&self, device: &str, from: u64, to: u64) -> Offset {
+        let fields = [("t".to_owned(), Value::Float(21.5))];
+        let series = format!("climate,device={device}");
+        let submitted = self.journal.submit(Class::Intake, |_, submission| {
+            for sequence in from..to {
+                let fields = Fields::of(&fields);
+                let ns = sequence.cast_signed();
+                let row = RowEntry { device, boot: 7, sequence, stamped: false, series: &series, ns, fields };
+                submission.add(&Entry::Row(row))?;
+            }
+            Ok::<(), Refused>(())
+        });
+        submitted.unwrap().1
+    }
+
+    /// The same, waiting until they are durable.
+    async fn rows(&self, device: &str, from: u64, to: u64) {
+        self.durable(self.submit(device, from, to)).await;
+    }
+
+    /// Waits until `path` answers with `code`.
+    async fn answers(&self, path: &str, code: u16) {
+        let answering = async {
+            while self.get(path).await.0 != code {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answering)
+            .await
+            .unwrap_or_else(|_| panic!("{path} never answers {code}"));
+    }
+
+    async fn durable(&self, receipt: Offset) {
+        let mut watermark = self.journal.watermark();
+        let reached = watermark.wait_for(|watermark| *watermark >= receipt);
+        tokio::time::timeout(PATIENCE, reached).await.unwrap().unwrap();
+    }
+
+    async fn connect(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.stats.listen().unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Status code and body.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut text = String::new();
+        self.connect(path).await.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn status(&self) -> Status {
+        let (code, body) = self.get("/api/v1/status").await;
+        assert_eq!(code, 200);
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+/// Reads from a live stream until `wanted` appears.
+async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut text = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&text).contains(wanted) {
+            assert_ne!(stream.read_buf(&mut text).await.unwrap(), 0, "the stream ended before {wanted}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {wanted}"));
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn health_and_readiness_follow_the_journal() {
+    let served = Served::start().await;
+    assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(served.get("/readyz").await, (200, "ok\n".to_owned()));
+    assert_eq!(served.get("/nothing").await.0, 404);
+
+    served.storage.faults(|faults| faults.full = true);
+    let receipt = served.submit("a", 0, 1);
+    served.answers("/readyz", 503).await;
+    assert_eq!(served.get("/healthz").await.0, 200, "a full disk is no reason to restart");
+    served.storage.faults(|faults| faults.full = false);
+    served.durable(receipt).await;
+    served.answers("/readyz", 200).await;
+
+    served.storage.faults(|faults| faults.fail_syncs = true);
+    served.submit("a", 1, 2);
+    served.answers("/readyz", 503).await;
+    served.answers("/healthz", 503).await;
+}
+
+#[tokio::test]
+async fn the_status_has_a_ledger_that_balances() {
+    let served = Served::start().await;
+    let device = DeviceEntry { device: "e6614104", name: "boiler", boot: 7, first: 0 };
+    let gap = GapEntry {
+        device: "e6614104",
+        boot: 7,
+        from: 0,
+        to: 4,
+        count: 4,
+        cause: Cause::Overflow,
+        sink: None,
+        stamped: false,
+        series: "forebay_gap,cause=overflow,device=boiler",
+        ns: 0,
+    };
+    let submitted = served.journal.submit(Class::Intake, |_, submission| {
+        submission.add(&Entry::Device(device))?;
+        submission.add(&Entry::Gap(gap))
+    });
+    served.durable(submitted.unwrap().1).await;
+    served.rows("e6614104", 4, 10).await;
+    let confirmed = [("e6614104".into(), 5)];
+    let cursor = |submission: &mut crate::journal::Submission<'_>| {
+        submission.add_cursor("main", Offset(9), &confirmed)
+    };
+    served.journal.submit(Class::Internal, |_, submission| cursor(submission)).unwrap();
+    served.stats.learn("e6614104", 7, 12);
+    let source = served.stats.source("/dev/ttyACM0");
+    source.rows_received.add(6);
+    source.fail(SourceState::Disconnected, 5, "unplugged; plug it in");
+
+    let status = served.status().await;
+    let ledger = &status.devices["e6614104"].sinks["main"];
+    assert_eq!(status.devices["e6614104"].name, "boiler");
+    assert_eq!((ledger.learned, ledger.confirmed, ledger.queued), (12, 5, 1));
+    assert_eq!((ledger.gaps["overflow"], ledger.not_yet_received), (4, 2));
+    assert!(ledger.balances() && status.ledger.balances());
+    assert_eq!(&status.ledger, ledger, "there is one device and one sink");
+    assert_eq!(status.sinks["main"].backlog_rows, 1);
+    assert_eq!(status.journal.state, "running");
+    assert!(status.journal.bytes > 0 && status.journal.watermark > 0);
+    assert_eq!(status.http.listen, served.stats.listen().unwrap().to_string());
+    assert_eq!(status.sources["/dev/ttyACM0"].last_error.as_deref(), Some("unplugged; plug it in"));
+}
+
+/// The names that others depend on, read as plain JSON.
+#[tokio::test]
+async fn the_names_of_the_status_are_stable() {
+    let served = Served::start().await;
+    served.rows("a", 0, 2).await;
+    served.stats.source("s");
+    let (_, body) = served.get("/api/v1/status").await;
+    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let ledgers = ["/ledger", "/devices/a/sinks/main"];
+    let names =
+        ["learned", "confirmed", "queued", "unconfirmed", "dead_lettered", "gaps", "not_yet_received"];
+    let ledger_names =
+        ledgers.iter().flat_map(|ledger| names.iter().map(move |name| format!("{ledger}/{name}")));
+    let others = [
+        "/journal/bytes",
+        "/journal/max_bytes",
+        "/journal/watermark",
+        "/journal/state",
+        "/sources/s/state",
+        "/sources/s/last_error",
+        "/sinks/main/state",
+        "/sinks/main/last_error",
+        "/http/listen",
+    ];
+    for name in ledger_names.chain(others.map(str::to_owned)) {
+        assert!(status.pointer(&name).is_some(), "{name} is missing in {body}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_have_their_names_and_help() {
+    let served = Served::start().await;
+    served.rows("a", 0, 3).await;
+    served.stats.source("mqtt://\"x\\y").rows_received.add(3);
+    let (code, page) = served.get("/metrics").await;
+    assert_eq!(code, 200);
+    for line in [
+        r#"forebay_rows_received_total{source="mqtt://\"x\\y"} 3"#,
+        r#"forebay_rows_acked_total{source="mqtt://\"x\\y"} 0"#,
+        r#"forebay_gap_rows_total{cause="overflow"} 0"#,
+        r#"forebay_backlog_rows{sink="main"} 3"#,
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is missing in\n{page}");
+    }
+    for sample in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = sample.rsplit_once(' ').unwrap();
+        let name = name.split('{').next().unwrap();
+        value.parse::<u64>().unwrap();
+        for head in ["HELP", "TYPE"] {
+            assert!(page.contains(&format!("# {head} {name} ")), "{name} has no {head}");
+        }
+    }
+    for name in ["forebay_rows_confirmed_total", "forebay_journal_bytes"] {
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn rows_appear_on_the_live_stream_as_they_become_durable() {
+    let served = Served::start().await;
+    served.rows("before", 0, 1).await;
+    let mut all = served.connect("/api/v1/live").await;
+    let mut one = served.connect("/api/v1/live?device=b").await;
+    read_until(&mut all, ": live").await;
+    read_until(&mut one, ": live").await;
+    served.rows("a", 0, 2).await;
+    served.rows("b", 2, 3).await;
+    let text = read_until(&mut all, "device=b t=21.5 2\n").await;
+    assert!(
+        text.contains("data: climate,device=a t=21.5 0\n\ndata: climate,device=a t=21.5 1\n\n"),
+        "{text}"
+    );
+    assert!(!text.contains("before"), "{text}");
+    let text = read_until(&mut one, "data: climate,device=b t=21.5 2\n\n").await;
+    assert!(!text.contains("device=a"), "{text}");
+    assert_eq!(served.get("/api/v1/live?devise=b").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_skipped_ahead() {
+    let served = Served::start().await;
+    let mut slow = served.connect("/api/v1/live").await;
+    read_until(&mut slow, ": live").await;
+    for round in 0..200 {
+        served.rows("a", round * 1000, (round + 1) * 1000).await;
+        // The sink takes everything, so that the journal does not fill.
+        let end = served.journal.usage().end;
+        let submitted = served.journal.submit(Class::Internal, |_, s| s.add_cursor("main", end, &[]));
+        submitted.unwrap();
+    }
+    read_until(&mut slow, "event: skipped\ndata: ").await;
+    served.rows("last", 0, 1).await;
+    read_until(&mut slow, "climate,device=last").await;
+}
+
+#[tokio::test]
+async fn the_control_socket_replaces_what_a_killed_process_left() {
+    let served = Served::start().await;
+    let socket = served.data_dir.path().join("control.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+    served.server.abort();
+    assert!(socket.exists(), "a process that is killed cleans nothing up");
+    let again = bind(served.data_dir.path(), &served.journal).await.unwrap();
+    let server = tokio::spawn(again.1.serve());
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    server.abort();
+}
+
+#[tokio::test]
+async fn what_cannot_be_bound_is_named() {
+    let served = Served::start().await;
+    let missing = served.data_dir.path().join("missing");
+    let error = bind(&missing, &served.journal).await.unwrap_err().to_string();
+    assert!(
+        error.contains("missing/control.sock") && error.contains("check that data_dir is writable"),
+        "{error}"
+    );
+    let address = served.stats.listen().unwrap();
+    let mut config = config(served.data_dir.path());
+    config.http.listen = address;
+    let error = Server::bind(&config, &served.journal, &Stats::new(0)).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {address} (http.listen): ")), "{error}");
+}

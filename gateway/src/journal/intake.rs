@@ -122,7 +122,7 @@ impl Intake {
     pub(super) fn condition(&self) -> Condition {
         match self.phase {
             Phase::Failed => Condition::Failed,
-            _ if self.full => Condition::Full,
+            _ if self.full || self.disk_full => Condition::Full,
             _ => Condition::Running,
         }
     }

@@ -171,7 +171,8 @@ impl StorageFile for MemoryFile {
         }
         let start = usize::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let live = &mut lock(&self.content).live;
-        live.resize(live.len().max(start + bytes.len()), 0);
+        let missing = (start + bytes.len()).saturating_sub(live.len());
+        live.extend(vec![0; missing]);
         live[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }

@@ -30,9 +30,11 @@
 //! write or sync: nothing is taken and nothing acknowledged until the next start; delivery goes on. After a crash:
 //! `recovery.rs`.
 
+mod codec;
 pub mod entry;
 mod frame;
 mod intake;
+mod lists;
 pub mod memory;
 mod pending;
 mod reader;

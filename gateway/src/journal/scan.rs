@@ -30,8 +30,10 @@ pub(super) struct Scanner {
     at: u64,
     /// Checksum of the frame that ends at `at`, if it was intact.
     previous: Option<u32>,
-    window: Vec<u8>,
+    window: Box<[u8]>,
     window_at: u64,
+    /// Bytes of the window that hold what was read.
+    filled: usize,
 }
 
 impl Scanner {
@@ -41,8 +43,9 @@ impl Scanner {
             segment: segment.id,
             at: FRAMES_AT,
             previous: None,
-            window: Vec::new(),
+            window: vec![0; WINDOW_BYTES].into_boxed_slice(),
             window_at: 0,
+            filled: 0,
         }
     }
 
@@ -56,7 +59,7 @@ impl Scanner {
             return Ok(Some(found));
         }
         // What the window holds may have been read before the frame was written.
-        self.window.clear();
+        self.filled = 0;
         if let Some(found) = self.next_adjacent()? {
             return Ok(Some(found));
         }
@@ -121,19 +124,17 @@ impl Scanner {
 
     /// What the file holds from `at` on: at least the longest frame, unless the file ends before.
     fn bytes_at(&mut self, at: u64) -> io::Result<&[u8]> {
-        let window_end = self.window_at + self.window.len() as u64;
+        let window_end = self.window_at + self.filled as u64;
         let covered = at >= self.window_at
             && (at + FRAME_BYTES_MAX as u64 <= window_end
-                || (at <= window_end && self.window.len() < WINDOW_BYTES && !self.window.is_empty()));
+                || (at <= window_end && (1..WINDOW_BYTES).contains(&self.filled)));
         if !covered {
-            self.window.resize(WINDOW_BYTES, 0);
-            let read = self.file.read_at(&mut self.window, at);
-            self.window.truncate(read.as_ref().map_or(0, |length| *length));
+            self.filled = 0;
             self.window_at = at;
-            read?;
+            self.filled = self.file.read_at(&mut self.window, at)?;
         }
         let start = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
-        Ok(self.window.get(start..).unwrap_or_default())
+        Ok(self.window.get(start..self.filled).unwrap_or_default())
     }
 }
 

@@ -200,10 +200,10 @@ mod tests {
         file.write_at(&sector, 0).unwrap();
         assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Intact(header));
         assert_eq!(SegmentHeader::read(&*file, SegmentId(3)).unwrap(), HeaderRead::Unknown);
-        for at in 0..HEADER_BYTES {
-            file.write_at(&[sector[at] ^ 0x10], at as u64).unwrap();
+        for (at, byte) in sector.iter().enumerate().take(HEADER_BYTES) {
+            file.write_at(&[byte ^ 0x10], at as u64).unwrap();
             assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Unknown, "byte {at}");
-            file.write_at(&[sector[at]], at as u64).unwrap();
+            file.write_at(&[*byte], at as u64).unwrap();
         }
     }
 }

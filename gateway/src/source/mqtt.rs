@@ -301,7 +301,7 @@ impl Broker {
         if parsed.is_empty() {
             return Some(nothing);
         }
-        self.context.take_foreign(parsed, &publish.topic, received_ns, &self.reporter)
+        self.context.take_foreign(parsed, &publish.topic, received_ns, publish.dup, &self.reporter)
     }
 
     fn is_overfull(&self) -> bool {

@@ -30,12 +30,17 @@
 mod receiver;
 mod rtt;
 mod sender;
+mod session;
+mod window;
 
 pub use receiver::{Counters as ReceiverCounters, Event, Known, LinkError, Receiver, Terms};
 pub use sender::{Backlog, Sender, SenderError, Transmit};
 
 /// Most blocks in flight, and held beyond a hole.
 pub const WINDOW_BLOCKS: u8 = 16;
+
+/// How long the gateway's acknowledgement waits for company.
+const ACK_DELAY_MS: u32 = 5;
 
 /// What carries the messages, and so who makes up for loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -14,10 +14,9 @@
 
 use core::fmt;
 
-use heapless::Vec;
-
+use super::Transport;
 use super::rtt::{RTO_MS_MAX, RoundTrip};
-use super::{Transport, WINDOW_BLOCKS};
+use super::window::Window;
 use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Token};
 use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, SeqRange, TimeRequest, Welcome};
 
@@ -70,10 +69,8 @@ pub struct Sender {
     credit: u8,
     births: Births,
     reply: Option<Token>,
-    /// Blocks sent and not below `received`, in order of their rows.
-    window: Vec<Flight, { WINDOW_BLOCKS as usize }, u8>,
-    /// Counts transmissions of blocks, so that it is known which was sent later.
-    order: u16,
+    /// Blocks sent and not below `received`.
+    window: Window,
     /// One past the last row sent since the welcome.
     sent: Seq,
     gap_sent: Option<GapSent>,
@@ -82,7 +79,6 @@ pub struct Sender {
     round_trip: RoundTrip,
     spoke_at: Millis,
     heard_at: Millis,
-    repeated_blocks: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,17 +99,6 @@ enum Births {
     Sending(u8),
     /// All were sent; unless they are acknowledged, start over at this time.
     Sent(Millis),
-}
-
-#[derive(Debug)]
-struct Flight {
-    rows: SeqRange,
-    sent_at: Millis,
-    order: u16,
-    repeated: bool,
-    acked: bool,
-    /// Something sent later has arrived, or the answer is overdue: to be sent again at once.
-    lost: bool,
 }
 
 #[derive(Debug)]
@@ -140,15 +125,13 @@ impl Sender {
             credit: 0,
             births: Births::Known,
             reply: None,
-            window: Vec::new(),
-            order: 0,
+            window: Window::new(),
             sent: Seq(0),
             gap_sent: None,
             probe: None,
             round_trip: RoundTrip::new(),
             spoke_at: Millis(0),
             heard_at: Millis(0),
-            repeated_blocks: 0,
         }
     }
 
@@ -202,7 +185,8 @@ impl Sender {
 
     /// What to send now, if anything. What it says must be sent.
     pub fn poll_transmit(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
-        self.forget_evicted(backlog);
+        // What made room in the ring cannot be sent again.
+        self.window.forget(backlog.oldest);
         if is_due(self.silence_due(), now) {
             self.greet(now);
         }
@@ -218,7 +202,7 @@ impl Sender {
             self.hello_due(),
             self.births_due(),
             self.gap_due(backlog),
-            self.repeat_due().map(|(due, _)| due),
+            self.repeat_due(),
             self.block_due(backlog).map(|_| Millis(0)),
             self.status_due(backlog),
             self.silence_due(),
@@ -230,26 +214,14 @@ impl Sender {
 
     /// The block with these rows is being sent.
     pub fn block_sent(&mut self, now: Millis, rows: SeqRange) {
-        self.order = self.order.wrapping_add(1);
-        let (order, sent_at) = (self.order, now);
-        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
-            *flight = Flight { rows, sent_at, order, repeated: true, acked: false, lost: false };
-            self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
-        } else {
-            let flight = Flight { rows, sent_at, order, repeated: false, acked: false, lost: false };
-            // There is room, or the block would not have been asked for.
-            let room = self.window.push(flight).is_ok();
-            debug_assert!(room, "a block beyond the window was sent");
-            self.sent = self.sent.max(rows.to);
-        }
+        self.window.sent(now, rows);
+        self.sent = self.sent.max(rows.to);
     }
 
     /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
     /// begins now: on a slow line a block takes longer to send than its answer to come.
     pub fn block_left(&mut self, now: Millis, rows: SeqRange) {
-        if let Some(flight) = self.window.iter_mut().find(|flight| flight.rows == rows) {
-            flight.sent_at = now;
-        }
+        self.window.left(now, rows);
     }
 
     /// Whether a block that is sealed now would be sent at once. Until then an open block had better
@@ -285,7 +257,7 @@ impl Sender {
 
     /// How often a block was sent again within one welcome.
     pub const fn repeated_blocks(&self) -> u32 {
-        self.repeated_blocks
+        self.window.repeated_blocks()
     }
 
     fn choose(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
@@ -309,18 +281,9 @@ impl Sender {
             self.gap_sent = backlog.lost_to.map(|to| GapSent { to, at: now });
             return Some(Transmit::Gap);
         }
-        if let Some((due, flight)) = self.repeat_due()
-            && due <= now
+        if is_due(self.repeat_due(), now)
+            && let Some(row) = self.window.take_missing(now, &mut self.round_trip)
         {
-            let (row, sent_at, timed_out) = (flight.rows.from, flight.sent_at, !flight.lost);
-            if timed_out {
-                // All that waited as long goes out with it, before the wait doubles.
-                let rto_ms = self.round_trip.rto_ms();
-                for flight in &mut self.window {
-                    flight.lost |= flight.sent_at.plus(rto_ms) <= now;
-                }
-                self.round_trip.timed_out(now, sent_at);
-            }
             return Some(Transmit::Block(row));
         }
         if let Some(row) = self.block_due(backlog) {
@@ -371,16 +334,10 @@ impl Sender {
         }
     }
 
-    /// The block that is to be sent again first. Over MQTT that is the broker's business.
-    fn repeat_due(&self) -> Option<(Millis, &Flight)> {
-        if self.transport == Transport::Mqtt || !self.is_connected() {
-            return None;
-        }
-        let rto_ms = self.round_trip.rto_ms();
-        let missing = self.window.iter().filter(|flight| !flight.acked);
-        missing
-            .map(|flight| (if flight.lost { Millis(0) } else { flight.sent_at.plus(rto_ms) }, flight))
-            .min_by_key(|(due, _)| *due)
+    /// Over MQTT it is the broker that sends again.
+    fn repeat_due(&self) -> Option<Millis> {
+        let repeats = self.transport == Transport::Serial && self.is_connected();
+        self.window.missing_due(self.round_trip.rto_ms()).filter(|_| repeats)
     }
 
     /// The first row of the block to be sent next, if one may be.
@@ -400,7 +357,7 @@ impl Sender {
     /// Rows wait without credit, and nothing else is on its way that would be answered: the message that
     /// gave credit may be lost.
     fn probe_due(&self, backlog: &Backlog) -> Option<Millis> {
-        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.iter().all(|f| f.acked);
+        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.all_acked();
         if self.transport == Transport::Mqtt
             || self.births != Births::Known
             || !waits
@@ -424,18 +381,12 @@ impl Sender {
     }
 
     fn may_send_block(&self) -> bool {
-        self.is_connected()
-            && self.births == Births::Known
-            && self.window.len() < usize::from(self.credit.min(WINDOW_BLOCKS))
+        self.is_connected() && self.births == Births::Known && self.window.has_room(self.credit)
     }
 
     /// The first row that was not sent since the welcome.
     fn unsent(&self, backlog: &Backlog) -> Seq {
-        self.window.last().map_or(self.received, |flight| flight.rows.to).max(backlog.oldest)
-    }
-
-    fn forget_evicted(&mut self, backlog: &Backlog) {
-        self.window.retain(|flight| backlog.oldest.is_before(flight.rows.to));
+        self.window.end().unwrap_or(self.received).max(backlog.oldest)
     }
 
     // What the gateway said.
@@ -492,33 +443,8 @@ impl Sender {
         if ack.births {
             self.births = Births::Known;
         }
-        self.settle(now, ack);
+        self.window.settle(now, ack, &mut self.round_trip);
         Ok(())
-    }
-
-    /// Marks what has arrived, measures the round trip and finds what was overtaken.
-    fn settle(&mut self, now: Millis, ack: &Ack) {
-        let mut newest: Option<(u16, Millis)> = None;
-        for flight in &mut self.window {
-            let rows = flight.rows;
-            let arrived = !ack.received.is_before(rows.to)
-                || ack.ranges.iter().any(|r| !rows.from.is_before(r.from) && !r.to.is_before(rows.to));
-            if arrived && !flight.acked {
-                flight.acked = true;
-                let is_newer = newest.is_none_or(|(order, _)| is_later(flight.order, order));
-                if !flight.repeated && is_newer {
-                    newest = Some((flight.order, flight.sent_at));
-                }
-            }
-        }
-        let received = ack.received;
-        self.window.retain(|flight| received.is_before(flight.rows.to));
-        if let Some((order, sent_at)) = newest {
-            self.round_trip.measured(now.since(sent_at));
-            for flight in &mut self.window {
-                flight.lost |= !flight.acked && is_later(order, flight.order);
-            }
-        }
     }
 
     /// Notes a sign of life, and a restart of the gateway.
@@ -537,11 +463,6 @@ impl Sender {
 
 fn is_due(due: Option<Millis>, now: Millis) -> bool {
     due.is_some_and(|due| due <= now)
-}
-
-/// Whether transmission `order` came after `other`, which is less than 2¹⁵ transmissions away.
-const fn is_later(order: u16, other: u16) -> bool {
-    order.wrapping_sub(other).cast_signed() > 0
 }
 
 /// Why a message of the gateway was ignored.
@@ -688,6 +609,26 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_a_repetition_measures_nothing() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        assert_eq!(bench.blocks(START.plus(1000)), [0]);
+        bench.hear(START.plus(1001), &ack(10, &[], 1)).unwrap();
+        assert_eq!(bench.blocks(START.plus(1001)), [10]);
+        assert_eq!(bench.blocks(START.plus(3000)), [], "it may have been the answer to the first copy");
+        assert_eq!(bench.blocks(START.plus(3001)), [10]);
+    }
+
+    #[test]
+    fn the_wait_begins_when_the_block_has_left() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        bench.sender.block_left(START.plus(260), SeqRange { from: Seq(0), to: Seq(10) });
+        assert_eq!(bench.blocks(START.plus(1259)), []);
+        assert_eq!(bench.blocks(START.plus(1260)), [0]);
+    }
+
+    #[test]
     fn over_a_broker_blocks_are_sent_once_a_welcome() {
         let mut bench = Bench::welcomed(Transport::Mqtt, 2);
         assert_eq!(bench.blocks(START), [0, 10]);
@@ -739,6 +680,8 @@ mod tests {
         bench.backlog.lost_to = Some(Seq(40));
         bench.backlog.oldest = Seq(40);
         assert_eq!(bench.next(START.plus(999)), Some(Transmit::Gap), "it grew");
+        bench.hear(START.plus(1000), &bench.welcome(1)).unwrap();
+        assert_eq!(bench.next(START.plus(1000)), Some(Transmit::Gap), "after a welcome nothing has arrived");
         bench.hear(START.plus(1000), &ack(40, &[], 1)).unwrap();
         assert_eq!(bench.blocks(START.plus(1000)), [40]);
     }

@@ -25,10 +25,15 @@ pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
         }
     }
     // A gateway holds this lock for as long as it lives; taking it for a moment disturbs none that runs.
-    match File::open(data_dir.join("journal/lock")).map(|lock| lock.try_lock_shared()) {
-        Ok(Err(TryLockError::WouldBlock)) => Err(format!(
-            "{name} is used by another process, which does not answer; stop it, or name another data_dir"
-        )),
+    let lock = data_dir.join("journal/lock");
+    match File::open(&lock).map(|file| file.try_lock_shared()) {
+        Ok(Err(TryLockError::WouldBlock)) => {
+            let pid = std::fs::read_to_string(&lock).unwrap_or_default();
+            let pid = pid.trim();
+            Err(format!(
+                "{name} is used by process {pid}, which does not answer; stop it, or name another data_dir"
+            ))
+        }
         _ => Ok(format!("{name} is writable and free")),
     }
 }
@@ -74,10 +79,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(check(dir.path(), None).unwrap().contains("is writable and free"));
         std::fs::create_dir(dir.path().join("journal")).unwrap();
-        let lock = File::create(dir.path().join("journal/lock")).unwrap();
+        std::fs::write(dir.path().join("journal/lock"), "42\n").unwrap();
+        let lock = File::open(dir.path().join("journal/lock")).unwrap();
         assert!(check(dir.path(), None).unwrap().contains("is writable and free"));
         lock.lock().unwrap();
-        assert!(check(dir.path(), None).unwrap_err().contains("is used by another process"));
+        assert!(check(dir.path(), None).unwrap_err().contains("is used by process 42, which"));
         assert!(check(dir.path(), Some(7)).unwrap().contains("process 7"));
     }
 

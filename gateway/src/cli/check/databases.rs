@@ -124,3 +124,82 @@ fn causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(api: InfluxdbApi) -> Influxdb {
+        let (name, url) = ("main".to_owned(), "http://127.0.0.1:8086".to_owned());
+        Influxdb { name, url, api, batch_size: 1, flush_interval: Duration::ZERO }
+    }
+
+    fn v1() -> InfluxdbApi {
+        InfluxdbApi::V1 {
+            database: "a&b".to_owned(),
+            retention_policy: Some("week".to_owned()),
+            username: None,
+            password: None,
+        }
+    }
+
+    fn v2() -> InfluxdbApi {
+        InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token: None }
+    }
+
+    #[test]
+    fn the_probe_goes_where_delivery_goes() {
+        let url = |api| write_url(&database(api)).unwrap().to_string();
+        assert_eq!(url(v1()), "http://127.0.0.1:8086/write?db=a%26b&precision=ns&rp=week");
+        assert_eq!(url(v2()), "http://127.0.0.1:8086/api/v2/write?org=home&bucket=sensors&precision=ns");
+    }
+
+    #[test]
+    fn answers_are_judged_by_what_to_mend() {
+        let unparseable_v1 = r#"{"error":"unable to parse 'forebay_check': missing fields"}"#;
+        let unparseable_v2 =
+            r#"{"code":"invalid","message":"unable to parse 'forebay_check': missing fields"}"#;
+        let no_database = r#"{"error":"database not found: \"a&b\""}"#;
+        let no_bucket = r#"{"code":"not found","message":"bucket \"sensors\" not found"}"#;
+        let unauthorized = r#"{"code":"unauthorized","message":"unauthorized access"}"#;
+        for (api, code, body, expected) in [
+            (v1(), 400, unparseable_v1, Ok("takes rows")),
+            (v2(), 400, unparseable_v2, Ok("takes rows")),
+            (v2(), 204, "", Ok("takes rows")),
+            (
+                v1(),
+                404,
+                no_database,
+                Err("has no database \"a&b\": database not found: \"a&b\"; create it with"),
+            ),
+            (
+                v2(),
+                404,
+                no_bucket,
+                Err("has no bucket \"sensors\" of \"home\" that the token may see: bucket"),
+            ),
+            (v2(), 404, "404 page not found", Err("a server of InfluxDB 1 takes version = 1")),
+            (
+                v2(),
+                401,
+                unauthorized,
+                Err("refuses the login (401 Unauthorized): unauthorized access; check influxdb.token_file"),
+            ),
+            (v1(), 403, "", Err("check influxdb.username and influxdb.password_file")),
+            (
+                v1(),
+                400,
+                "<html>bad request</html>",
+                Err("answers 400 Bad Request, which no InfluxDB does; check influxdb.url"),
+            ),
+            (v2(), 502, "", Err("answers 502 Bad Gateway")),
+        ] {
+            let finding = judge(&api, StatusCode::from_u16(code).unwrap(), body.as_bytes());
+            match (&finding, expected) {
+                (Ok(text), Ok(expected)) => assert_eq!(text, expected),
+                (Err(text), Err(expected)) => assert!(text.contains(expected), "{text}"),
+                _ => panic!("{code} {body}: {finding:?}"),
+            }
+        }
+    }
+}
