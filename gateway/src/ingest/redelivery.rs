@@ -35,11 +35,15 @@ impl Redelivery {
         let mut reader = journal.reader(Offset(end.0.saturating_sub(POINTS as u64)));
         loop {
             match reader.next() {
-                Ok(Read::Frame(frame)) => redelivery.learn(frame.entries().filter_map(|(_, entry)| entry.ok())),
+                Ok(Read::Frame(frame)) => {
+                    redelivery.learn(frame.entries().filter_map(|(_, entry)| entry.ok()));
+                }
                 Ok(Read::Damaged { .. }) => {}
                 Ok(Read::Wait) => return redelivery,
                 Err(e) => {
-                    warn!("{e}; messages that are sent again may be journaled twice, which the databases even out");
+                    warn!(
+                        "{e}; messages that are sent again may be journaled twice, which the databases even out"
+                    );
                     return redelivery;
                 }
             }

@@ -91,13 +91,21 @@ fn of_a_message_sent_again_only_what_is_new_is_taken_even_after_a_restart() {
     };
     let ingest = open();
     assert_eq!(ingest.foreign(&foreign(&[Some(5), None], 0), 0, false).unwrap().rows, 2);
-    assert_eq!(ingest.foreign(&foreign(&[Some(5)], 0), 0, false).unwrap().rows, 1, "not marked, so it is taken");
+    assert_eq!(
+        ingest.foreign(&foreign(&[Some(5)], 0), 0, false).unwrap().rows,
+        1,
+        "not marked, so it is taken"
+    );
     assert_eq!(ingest.foreign(&foreign(&[Some(5), Some(6)], 0), 0, true).unwrap().rows, 1);
     ingest.journal.close();
     drop(ingest);
     let ingest = open();
     let again = foreign(&[Some(5), Some(6), Some(7), None], 0);
-    assert_eq!(ingest.foreign(&again, 0, true).unwrap().rows, 2, "a row without a time has no second chance to be known");
+    assert_eq!(
+        ingest.foreign(&again, 0, true).unwrap().rows,
+        2,
+        "a row without a time has no second chance to be known"
+    );
 }
 
 #[test]

@@ -229,6 +229,9 @@ impl Journal {
     /// Commits now what waits for `commit_interval`. A source calls this once half of what it may have in flight is
     /// unacknowledged, because nothing more may arrive before the commit.
     pub fn hurry(&self) {
+        if self.shared.options.commit_interval.is_zero() {
+            return;
+        }
         let mut intake = self.shared.intake();
         if !intake.pending.is_empty() && !std::mem::replace(&mut intake.hurry, true) {
             self.shared.committer.notify_one();

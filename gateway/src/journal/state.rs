@@ -385,7 +385,7 @@ mod tests {
         let device = state.device("e6").unwrap();
         assert!(device.native && &*device.name == "boiler");
         assert_eq!(device.boots.iter().map(|b| b.boot).collect::<Vec<_>>(), [4, 5, 6, 1]);
-        assert_eq!(device.boot(1), Some(BootState { boot: 1, next: 42 }));
+        assert_eq!(device.boot(1), Some(BootState { boot: 1, next: 42, last_ns: i64::MIN }));
     }
 
     #[test]
