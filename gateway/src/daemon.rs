@@ -163,7 +163,7 @@ fn start_sinks(
     }
     if let Some(sqlite) = &config.sqlite {
         let limits = Limits { retention: sqlite.retention, max_bytes: sqlite.max_bytes };
-        let id = format!("{:016x}", journal.with_state(|state| state.journal()).0);
+        let id = format!("{:016x}", journal.id().0);
         let trust = config.clock.trust;
         let clock = Box::new(move || clock::trusted(trust).then(clock::now_ns));
         let sink = Sqlite::new(sqlite.path.clone(), id, limits, clock);

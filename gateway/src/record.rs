@@ -179,8 +179,12 @@ impl fmt::Display for SeriesKey {
     }
 }
 
-/// Takes a canonical series key apart: the measurement, then the tags as (name, value), all unescaped.
-pub fn split_series(key: &str) -> (Cow<'_, str>, Vec<(Cow<'_, str>, Cow<'_, str>)>) {
+/// A tag as (name, value), unescaped.
+pub type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Takes a canonical series key apart: the measurement, then the tags, all unescaped.
+#[must_use]
+pub fn split_series(key: &str) -> (Cow<'_, str>, Vec<Tag<'_>>) {
     let mut parts = split_unescaped(key, b',');
     let measurement = parts.next().map_or(Cow::Borrowed(""), unescape);
     let tags = parts

@@ -135,8 +135,9 @@ impl World {
         let ledger = judge(truths.iter().map(AsRef::as_ref), &stored, &round_trip_tolerance(&log));
         let longest = round_trips(&log).into_values().max().unwrap_or(0);
         eprintln!(
-            "{ledger}largest time error {} µs; longest of the clock exchanges' round trips {longest} µs; \
+            "{}largest time error {} µs; longest of the clock exchanges' round trips {longest} µs; \
              gateway: {:.2} CPU s, {} MiB at most",
+            ledger.abridged(),
             ledger.total.time_error_ns_max / 1000,
             usage.cpu_seconds,
             usage.resident_bytes_max >> 20,

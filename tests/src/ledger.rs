@@ -161,6 +161,18 @@ impl Account {
         faults == 0 && self.produced == self.stored + self.gaps
     }
 
+    /// What is odd about it, in words.
+    fn oddities(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let all = [
+            (self.retimed, "with two timestamps"),
+            (self.mistimed, "at a wrong time"),
+            (self.altered, "with a wrong value"),
+            (self.unknown, "that nobody produced"),
+            (self.overdeclared, "stored and yet declared lost"),
+        ];
+        all.into_iter().filter(|(rows, _)| *rows > 0)
+    }
+
     fn add(&mut self, other: &Account) {
         self.produced += other.produced;
         self.acked += other.acked;
@@ -174,6 +186,17 @@ impl Account {
         self.unknown += other.unknown;
         self.overdeclared += other.overdeclared;
         self.time_error_ns_max = self.time_error_ns_max.max(other.time_error_ns_max);
+    }
+}
+
+impl Ledger {
+    /// The same without the devices whose accounts balance and hold no gap.
+    #[must_use]
+    pub fn abridged(&self) -> Ledger {
+        let remarkable = |account: &Account| !account.balanced() || account.gaps > 0;
+        let devices = self.devices.iter().filter(|(_, account)| remarkable(account));
+        let devices = devices.map(|(name, account)| (name.clone(), account.clone())).collect();
+        Ledger { total: self.total.clone(), devices }
     }
 }
 
@@ -192,14 +215,7 @@ impl fmt::Display for Ledger {
                 f,
                 "{name:<20}{produced:>10}{acked:>10}{stored:>10}{duplicates:>12}{gaps:>8}{lost:>8}{error:>14}"
             )?;
-            let odd = [
-                (account.retimed, "with two timestamps"),
-                (account.mistimed, "at a wrong time"),
-                (account.altered, "with a wrong value"),
-                (account.unknown, "that nobody produced"),
-                (account.overdeclared, "stored and yet declared lost"),
-            ];
-            for (rows, what) in odd.iter().filter(|(rows, _)| *rows > 0) {
+            for (rows, what) in account.oddities() {
                 writeln!(f, "{:<20}{rows:>10} rows {what}", "")?;
             }
         }

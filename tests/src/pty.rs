@@ -30,7 +30,8 @@ impl Line {
     /// # Errors
     /// The system has no more pseudo-terminals, or the link cannot be made.
     pub fn plug_in(link: &Path) -> anyhow::Result<Line> {
-        let device = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("opening a pseudo-terminal")?;
+        let device = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .context("opening a pseudo-terminal")?;
         grantpt(&device)?;
         unlockpt(&device)?;
         let name = ptsname(&device, Vec::new())?;

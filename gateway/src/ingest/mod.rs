@@ -7,11 +7,12 @@
 //! time once given is never given again.
 
 pub mod identity;
+mod redelivery;
 #[cfg(test)]
 mod tests;
 pub mod timestamp;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_shared::ids::{Boot, LongSeq};
 use forebay_shared::message::{GapCause, Hello};
@@ -26,6 +27,7 @@ use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
 use crate::stats::Stats;
 
 use identity::{Named, Naming};
+use redelivery::Redelivery;
 
 /// Measurement of the points that tell of gaps.
 pub const GAP_MEASUREMENT: &str = "forebay_gap";
@@ -35,6 +37,7 @@ pub struct Ingest {
     journal: Journal,
     naming: Naming,
     stats: Arc<Stats>,
+    redelivery: Mutex<Redelivery>,
 }
 
 /// What became of a submission.
@@ -111,7 +114,8 @@ impl Ingest {
     /// A door into `journal`, with the names of the configuration.
     #[must_use]
     pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>) -> Ingest {
-        Ingest { journal, naming, stats }
+        let redelivery = Mutex::new(Redelivery::of(&journal));
+        Ingest { journal, naming, stats, redelivery }
     }
 
     /// The journal behind the door.
@@ -127,27 +131,38 @@ impl Ingest {
     }
 
     /// Takes what one foreign message became: its rows, and a gap for what could not be read, in one submission.
-    /// Rows without a time of their own get `received_ns`, or the next free nanosecond.
+    /// Rows without a time of their own get `received_ns`, or the next free nanosecond. Of a message that the broker
+    /// marks as sent `again`, points that are journaled already are left out; its receipt covers them.
     ///
     /// # Errors
     /// The journal takes nothing now; the message is to be held and tried again, except when it is too large.
-    pub fn foreign(&self, parsed: &Parsed, received_ns: i64) -> Result<Taken, Refused> {
-        let ((), receipt) = self.journal.submit(Class::Intake, |state, submission| {
+    pub fn foreign(&self, parsed: &Parsed, received_ns: i64, again: bool) -> Result<Taken, Refused> {
+        let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
+        let (rows, receipt) = self.journal.submit(Class::Intake, |state, submission| {
             let mut last_stamp = state.last_stamp();
             let mut stamp = || {
                 last_stamp = timestamp::stamp(last_stamp, received_ns);
                 last_stamp
             };
-            for row in &parsed.rows {
+            let mut rows = 0;
+            for (row, key) in parsed.rows.iter().zip(&keys) {
+                if again && key.is_some_and(|key| redelivery.knows(key)) {
+                    continue;
+                }
                 let ns = row.timestamp.unwrap_or_else(&mut stamp);
                 submission.add(&foreign_entry(row, ns))?;
+                rows += 1;
             }
             if let Some(refusal) = &parsed.refused {
                 self.push_refusal(submission, refusal, stamp())?;
             }
-            Ok::<(), Refused>(())
+            Ok::<u64, Refused>(rows)
         })?;
-        Ok(Taken { receipt, rows: parsed.rows.len() as u64 })
+        for key in keys.into_iter().flatten() {
+            redelivery.remember(key);
+        }
+        Ok(Taken { receipt, rows })
     }
 
     fn push_refusal(

@@ -23,7 +23,10 @@
 
 use thiserror::Error;
 
-use crate::record::{Offset, Value, ValueRef};
+pub use super::codec::Undecodable;
+use super::codec::{push_text, push_varint, take, take_array, take_byte, take_text, take_u32, take_varint};
+pub use super::lists::{Counts, Fields};
+use crate::record::Offset;
 
 /// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
 pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame::FRAME_HEADER_BYTES;
@@ -180,20 +183,6 @@ impl Cause {
     }
 }
 
-/// The fields of a row: values to be encoded, or a valid encoding.
-#[derive(Clone, Copy, Debug)]
-pub struct Fields<'a>(List<'a, &'a [(String, Value)]>);
-
-/// Rows by device: counts to be encoded, or a valid encoding.
-#[derive(Clone, Copy, Debug)]
-pub struct Counts<'a>(List<'a, &'a [(Box<str>, u64)]>);
-
-#[derive(Clone, Copy, Debug)]
-enum List<'a, V> {
-    Values(V),
-    Encoded(&'a [u8]),
-}
-
 /// An entry exceeds [`ENTRY_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the entry has {bytes} bytes; the limit is {ENTRY_BYTES_MAX}")]
@@ -201,11 +190,6 @@ pub struct EntryTooLarge {
     /// Its encoded length.
     pub bytes: usize,
 }
-
-/// The bytes are no entry of this format version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the entry cannot be decoded: {0}")]
-pub struct Undecodable(&'static str);
 
 impl Entry<'_> {
     /// Appends the encoded entry to `out`.
@@ -258,13 +242,9 @@ impl<'a> Entry<'a> {
     /// Anything that [`Entry::encode`] does not write.
     pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, Undecodable> {
         let entry = Entry::decode_own(bytes)?;
-        match entry {
-            Entry::Row(RowEntry { fields: Fields(List::Encoded(bytes)), .. }) => {
-                walk(bytes, |input| take_field(input).map(drop))?;
-            }
-            Entry::Cursor(CursorEntry { confirmed: Counts(List::Encoded(bytes)), .. }) => {
-                walk(bytes, |input| take_count(input).map(drop))?;
-            }
+        match &entry {
+            Entry::Row(row) => row.fields.check()?,
+            Entry::Cursor(cursor) => cursor.confirmed.check()?,
             _ => {}
         }
         Ok(entry)
@@ -293,7 +273,7 @@ impl<'a> Entry<'a> {
             5 => Entry::Cursor(CursorEntry {
                 sink: take_text(&mut input)?,
                 next: Offset(take_varint(&mut input)?),
-                confirmed: Counts(List::Encoded(std::mem::take(&mut input))),
+                confirmed: Counts::encoded(std::mem::take(&mut input)),
             }),
             6 => Entry::Snapshot(SnapshotEntry {
                 part: take_u32(&mut input)?,
@@ -336,7 +316,7 @@ impl<'a> RowEntry<'a> {
             sequence: take_varint(input)?,
             series: take_text(input)?,
             ns: i64::from_le_bytes(take_array(input)?),
-            fields: Fields(List::Encoded(input)),
+            fields: Fields::encoded(input),
         })
     }
 }
@@ -387,195 +367,9 @@ impl DeviceEntry<'_> {
     }
 }
 
-impl<'a> Fields<'a> {
-    /// Fields still to be encoded.
-    #[must_use]
-    pub fn of(values: &'a [(String, Value)]) -> Fields<'a> {
-        Fields(List::Values(values))
-    }
-
-    /// Names and values, in the order in which they were given.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, ValueRef<'a>)> + use<'a> {
-        let (mut values, mut encoded) = self.0.parts();
-        std::iter::from_fn(move || match values.split_first() {
-            Some(((name, value), rest)) => {
-                values = rest;
-                Some((name.as_str(), value.as_ref()))
-            }
-            None => take_field(&mut encoded).ok(),
-        })
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (values, encoded) = self.0.parts();
-        for (name, value) in values {
-            push_text(out, name);
-            push_value(out, value.as_ref());
-        }
-        out.extend_from_slice(encoded);
-    }
-}
-
-impl PartialEq for Fields<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl<'a> Counts<'a> {
-    /// Counts still to be encoded.
-    #[must_use]
-    pub fn of(values: &'a [(Box<str>, u64)]) -> Counts<'a> {
-        Counts(List::Values(values))
-    }
-
-    /// Devices and rows, in the order in which they were given.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
-        let (mut values, mut encoded) = self.0.parts();
-        std::iter::from_fn(move || match values.split_first() {
-            Some(((device, rows), rest)) => {
-                values = rest;
-                Some((&**device, *rows))
-            }
-            None => take_count(&mut encoded).ok(),
-        })
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (values, encoded) = self.0.parts();
-        for (device, rows) in values {
-            push_text(out, device);
-            push_varint(out, *rows);
-        }
-        out.extend_from_slice(encoded);
-    }
-}
-
-impl PartialEq for Counts<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl<'a, T> List<'a, &'a [T]> {
-    fn parts(&self) -> (&'a [T], &'a [u8]) {
-        match *self {
-            List::Values(values) => (values, &[]),
-            List::Encoded(bytes) => (&[], bytes),
-        }
-    }
-}
-
-fn walk(
-    mut bytes: &[u8],
-    mut step: impl FnMut(&mut &[u8]) -> Result<(), Undecodable>,
-) -> Result<(), Undecodable> {
-    while !bytes.is_empty() {
-        step(&mut bytes)?;
-    }
-    Ok(())
-}
-
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn push_text(out: &mut Vec<u8>, text: &str) {
-    push_varint(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn push_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Float(v) => {
-            out.push(0);
-            out.extend_from_slice(&v.to_le_bytes());
-        }
-        ValueRef::Integer(v) => {
-            out.push(1);
-            push_varint(out, ((v << 1) ^ (v >> 63)) as u64);
-        }
-        ValueRef::Unsigned(v) => {
-            out.push(2);
-            push_varint(out, v);
-        }
-        ValueRef::Boolean(v) => out.push(if v { 4 } else { 3 }),
-        ValueRef::Text(v) => {
-            out.push(5);
-            push_text(out, v);
-        }
-    }
-}
-
-fn take_field<'a>(input: &mut &'a [u8]) -> Result<(&'a str, ValueRef<'a>), Undecodable> {
-    let name = take_text(input)?;
-    let value = match take_byte(input)? {
-        0 => ValueRef::Float(f64::from_le_bytes(take_array(input)?)),
-        1 => {
-            let zigzag = take_varint(input)?;
-            ValueRef::Integer((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
-        }
-        2 => ValueRef::Unsigned(take_varint(input)?),
-        3 => ValueRef::Boolean(false),
-        4 => ValueRef::Boolean(true),
-        5 => ValueRef::Text(take_text(input)?),
-        _ => return Err(Undecodable("unknown type of field")),
-    };
-    Ok((name, value))
-}
-
-fn take_count<'a>(input: &mut &'a [u8]) -> Result<(&'a str, u64), Undecodable> {
-    Ok((take_text(input)?, take_varint(input)?))
-}
-
-fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], Undecodable> {
-    let (head, rest) = input.split_at_checked(bytes).ok_or(Undecodable("it ends early"))?;
-    *input = rest;
-    Ok(head)
-}
-
-fn take_array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Undecodable> {
-    let (head, rest) = input.split_first_chunk::<N>().ok_or(Undecodable("it ends early"))?;
-    *input = rest;
-    Ok(*head)
-}
-
-fn take_byte(input: &mut &[u8]) -> Result<u8, Undecodable> {
-    take_array::<1>(input).map(|[byte]| byte)
-}
-
 fn take_flags(input: &mut &[u8], known: u8) -> Result<u8, Undecodable> {
     let flags = take_byte(input)?;
     if flags & !known == 0 { Ok(flags) } else { Err(Undecodable("unknown flags")) }
-}
-
-fn take_varint(input: &mut &[u8]) -> Result<u64, Undecodable> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take_byte(input)?;
-        let bits = u64::from(byte & 0x7f);
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            // The tenth byte has room for one bit, and a last byte of zero is a longer spelling of the same number.
-            let canonical = bits << shift >> shift == bits && (byte != 0 || shift == 0);
-            return if canonical { Ok(value) } else { Err(Undecodable("a malformed number")) };
-        }
-    }
-    Err(Undecodable("a number that does not end"))
-}
-
-fn take_u32(input: &mut &[u8]) -> Result<u32, Undecodable> {
-    u32::try_from(take_varint(input)?).map_err(|_| Undecodable("a number beyond 32 bits"))
-}
-
-fn take_text<'a>(input: &mut &'a [u8]) -> Result<&'a str, Undecodable> {
-    let length = take_varint(input)?;
-    let bytes = take(input, usize::try_from(length).unwrap_or(usize::MAX))?;
-    std::str::from_utf8(bytes).map_err(|_| Undecodable("text that is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -583,6 +377,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::Value;
 
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![

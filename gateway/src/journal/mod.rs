@@ -30,9 +30,11 @@
 //! write or sync: nothing is taken and nothing acknowledged until the next start; delivery goes on. After a crash:
 //! `recovery.rs`.
 
+mod codec;
 pub mod entry;
 mod frame;
 mod intake;
+mod lists;
 pub mod memory;
 mod pending;
 mod reader;
@@ -227,6 +229,9 @@ impl Journal {
     /// Commits now what waits for `commit_interval`. A source calls this once half of what it may have in flight is
     /// unacknowledged, because nothing more may arrive before the commit.
     pub fn hurry(&self) {
+        if self.shared.options.commit_interval.is_zero() {
+            return;
+        }
         let mut intake = self.shared.intake();
         if !intake.pending.is_empty() && !std::mem::replace(&mut intake.hurry, true) {
             self.shared.committer.notify_one();

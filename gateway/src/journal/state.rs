@@ -341,3 +341,88 @@ impl Gaps {
         *sum = sum.saturating_add(rows);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::{Counts, Fields};
+    use super::*;
+
+    fn row<'a>(device: &'a str, sequence: u64) -> Entry<'a> {
+        let fields = Fields::of(&[]);
+        Entry::Row(RowEntry { device, boot: 1, sequence, stamped: false, series: "m", ns: 0, fields })
+    }
+
+    fn cursor(state: &mut State, sink: &str, next: u64, confirmed: &[(Box<str>, u64)]) {
+        let confirmed = Counts::of(confirmed);
+        state.apply(&Entry::Cursor(CursorEntry { sink, next: Offset(next), confirmed }));
+    }
+
+    #[test]
+    fn foreign_devices_beyond_the_limit_share_an_account() {
+        let mut state = State::new(JournalId(1), 1_000);
+        for n in 0..20 {
+            state.apply(&row(&format!("device {n}"), 0));
+        }
+        let own = state.devices().len() - 1;
+        assert!((2..10).contains(&own), "{own} devices of their own");
+        assert_eq!(state.device(OTHERS).unwrap().rows, 20 - own as u64);
+        assert_eq!(state.ledger_key("device 0"), "device 0");
+        assert_eq!(state.ledger_key("device 19"), OTHERS);
+        assert!(state.to_bytes().unwrap().len() < 1_000 + 200);
+        let copy = State::from_bytes(&state.to_bytes().unwrap(), 1_000);
+        assert_eq!(copy, Some(state));
+    }
+
+    #[test]
+    fn a_device_keeps_its_latest_boots_and_where_they_stand() {
+        let mut state = State::new(JournalId(1), 1_000);
+        for boot in 1..=6 {
+            state.apply(&Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot, first: 10 }));
+        }
+        state.apply(&Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot: 1, first: 0 }));
+        state.apply(&row("e6", 41));
+        state.apply(&row("e6", 7));
+        let device = state.device("e6").unwrap();
+        assert!(device.native && &*device.name == "boiler");
+        assert_eq!(device.boots.iter().map(|b| b.boot).collect::<Vec<_>>(), [4, 5, 6, 1]);
+        assert_eq!(device.boot(1), Some(BootState { boot: 1, next: 42, last_ns: i64::MIN }));
+    }
+
+    #[test]
+    fn the_ledger_tells_sinks_apart_and_a_late_one_owes_nothing_for_what_was_done() {
+        let mut state = State::new(JournalId(1), 1_000);
+        let register = |state: &mut State, sink, start| {
+            state.apply(&Entry::Sink(SinkEntry { sink, start: Offset(start) }));
+        };
+        register(&mut state, "main", 0);
+        (0..10).for_each(|n| state.apply(&row("a", n)));
+        let gap = GapEntry {
+            device: "a",
+            boot: 1,
+            from: 3,
+            to: 4,
+            count: 1,
+            cause: Cause::Rejected,
+            sink: Some("main"),
+            stamped: true,
+            series: "forebay_gap",
+            ns: 9,
+        };
+        state.apply(&Entry::Gap(gap));
+        cursor(&mut state, "main", 5, &[("a".into(), 4)]);
+        register(&mut state, "late", 5);
+        state.apply(&Entry::Gap(GapEntry { sink: None, cause: Cause::Overflow, count: 6, ..gap }));
+        cursor(&mut state, "late", 7, &[("a".into(), 2)]);
+
+        let device = state.device("a").unwrap();
+        assert_eq!((device.rows, device.gaps.total(), device.gaps.of(Cause::Overflow)), (10, 6, 6));
+        let ledgers: Vec<_> = state.ledgers(device).collect();
+        assert_eq!(
+            (ledgers[0].0, ledgers[0].1.confirmed, ledgers[0].1.gaps.of(Cause::Rejected)),
+            ("main", 4, 1)
+        );
+        assert_eq!((ledgers[1].0, ledgers[1].1.confirmed, ledgers[1].1.skipped), ("late", 2, 5));
+        assert_eq!(state.lowest_cursor(), Some(Offset(5)));
+        assert_eq!(state.last_stamp(), 9);
+    }
+}

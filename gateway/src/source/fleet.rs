@@ -138,6 +138,11 @@ impl Fleet {
         soonest
     }
 
+    /// Whether a durable offset would release something.
+    pub(super) fn awaits_commit(&self) -> bool {
+        self.sessions.values().any(Session::awaits_commit)
+    }
+
     fn transmit_all(&mut self, now: Now, requests: &mut VecDeque<Request>) {
         for (device, session) in &mut self.sessions {
             transmit(&self.prefix, device, session, now, requests);

@@ -71,6 +71,7 @@ impl Context {
         mut parsed: Parsed,
         origin: &str,
         received_ns: i64,
+        again: bool,
         reporter: &Reporter,
     ) -> Option<Taken> {
         if parsed.rows.iter().any(|row| row.timestamp.is_none()) && !self.clock_is_trusted() {
@@ -80,10 +81,10 @@ impl Context {
             );
             return None;
         }
-        let mut taken = self.ingest.foreign(&parsed, received_ns);
+        let mut taken = self.ingest.foreign(&parsed, received_ns, again);
         if let Err(e @ Refused::TooLarge { .. }) = taken {
             parsed = parsed.refuse_all(e.to_string());
-            taken = self.ingest.foreign(&parsed, received_ns);
+            taken = self.ingest.foreign(&parsed, received_ns, again);
         }
         match taken {
             Ok(taken) => {

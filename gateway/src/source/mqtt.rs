@@ -18,7 +18,7 @@ use std::time::Duration;
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::fleet::Fleet;
@@ -36,6 +36,9 @@ const MAX_PACKET_BYTES: usize = 268_435_460;
 
 /// Requests to rumqttc that may be under way; twice what a broker usually has in flight.
 const REQUESTS: usize = 2_048;
+
+/// Messages that a broker has in flight at least: mosquitto's default.
+const WINDOW_LEAST: usize = 20;
 
 /// Messages held while the journal has no room. A broker stops at its own in-flight limit, long before this.
 const HELD_MESSAGES_MAX: usize = 65_535;
@@ -65,7 +68,9 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         }
     };
     let fleet = Fleet::new(config, client_id, context);
-    let (client, event_loop) = AsyncClient::new(options(config, client_id, &fleet), REQUESTS);
+    let (client, mut event_loop) = AsyncClient::new(options(config, client_id, &fleet), REQUESTS);
+    // An ack that waits for the broker's delayed acknowledgement of the last one costs 40 ms.
+    event_loop.network_options.set_tcp_nodelay(true);
     let broker = Rc::new(Broker {
         config: config.clone(),
         context: context.clone(),
@@ -73,6 +78,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         client,
         queues: RefCell::new(Queues::default()),
         fleet: RefCell::new(fleet),
+        watermark: context.watermark(),
         outgoing: Notify::new(),
         tended: Notify::new(),
     });
@@ -119,6 +125,7 @@ struct Broker {
     client: AsyncClient,
     queues: RefCell<Queues>,
     fleet: RefCell<Fleet>,
+    watermark: watch::Receiver<Offset>,
     /// There is something to send.
     outgoing: Notify,
     /// There is something to look after.
@@ -132,6 +139,8 @@ struct Queues {
     connected: bool,
     closing: bool,
     acks: VecDeque<DueAck>,
+    /// The most acks that were due at once on this connection: what the broker is known to have in flight.
+    window: usize,
     requests: VecDeque<Request>,
     held: VecDeque<Held>,
     held_bytes: usize,
@@ -190,6 +199,7 @@ impl Broker {
         let mut queues = self.queues.borrow_mut();
         queues.connection += 1;
         queues.connected = true;
+        queues.window = 0;
         // The first connection of a process subscribes even to a session that is present: the configuration may
         // have changed since that session was made.
         if !session_present || queues.connection == 1 {
@@ -266,18 +276,25 @@ impl Broker {
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
-            queues.acks.push_back(DueAck {
-                connection: queues.connection,
-                packet: publish.pkid,
-                receipt,
-                rows,
-            });
-            // The send task hears of every commit; only what needs no commit needs a word.
-            if receipt == Offset(0) {
-                self.outgoing.notify_one();
-            }
+            self.push_ack(
+                queues,
+                DueAck { connection: queues.connection, packet: publish.pkid, receipt, rows },
+            );
         }
         true
+    }
+
+    fn push_ack(&self, queues: &mut Queues, ack: DueAck) {
+        // The send task hears of every commit; only what is durable already needs a word.
+        if ack.receipt <= *self.watermark.borrow() {
+            self.outgoing.notify_one();
+        }
+        queues.acks.push_back(ack);
+        // A broker with half of its window out may send nothing more before it gets acks.
+        queues.window = queues.window.max(queues.acks.len()).max(WINDOW_LEAST);
+        if queues.acks.len() * 2 >= queues.window {
+            self.context.ingest.journal().hurry();
+        }
     }
 
     /// What intake made of a foreign message; `None` if it is to be held.
@@ -301,7 +318,7 @@ impl Broker {
         if parsed.is_empty() {
             return Some(nothing);
         }
-        self.context.take_foreign(parsed, &publish.topic, received_ns, &self.reporter)
+        self.context.take_foreign(parsed, &publish.topic, received_ns, publish.dup, &self.reporter)
     }
 
     fn is_overfull(&self) -> bool {
@@ -378,8 +395,9 @@ impl Broker {
             let durable = *watermark.borrow_and_update();
             room.borrow_and_update();
             let deadline = self.tend_once(durable);
+            let awaits_commit = self.fleet.borrow().awaits_commit();
             tokio::select! {
-                changed = watermark.changed() => if changed.is_err() { return },
+                changed = watermark.changed(), if awaits_commit => if changed.is_err() { return },
                 _ = room.changed() => {}
                 () = self.tended.notified() => {}
                 () = sleep_until(deadline) => {}
@@ -400,7 +418,7 @@ impl Broker {
         let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
         let deadline =
             self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);
-        if !queues.requests.is_empty() || !queues.acks.is_empty() {
+        if !queues.requests.is_empty() {
             self.outgoing.notify_one();
         }
         [deadline, retry].into_iter().flatten().min()
@@ -419,14 +437,20 @@ impl Broker {
             self.reporter
                 .trouble("close", "some messages are not acked at the end; the broker will send them again");
         }
+        if self.say_goodbye() {
+            // The poll task returns first, as soon as the disconnect has left.
+            tokio::time::sleep(DISCONNECT_DEADLINE).await;
+        }
+    }
+
+    /// Whether there is a connection to say it on.
+    fn say_goodbye(&self) -> bool {
         let mut queues = self.queues.borrow_mut();
         if queues.connected {
             self.fleet.borrow_mut().handle_closing(&mut queues.requests);
             queues.requests.push_back(Request::Disconnect);
-            drop(queues);
             self.outgoing.notify_one();
-            // The poll task returns first, as soon as the disconnect has left.
-            tokio::time::sleep(DISCONNECT_DEADLINE).await;
         }
+        queues.connected
     }
 }

@@ -109,7 +109,7 @@ enum Lot {
     /// A sealed block, of which the first rows came before.
     Block {
         skip: u8,
-        bytes: BlockBytes,
+        bytes: Box<BlockBytes>,
     },
     Lost(Cause),
 }
@@ -246,7 +246,10 @@ impl Session {
                 }
             }
             Event::Rows { from, to, skip, block } => {
-                self.enqueue(Waiting { from, to, what: Lot::Block { skip, bytes: block } }, reporter);
+                self.enqueue(
+                    Waiting { from, to, what: Lot::Block { skip, bytes: Box::new(block) } },
+                    reporter,
+                );
             }
             Event::Gap { from, to, cause } => {
                 self.enqueue(Waiting { from, to, what: Lot::Lost(cause_of(cause)) }, reporter);

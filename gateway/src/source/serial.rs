@@ -211,8 +211,9 @@ impl Line {
             }
         }
         if burst.len() > 1 {
-            // What the line does not take now is lost, as on any line; a port that is gone is noticed by its reader.
-            self.writer.write(&burst).ok();
+            // What the line does not take at once is lost, as on any line, and the link makes up for it; a port that
+            // is gone is noticed by its reader.
+            self.writer.write_all(&burst).ok();
         }
     }
 

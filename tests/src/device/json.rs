@@ -34,7 +34,7 @@ pub fn json_payload(number: u64, ns: i64) -> String {
     let value = |name: &str| values.iter().find(|(field, _)| *field == name).map(|(_, value)| *value);
     json!({
         "time": ns, NUMBER_FIELD: number, "temperature": value("temperature"), "wind": {"speed": value("wind_speed")},
-        "raining": number % 5 == 0, "snow": null, "note": "not a field",
+        "raining": number.is_multiple_of(5), "snow": null, "note": "not a field",
     })
     .to_string()
 }

@@ -1,7 +1,7 @@
 //! The firmware core with sensors, a tick counter and a log: what the serial and the MQTT device share.
 
 use forebay_firmware::{Device, DeviceConfig};
-use forebay_shared::ids::{ChipId, GroupId, Millis, Tick};
+use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, Tick};
 use forebay_shared::link::Transport;
 use forebay_shared::message::ResetCause;
 use forebay_shared::reading::{Channel, Group, Groups, Name, Value, ValueKind};
@@ -87,7 +87,8 @@ pub fn record_row<const RING: usize>(
         device.record(Tick(tick), GroupId(1), &values)
     } else {
         let temperature = Some(Value::I32(temperature_raw(number)));
-        let values = [n, temperature, Some(Value::F32(humidity(number))), Some(Value::Bool(number % 3 == 0))];
+        let values =
+            [n, temperature, Some(Value::F32(humidity(number))), Some(Value::Bool(number.is_multiple_of(3)))];
         device.record(Tick(tick), GroupId(0), &values)
     };
     recorded
@@ -182,7 +183,7 @@ impl<const RING: usize> NativeCore<RING> {
 
     fn observe(&self) {
         let device = &self.device;
-        let boot = device.boot().map_or(0, |boot| boot.get());
+        let boot = device.boot().map_or(0, Boot::get);
         let held_from = device.lost().map_or_else(|| device.oldest(), |lost| lost.to);
         self.spec.truth.observe(boot, held_from.0, device.released().0);
         self.spec.truth.set_idle(device.oldest() == device.next_sequence());

@@ -1,6 +1,6 @@
 //! A native device at the end of a pseudo-terminal, in a thread of its own, with a cable that can be pulled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -35,7 +35,7 @@ impl SerialDevice {
         let cable = Arc::clone(&plugged);
         let thread = std::thread::Builder::new()
             .name("serial device".into())
-            .spawn(move || run(core, line, link, &cable))
+            .spawn(move || run(core, line, &link, &cable))
             .context("starting a device's thread")?;
         Ok(SerialDevice { plugged, thread: Some(thread) })
     }
@@ -66,7 +66,7 @@ impl SerialDevice {
 fn run<const RING: usize>(
     mut core: NativeCore<RING>,
     line: Line,
-    link: PathBuf,
+    link: &Path,
     plugged: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut line = Some(line);
@@ -75,7 +75,7 @@ fn run<const RING: usize>(
         let wait_ms = core.step()?;
         match (&line, plugged.load(Ordering::Acquire)) {
             (Some(_), false) => line.take().into_iter().for_each(Line::unplug),
-            (None, true) => line = Some(Line::plug_in(&link)?),
+            (None, true) => line = Some(Line::plug_in(link)?),
             (None, false) => std::thread::sleep(UNPLUGGED_NAP.min(Duration::from_millis(wait_ms))),
             (Some(line), true) => {
                 let written = line.write(core.device.transmit())?;

@@ -50,6 +50,6 @@ pub struct StoredGap {
 
 /// A count that a store returned as a float.
 fn whole(value: f64) -> Option<u64> {
-    let is_count = value >= 0.0 && value < 9e15 && value.fract() == 0.0;
+    let is_count = (0.0..9e15).contains(&value) && value.fract() == 0.0;
     is_count.then(|| format!("{value:.0}").parse().ok()).flatten()
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::{GAP_MEASUREMENT, Stored, StoredGap, StoredRow, whole};
+use crate::clock::wall_ns;
 use crate::http::{Http, percent_encode};
 use crate::truth::NUMBER_FIELD;
 
@@ -58,10 +59,11 @@ impl Series {
 }
 
 fn export(http: &Http, url: &str, measurement: &str, since_ns: i64) -> anyhow::Result<Vec<Series>> {
-    let start = since_ns / 1_000_000;
+    // Whole seconds. Without an end, it would be the present second's beginning, and hide the latest samples.
+    let (start, end) = (since_ns / 1_000_000_000, wall_ns() / 1_000_000_000 + 60);
     let selector = percent_encode(&format!("{{__name__=~\"{measurement}_.+\"}}"));
     let answer = http
-        .get(&format!("{url}/api/v1/export?match[]={selector}&start={start}"))?
+        .get(&format!("{url}/api/v1/export?match[]={selector}&start={start}&end={end}"))?
         .successful(measurement)?;
     answer
         .body

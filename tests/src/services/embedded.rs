@@ -49,7 +49,7 @@ impl EmbeddedBroker {
         let mut broker = Broker::new(config);
         std::thread::Builder::new()
             .name("broker".into())
-            .spawn(move || broker.start())
+            .spawn(move || broker.start().map_err(|error| error.to_string()))
             .context("starting the broker's thread")?;
         wait_for("the broker's first CONNACK", super::READY_LIMIT, || super::accepts_client(port))?;
         Ok(EmbeddedBroker { port })

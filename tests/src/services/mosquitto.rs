@@ -38,7 +38,7 @@ impl Mosquitto {
             "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n\
              persistence true\npersistence_location {}/\nautosave_interval 1800\n\
              max_inflight_messages 200\nmax_queued_messages 0\nmax_queued_bytes 0\nset_tcp_nodelay true\n\
-             log_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\n",
+             log_dest stderr\nlog_type error\nlog_type warning\n",
             directory.display()
         );
         std::fs::write(directory.join("mosquitto.conf"), settings)?;

@@ -120,3 +120,40 @@ fn a_newer_format_is_refused_and_left_alone() {
     let small = Options { max_bytes: MAX_BYTES_LEAST - 1, ..OPTIONS };
     assert!(matches!(Journal::open(Arc::new(storage), &small), Err(OpenError::TooSmall { .. })));
 }
+
+#[test]
+fn what_was_left_out_stays_out_when_the_next_snapshot_is_lost() {
+    let storage = MemoryStorage::new();
+    let (journal, _) = open(&storage);
+    let acknowledged = submit_rows(&journal, 0, 2, "a").unwrap();
+    wait_for(&journal, acknowledged);
+    storage.faults(|f| f.hold_syncs = true);
+    submit_rows(&journal, 2, 5, &"b".repeat(8_000)).unwrap();
+    while !written(&storage, &[b'b'; 100]) {
+        thread::yield_now();
+    }
+    // Of three frames the first is gone, and the other two are intact.
+    let begun = storage.syncs(SAMPLE);
+    let cut = storage.power_cut(|name, sector| begun > 0 && name == SAMPLE && sector > 20);
+    storage.faults(|f| f.hold_syncs = false);
+
+    let (journal, report) = open(&cut);
+    assert!(report.torn_tail);
+    assert_eq!(journal.usage().end, acknowledged);
+    wait_for(&journal, submit_rows(&journal, 10, 2, "with the snapshot").unwrap());
+    wait_for(&journal, submit_rows(&journal, 12, 2, "in a later frame").unwrap());
+    journal.close();
+    drop(journal);
+    let second = "00000000000000000002.seg";
+    let mut bytes = cut.files().remove(second).unwrap();
+    bytes[600] ^= 1;
+    cut.put(second, bytes);
+
+    let (journal, report) = open(&cut);
+    assert!(!report.snapshot_lost);
+    let (rows, damaged) = read_all(&journal, Offset(0));
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [0, 1, 12, 13]);
+    assert_eq!(damaged, report.damaged);
+    assert_eq!(damaged, [(acknowledged, acknowledged.plus(3))], "a snapshot and two rows");
+    assert_eq!(journal.with_state(|state| state.device("e6614104").unwrap().rows), 4);
+}

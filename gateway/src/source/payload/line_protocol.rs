@@ -20,7 +20,7 @@ pub struct Line<'a> {
     /// Tags in the order of the line.
     pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Fields in the order of the line; at least one.
-    pub fields: Vec<(String, Value)>,
+    pub fields: Fields,
     /// The number at the end, in whatever unit the sender uses.
     pub timestamp: Option<i64>,
 }
@@ -133,9 +133,12 @@ pub fn parse(line: &str) -> Result<Line<'_>, LineError> {
     Ok(Line { measurement: unescape(measurement), tags, fields, timestamp })
 }
 
+/// Names and values.
+pub type Fields = Vec<(String, Value)>;
+
 /// Fields and the trimmed text behind them.
-fn parse_fields(text: &str) -> Result<(Vec<(String, Value)>, &str), LineError> {
-    let mut fields: Vec<(String, Value)> = Vec::new();
+fn parse_fields(text: &str) -> Result<(Fields, &str), LineError> {
+    let mut fields = Fields::new();
     let mut rest = text;
     loop {
         let (name, behind) =
