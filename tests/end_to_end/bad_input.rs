@@ -74,10 +74,7 @@ fn bad_input_is_counted_and_good_rows_flow_on() -> anyhow::Result<()> {
         .finish(|_| influxql::read(&http, &server.url(), InfluxDb::DATABASE, &MEASUREMENTS, since_ns))?;
     for device in ["serial-0", "native-0", "json-0"] {
         let account = &ledger.devices[device];
-        assert!(
-            account.stored > 20 && account.lost == 0 && account.duplicates == 0,
-            "{device}: {account:?}"
-        );
+        assert!(account.stored > 20 && account.lost == 0 && account.duplicates == 0, "{device}: {account:?}");
     }
     let points = influxql::select(&http, &server.url(), InfluxDb::DATABASE, "strange", since_ns)?;
     let mut names: Vec<String> = points.iter().map(|point| point.tag("device")).collect();
