@@ -17,6 +17,7 @@ use crate::{clock, daemon};
 
 mod check;
 mod control;
+mod sinks;
 mod status;
 mod tail;
 
@@ -61,6 +62,27 @@ enum Command {
         /// Only this device, by its name or chip id
         device: Option<String>,
     },
+    /// List the sinks that the journal knows, or let go of one; the gateway must not run
+    Sinks {
+        #[command(subcommand)]
+        command: SinksCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SinksCommand {
+    /// One line for each: its name, its cursor, and how many rows it is still to get
+    List {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Let go of a sink and of the rows that it is still to get
+    Forget {
+        #[command(flatten)]
+        file: File,
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +108,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
         }
         Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
+        Command::Sinks { command: SinksCommand::List { file } } => {
+            with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))
+        }
+        Command::Sinks { command: SinksCommand::Forget { file, name } } => {
+            with_config(&file.path, |loaded| report(sinks::forget(&loaded.config, &name)))
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub fn run(config: &Config) -> Result<()> {
         error!(%from, %to, "entries of the journal are damaged and lost");
     }
 
+    let_go_of_sinks(config, &journal)?;
+
     let stats = Stats::new(clock::now_ns());
     let (stop_sources, sources_stop) = watch::channel(false);
     let (stop_sinks, sinks_stop) = watch::channel(false);
@@ -117,6 +119,30 @@ fn create_data_dir(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).with_context(|| {
         format!("data_dir {} cannot be created; create it and give it to the gateway's user", path.display())
     })
+}
+
+/// A sink that is not configured any more would hold the journal for ever. One that has everything is forgotten; for
+/// one that has not, somebody has to decide.
+fn let_go_of_sinks(config: &Config, journal: &Journal) -> Result<()> {
+    let is_configured = |name: &str| {
+        name == SQLITE && config.sqlite.is_some()
+            || config.influxdb.iter().any(|influxdb| influxdb.name == name)
+    };
+    let gone: Vec<(String, u64)> = journal.with_state(|state| {
+        let gone = state.sinks().iter().filter(|sink| !is_configured(&sink.name));
+        gone.map(|sink| (sink.name.to_string(), state.owed(&sink.name))).collect()
+    });
+    for (name, owed) in gone {
+        if owed > 0 {
+            bail!(
+                "the sink {name:?} is not configured any more, and {owed} rows are not delivered to it yet; \
+                 configure it again under this name, or let go of them with `forebay sinks forget {name}`"
+            );
+        }
+        journal.forget_sink(&name)?;
+        info!(sink = name, "forgotten: it is not configured any more, and has everything");
+    }
+    Ok(())
 }
 
 fn start_sinks(

@@ -92,14 +92,16 @@ impl Stream {
     /// Reads on for about one chunk, which is empty when nothing more is durable.
     fn advance(mut self, end: Offset) -> (Stream, String) {
         let mut text = String::new();
-        let behind = end.0.saturating_sub(self.next.0);
-        if behind > MAX_BEHIND {
-            self.skip_to(end, behind, &mut text);
+        if end.0.saturating_sub(self.next.0) > MAX_BEHIND {
+            self.reader = self.journal.reader(end);
+            self.skip_to(end, &mut text);
         }
         while text.len() < CHUNK_BYTES {
             match self.reader.next() {
                 Ok(Read::Wait) => break,
                 Ok(Read::Frame(frame)) => {
+                    // The reader passes over what was trimmed meanwhile.
+                    self.skip_to(frame.first(), &mut text);
                     let from = self.next;
                     for (offset, entry) in frame.entries().filter(|(offset, _)| *offset >= from) {
                         self.next = offset.plus(1);
@@ -108,10 +110,11 @@ impl Stream {
                         }
                     }
                 }
-                Ok(Read::Damaged { to, .. }) => self.next = to,
+                Ok(Read::Damaged { to, .. }) => self.skip_to(to, &mut text),
                 // Delivery complains about a medium that cannot be read; here it is passed over.
                 Err(_) => {
-                    self.skip_to(end.max(self.next.plus(1)), behind, &mut text);
+                    self.reader = self.journal.reader(end);
+                    self.skip_to(end, &mut text);
                     break;
                 }
             }
@@ -119,10 +122,12 @@ impl Stream {
         (self, text)
     }
 
-    fn skip_to(&mut self, end: Offset, entries: u64, text: &mut String) {
-        *text += &format!("event: skipped\ndata: {entries}\n\n");
-        self.reader = self.journal.reader(end);
-        self.next = end;
+    /// Says how many entries between here and `offset` are not shown, if there are any.
+    fn skip_to(&mut self, offset: Offset, text: &mut String) {
+        if offset > self.next {
+            *text += &format!("event: skipped\ndata: {}\n\n", offset.0 - self.next.0);
+            self.next = offset;
+        }
     }
 
     fn push(&self, entry: Entry<'_>, text: &mut String) {

@@ -16,6 +16,7 @@
 //! | sink | `4`, sink text, start varint |
 //! | cursor | `5`, sink text, next varint, then device text and rows varint to the end |
 //! | snapshot | `6`, part varint, parts varint, bytes to the end |
+//! | forget | `7`, sink text |
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
@@ -46,6 +47,8 @@ pub enum Entry<'a> {
     Device(DeviceEntry<'a>),
     /// A sink was registered: nothing from `start` on is trimmed before it is confirmed.
     Sink(SinkEntry<'a>),
+    /// A sink is not served any more: what it was still to get does not hold the journal.
+    Forget(&'a str),
     /// A sink confirmed everything below an offset.
     Cursor(CursorEntry<'a>),
     /// A piece of the state, written at the start of each segment.
@@ -208,6 +211,10 @@ impl Entry<'_> {
                 push_text(out, sink.sink);
                 push_varint(out, sink.start.0);
             }
+            Entry::Forget(sink) => {
+                out.push(7);
+                push_text(out, sink);
+            }
             Entry::Cursor(cursor) => {
                 out.push(5);
                 push_text(out, cursor.sink);
@@ -270,6 +277,7 @@ impl<'a> Entry<'a> {
                 sink: take_text(&mut input)?,
                 start: Offset(take_varint(&mut input)?),
             }),
+            7 => Entry::Forget(take_text(&mut input)?),
             5 => Entry::Cursor(CursorEntry {
                 sink: take_text(&mut input)?,
                 next: Offset(take_varint(&mut input)?),
@@ -433,6 +441,7 @@ mod tests {
         ) {
             round_trip(&Entry::Device(DeviceEntry { device: &name, name: &other, boot, first: number }));
             round_trip(&Entry::Sink(SinkEntry { sink: &name, start: Offset(number) }));
+            round_trip(&Entry::Forget(&name));
             round_trip(&Entry::Cursor(CursorEntry {
                 sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
             }));

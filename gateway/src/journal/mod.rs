@@ -203,6 +203,14 @@ impl Journal {
         Ok(start)
     }
 
+    /// Forgets a sink, so that what it was still to get is trimmed like everything else.
+    ///
+    /// # Errors
+    /// The journal's refusal.
+    pub fn forget_sink(&self, name: &str) -> Result<(), Refused> {
+        self.submit(Class::Internal, |_, submission| submission.add(&Entry::Forget(name))).map(drop)
+    }
+
     /// Looks at the state. `look` runs under the journal's lock: it must be short and must not call the journal.
     pub fn with_state<R>(&self, look: impl FnOnce(&State) -> R) -> R {
         look(&self.shared.intake().state)

@@ -177,6 +177,16 @@ impl State {
             .map(|(at, sink)| (&*sink.name, device.ledgers.get(at).copied().unwrap_or_default()))
     }
 
+    /// Rows that a registered sink is still to get.
+    #[must_use]
+    pub fn owed(&self, sink: &str) -> u64 {
+        let owed = |device: &DeviceState| {
+            let ledger = self.ledgers(device).find(|(name, _)| *name == sink).map(|(_, ledger)| ledger);
+            ledger.map_or(0, |ledger| device.rows.saturating_sub(ledger.settled()))
+        };
+        self.devices.iter().map(owed).sum()
+    }
+
     /// Highest nanosecond that the gateway's clock gave to a row or gap; `i64::MIN` before the first.
     #[must_use]
     pub fn last_stamp(&self) -> i64 {
@@ -195,6 +205,7 @@ impl State {
             Entry::Gap(gap) => self.apply_gap(gap),
             Entry::Device(device) => self.apply_device(device),
             Entry::Sink(sink) => self.apply_sink(sink),
+            Entry::Forget(sink) => self.apply_forget(sink),
             Entry::Cursor(cursor) => self.apply_cursor(cursor),
             Entry::Snapshot(_) => {}
         }
@@ -251,6 +262,16 @@ impl State {
         if let Some(slowest) = slowest {
             for device in &mut self.devices {
                 device.ledger(at).skipped = device.ledger(slowest).settled();
+            }
+        }
+    }
+
+    fn apply_forget(&mut self, sink: &str) {
+        let Some(at) = self.sinks.iter().position(|s| &*s.name == sink) else { return };
+        self.sinks.remove(at);
+        for device in &mut self.devices {
+            if at < device.ledgers.len() {
+                device.ledgers.remove(at);
             }
         }
     }
@@ -385,7 +406,25 @@ mod tests {
         let device = state.device("e6").unwrap();
         assert!(device.native && &*device.name == "boiler");
         assert_eq!(device.boots.iter().map(|b| b.boot).collect::<Vec<_>>(), [4, 5, 6, 1]);
-        assert_eq!(device.boot(1), Some(BootState { boot: 1, next: 42, last_ns: i64::MIN }));
+        assert_eq!(device.boot(1), Some(BootState { boot: 1, next: 42, last_ns: 0 }));
+    }
+
+    #[test]
+    fn a_forgotten_sink_leaves_the_others_as_they_were() {
+        let mut state = State::new(JournalId(1), 1_000);
+        for sink in ["old", "new"] {
+            state.apply(&Entry::Sink(SinkEntry { sink, start: Offset(0) }));
+        }
+        state.apply(&row("a", 0));
+        let confirmed = [("a".into(), 1)];
+        let cursor = CursorEntry { sink: "new", next: Offset(3), confirmed: Counts::of(&confirmed) };
+        state.apply(&Entry::Cursor(cursor));
+        assert_eq!((state.owed("old"), state.owed("new"), state.lowest_cursor()), (1, 0, Some(Offset(0))));
+        state.apply(&Entry::Forget("old"));
+        assert_eq!(
+            (state.cursor("old"), state.owed("new"), state.lowest_cursor()),
+            (None, 0, Some(Offset(3)))
+        );
     }
 
     #[test]
