@@ -72,6 +72,27 @@ fn a_restarted_broker_loses_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+fn cut_connections_to_the_broker_lose_nothing() -> anyhow::Result<()> {
+    let mut rng = Rng::announced("cut connections")?;
+    let scratch = Scratch::new("cut-connections")?;
+    let load = Load { serial: 0, native: 5, json: 10, period: Duration::from_millis(20) };
+    let mut world = World::start(scratch, load, String::new())?;
+    let cuts = if long() { 50 } else { 5 };
+    for _ in 0..cuts {
+        world.run(Duration::from_millis(rng.in_range(300..1200)))?;
+        world.mqtt.cut();
+        std::thread::sleep(Duration::from_millis(rng.in_range(0..800)));
+        world.mqtt.mend();
+    }
+    world.run(Duration::from_secs(1))?;
+    assert!(world.mqtt.connections() > cuts, "the gateway did not come back after each cut");
+    let (ledger, scratch) = world.finish(|gateway| sqlite::read(&gateway.sqlite_file()))?;
+    assert!(ledger.total.balanced() && ledger.total.gaps == 0, "{:?}", ledger.total);
+    scratch.passed();
+    Ok(())
+}
+
+#[test]
 fn what_a_full_ring_had_to_evict_is_a_gap_in_the_store() -> anyhow::Result<()> {
     let scratch = Scratch::new("overflow")?;
     let load = Load { serial: 2, native: 0, json: 0, period: Duration::from_millis(5) };

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,6 @@ const LOG_TAIL_BYTES: u64 = 6 * 1024;
 pub struct Process {
     name: String,
     child: Child,
-    log: PathBuf,
     reaped: bool,
 }
 
@@ -49,19 +48,13 @@ impl Process {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("starting {name} ({})", command.get_program().display()))?;
-        Ok(Process { name: name.to_owned(), child, log: log.to_owned(), reaped: false })
+        Ok(Process { name: name.to_owned(), child, reaped: false })
     }
 
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Where its output goes.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        &self.log
     }
 
     /// The exit status, if it has ended.
@@ -122,14 +115,6 @@ impl Process {
             resident_bytes: bytes_of("VmRSS:"),
             resident_bytes_max: bytes_of("VmHWM:"),
         })
-    }
-
-    /// Everything it has said so far.
-    ///
-    /// # Errors
-    /// The log cannot be read.
-    pub fn log_text(&self) -> anyhow::Result<String> {
-        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
     }
 }
 

@@ -6,7 +6,7 @@
 //! and the terminal's settings must outlive the gateway. It clears the exclusive flag on it while it is idle, because
 //! a kernel clears that only when the last holder of a terminal closes it, which here would be never.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -95,12 +95,6 @@ impl Line {
     pub fn allow_next_gateway(&self) {
         // It fails only where the terminal is gone, which the next read tells.
         let _ = ioctl_tiocnxcl(&self.gateway);
-    }
-
-    /// The device's end, for a caller that waits on several lines.
-    #[must_use]
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.device)
     }
 }
 

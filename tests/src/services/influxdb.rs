@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::clock::wait_for;
 use crate::http::{Http, percent_encode};
-use crate::process::{Process, Usage, free_port};
+use crate::process::{Process, free_port};
 
 /// A running InfluxDB.
 #[derive(Debug)]
@@ -70,14 +68,6 @@ impl InfluxDb {
             Ok(answer) => Err(format!("it answered {}", answer.status)),
             Err(error) => Err(format!("{error:#}")),
         })
-    }
-
-    /// What the server used so far.
-    ///
-    /// # Errors
-    /// It is stopped.
-    pub fn usage(&self) -> anyhow::Result<Usage> {
-        self.process.as_ref().context("influxd is stopped")?.usage()
     }
 
     /// Its URL without a trailing slash.
