@@ -47,6 +47,7 @@ impl TickMap {
 #[derive(Debug)]
 pub struct Burst {
     tick_hz: u32,
+    first_token: u32,
     requests: u32,
     replies: u32,
     waiting: Option<Waiting>,
@@ -61,10 +62,11 @@ struct Waiting {
 }
 
 impl Burst {
-    /// A burst with a device whose clock ticks `tick_hz` times a second.
+    /// A burst with a device whose clock ticks `tick_hz` times a second. `first_token` is random: a broker may deliver
+    /// the answer to a request of an earlier burst, or of an earlier life of the gateway, which must match none of ours.
     #[must_use]
-    pub fn new(tick_hz: u32) -> Burst {
-        Burst { tick_hz, requests: 0, replies: 0, waiting: None, best: None }
+    pub fn new(tick_hz: u32, first_token: u32) -> Burst {
+        Burst { tick_hz, first_token, requests: 0, replies: 0, waiting: None, best: None }
     }
 
     /// The token of the request that is to be sent now, if one is. The caller sends it at once.
@@ -74,10 +76,10 @@ impl Burst {
             return None;
         }
         // A device that has answered nothing yet is asked for ever: without one exchange no row can be dated.
-        self.requests += 1;
-        self.waiting =
-            Some(Waiting { token: self.requests, sent_ns: now_ns, until_ms: now_ms + REPLY_TIMEOUT_MS });
-        Some(self.requests)
+        let token = self.first_token.wrapping_add(self.requests);
+        self.requests = self.requests.saturating_add(1);
+        self.waiting = Some(Waiting { token, sent_ns: now_ns, until_ms: now_ms + REPLY_TIMEOUT_MS });
+        Some(token)
     }
 
     /// An answer, received at `now_ns`, in which the device says its tick.
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_smallest_round_trip_wins() {
-        let mut burst = Burst::new(1_000_000);
+        let mut burst = Burst::new(1_000_000, 7);
         let round_trips = [9_000, 400, 7_000, 300, 800, 500, 900, 1_000];
         for (at, round_trip) in round_trips.into_iter().enumerate() {
             assert_eq!(burst.finished(), None);
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_lost_request_is_sent_again_and_a_late_answer_ignored() {
-        let mut burst = Burst::new(1_000);
+        let mut burst = Burst::new(1_000, u32::MAX);
         let first = burst.poll_request(0, 0).unwrap();
         assert_eq!(burst.poll_request(REPLY_TIMEOUT_MS - 1, 1), None);
         let second = burst.poll_request(REPLY_TIMEOUT_MS, 250_000_000).unwrap();
@@ -158,8 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_an_earlier_burst_is_none_to_this_one() {
+        let mut earlier = Burst::new(1_000, 1_000_000);
+        let stale = earlier.poll_request(0, 0).unwrap();
+        let mut burst = Burst::new(1_000, 2_000_000);
+        let token = burst.poll_request(60, 60_000_000).unwrap();
+        burst.handle_reply(60_000_001, stale, Tick(1));
+        assert_eq!(burst.best, None);
+        burst.handle_reply(61_000_000, token, Tick(61));
+        assert_eq!(burst.best.unwrap().round_trip_ns, 1_000_000);
+    }
+
+    #[test]
     fn a_lossy_line_ends_with_what_it_gave_and_a_silent_one_is_asked_on() {
-        let mut burst = Burst::new(1_000);
+        let mut burst = Burst::new(1_000, u32::MAX);
         let mut now = 0;
         for _ in 0..2 * BURST_REQUESTS {
             assert!(burst.poll_request(now, 0).is_some());

@@ -114,6 +114,11 @@ enum Lot {
     Lost(Cause),
 }
 
+fn new_burst(tick_hz: u32) -> Burst {
+    // Without randomness the clock is as good a source of tokens that were not used lately.
+    Burst::new(tick_hz, getrandom::u32().unwrap_or_else(|_| clock::monotonic().subsec_nanos()))
+}
+
 /// Rows before `to` may be released once `receipt` is durable.
 struct Release {
     receipt: Offset,
@@ -153,7 +158,7 @@ impl Session {
     pub fn handle_connected(&mut self, now: Now) {
         if let Some(device) = &mut self.device {
             let tick_hz = self.receiver.hello().map_or(1, |hello| hello.tick_hz);
-            device.burst = Burst::new(tick_hz);
+            device.burst = new_burst(tick_hz);
             device.map = None;
             self.receiver.set_credit(now.ms, 0);
             self.receiver.welcome_again(now.ms);
@@ -318,7 +323,7 @@ impl Session {
         let builder = series.is_none().then(|| Box::new(SchemaBuilder::new(hello.schema)));
         let release = Release { receipt: admission.receipt, to: admission.next, rows: 0 };
         self.device = Some(Device {
-            burst: Burst::new(hello.tick_hz),
+            burst: new_burst(hello.tick_hz),
             map: None,
             builder,
             schema: series,
