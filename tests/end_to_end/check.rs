@@ -63,7 +63,7 @@ fn a_broker_and_a_port_that_are_not_there_are_named() -> anyhow::Result<()> {
     assert_refused(&check(&scratch, &format!("[[mqtt]]\nurl = \"{url}\"\n"))?, &["mqtt", &url]);
     let port = scratch.path().join("no-such-port");
     let found = check(&scratch, &format!("[[serial]]\nport = {port:?}\n"))?;
-    assert_refused(&found, &["port", "no-such-port"]);
+    assert_refused(&found, &["serial.port", "no-such-port"]);
     scratch.passed();
     Ok(())
 }

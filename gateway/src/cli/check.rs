@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock;
-use crate::config::{Loaded, Trust};
+use crate::config::{Loaded, SerialSelector, Trust};
 
 mod brokers;
 mod data_dir;
@@ -33,11 +33,15 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("clock", clock_finding(config.clock.trust));
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
-        report.line(&format!("serial {}", port.selector), ports::check(&port.selector, known));
+        let key = match port.selector {
+            SerialSelector::Port(_) => "serial.port",
+            SerialSelector::Usb { .. } => "serial.usb",
+        };
+        report.line(&format!("{key} {}", port.selector), ports::check(&port.selector, known));
     }
     let reached = talk(async {
         for broker in &config.mqtt {
-            report.line(&format!("mqtt {}", broker.url), brokers::check(broker).await);
+            report.line(&format!("mqtt.url {}", broker.url), brokers::check(broker).await);
         }
         for database in &config.influxdb {
             report.line(

@@ -32,7 +32,7 @@ fn check_path(path: &Path) -> Finding {
         Ok(()) => {}
         Err(Errno::NOENT | Errno::NOTDIR) => {
             return Err(
-                "there is no such port; plug the device in, or see `ls /dev/serial/by-id` for what there is"
+                "there is no such port; plug the device in, or correct serial.port (`ls /dev/serial/by-id` shows what there is)"
                     .to_owned(),
             );
         }
