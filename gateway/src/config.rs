@@ -127,7 +127,7 @@ pub struct Subscribe {
 /// How payloads are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object or an array of them.
+    /// One JSON document, which is one row.
     Json,
     /// InfluxDB line protocol.
     LineProtocol,

@@ -86,7 +86,8 @@ pub fn run(config: &Config) -> Result<()> {
 
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
-        info!("{}: stopping", stop_signal().await);
+        let signal = stop_signal().await;
+        info!("{signal}: stopping");
         // The page and the control socket answer while the last rows are delivered.
         let stopping = tokio::task::spawn_blocking(move || {
             stop_sources.send_replace(true);
@@ -226,24 +227,24 @@ fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()
     Ok(threads)
 }
 
-/// `forebay-<host>-<id>`: the broker keeps the session under this name, so it must outlive every restart. The id tells
-/// apart gateways whose hosts have one name.
+/// `forebay-<host>-<id>`: the broker keeps the session under this name, so it is kept whole, and outlives restarts and
+/// a new name of the host. The id tells apart gateways whose hosts have one name.
 fn default_client_id(data_dir: &Path) -> Result<String> {
     let path = data_dir.join("client-id");
-    let id = match std::fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
-        Ok(_) => new_client_id(data_dir, &path)?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => new_client_id(data_dir, &path)?,
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(_) => new_client_id(data_dir, &path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => new_client_id(data_dir, &path),
         Err(e) => {
             bail!("{} cannot be read: {e}; the MQTT session is kept under the id in it", path.display())
         }
-    };
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Ok(format!("forebay-{host}-{id}"))
+    }
 }
 
 fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
-    let id = format!("{:08x}", getrandom::u32().context("the system gives no random numbers")?);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let random = getrandom::u32().context("the system gives no random numbers")?;
+    let id = format!("forebay-{host}-{random:08x}");
     let draft = data_dir.join("client-id.new");
     let write = || {
         let mut file = std::fs::File::create(&draft)?;

@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
 use super::gather::Gather;
-use super::rejection::Rejections;
+use super::rejection::{RejectedRows, Rejections};
 use super::status::{Condition, SinkStatus};
 use super::{Delivery, Rejected, Settled, Step};
 use crate::journal::{self, Class, Entry, Journal, Refused};
@@ -258,7 +258,7 @@ impl<S: Sink> Driver<S> {
         watermark: &mut watch::Receiver<Offset>,
     ) {
         let next = batch.offset_of(settled.points);
-        let gaps = self.rejections.declare(Instant::now(), batch, settled);
+        let gaps = self.rejections.declare(Instant::now(), batch, settled, self.accounted);
         let confirmed = self.rows(batch, settled.points, &settled.rejected);
         let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
         let mut room = self.journal.room();
@@ -285,7 +285,7 @@ impl<S: Sink> Driver<S> {
             self.durable(receipt, watermark).await;
         }
         self.accounted = self.accounted.max(next);
-        self.status.settle(rows, gaps.len() as u64);
+        self.status.settle(rows, gaps.iter().map(RejectedRows::count).sum());
     }
 
     /// Waits until the receipt is durable, or the journal has failed and nothing will be any more.

@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::Settled;
 use crate::journal::entry::{Cause, GapEntry, RowEntry};
-use crate::record::{SeriesKey, split_series};
+use crate::record::{Offset, SeriesKey, split_series};
 use crate::sink::Batch;
 use crate::sink::batch::Record;
 
@@ -30,11 +30,13 @@ pub(super) struct Rejections {
     period: Option<(Instant, u64)>,
 }
 
-/// A gap that owns its texts.
-pub(super) struct RejectedRow {
+/// A gap that owns its texts: refused rows of one device that follow one another, or have no number. A run of rows is
+/// one entry, because a journal that is full has to become emptier by what its rows turn into.
+pub(super) struct RejectedRows {
     device: String,
     boot: u32,
-    sequence: u64,
+    from: u64,
+    to: u64,
     series: String,
     ns: i64,
 }
@@ -46,10 +48,18 @@ impl Rejections {
 
     /// The gaps of the refused rows, and a word in the log about them. A refused gap is logged alone: a gap about it
     /// would be refused as well.
-    pub(super) fn declare(&mut self, now: Instant, batch: &Batch, settled: &Settled) -> Vec<RejectedRow> {
+    ///
+    /// Rows below `accounted` are in the ledger already.
+    pub(super) fn declare(
+        &mut self,
+        now: Instant,
+        batch: &Batch,
+        settled: &Settled,
+        accounted: Offset,
+    ) -> Vec<RejectedRows> {
         let mut refused = settled.rejected.iter().peekable();
-        let mut gaps = Vec::new();
-        for (point, (_, record)) in batch.records().take(settled.points).enumerate() {
+        let mut gaps: Vec<RejectedRows> = Vec::new();
+        for (point, (offset, record)) in batch.records().take(settled.points).enumerate() {
             let Some(rejected) = refused.next_if(|rejected| rejected.point == point) else { continue };
             let (kind, device, series, ns) = match record {
                 Record::Row(row) => ("row", row.device, row.series, row.ns),
@@ -65,7 +75,10 @@ impl Rejections {
                     "the database refuses a {kind}"
                 );
             }
-            if let Record::Row(row) = record {
+            if let Record::Row(row) = record
+                && offset >= accounted
+                && !gaps.iter_mut().rev().any(|gap| gap.take_in(&row))
+            {
                 gaps.push(self.gap(&row));
             }
         }
@@ -88,7 +101,7 @@ impl Rejections {
         *refused <= LOGGED
     }
 
-    fn gap(&mut self, row: &RowEntry<'_>) -> RejectedRow {
+    fn gap(&mut self, row: &RowEntry<'_>) -> RejectedRows {
         let (_, row_tags) = split_series(row.series);
         let device =
             row_tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
@@ -99,10 +112,11 @@ impl Rejections {
         // Row and configuration were checked before, so the key can be made; if not, the gap counts all the same.
         let series = SeriesKey::new("forebay_gap", &mut tags)
             .map_or_else(|_| "forebay_gap,cause=rejected".to_owned(), |key| key.as_str().to_owned());
-        RejectedRow {
+        RejectedRows {
             device: row.device.to_owned(),
             boot: row.boot,
-            sequence: row.sequence,
+            from: row.sequence,
+            to: row.sequence.saturating_add(1),
             series,
             ns: self.own_ns(row),
         }
@@ -120,14 +134,27 @@ impl Rejections {
     }
 }
 
-impl RejectedRow {
+impl RejectedRows {
+    /// Makes the row part of the gap, if it belongs there.
+    fn take_in(&mut self, row: &RowEntry<'_>) -> bool {
+        let belongs = *self.device == *row.device
+            && self.boot == row.boot
+            && (row.boot == 0 || row.sequence == self.to);
+        self.to += u64::from(belongs);
+        belongs
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.to - self.from
+    }
+
     pub(super) fn entry<'a>(&'a self, sink: &'a str) -> GapEntry<'a> {
         GapEntry {
             device: &self.device,
             boot: self.boot,
-            from: self.sequence,
-            to: self.sequence.saturating_add(1),
-            count: 1,
+            from: self.from,
+            to: self.to,
+            count: self.count(),
             cause: Cause::Rejected,
             sink: Some(sink),
             stamped: false,

@@ -1,12 +1,13 @@
 //! Health and status.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
+use crate::cache::Latest;
 use crate::clock;
 use crate::config::Trust;
 use crate::journal::{Condition, Journal};
@@ -19,6 +20,7 @@ pub struct Api {
     pub(super) stats: Arc<Stats>,
     trust: Trust,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) latest: Mutex<Latest>,
 }
 
 impl Api {
@@ -26,7 +28,8 @@ impl Api {
     #[must_use]
     pub fn new(journal: Journal, stats: Arc<Stats>, trust: Trust) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
-        Arc::new(Api { journal, stats, trust, streams })
+        let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
+        Arc::new(Api { journal, stats, trust, streams, latest })
     }
 
     /// The gateway as it is now.

@@ -6,6 +6,7 @@
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
+mod devices;
 mod limited;
 pub mod live;
 pub mod metrics;
@@ -84,12 +85,14 @@ impl Server {
 
     /// Answers until it is dropped, or until a listener fails for good.
     pub async fn serve(self) {
+        let follow = devices::follow(Arc::clone(&self.api));
         let router = router(self.api);
         let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
         let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
         let ended = tokio::select! {
             ended = tcp.into_future() => ended,
             ended = control.into_future() => ended,
+            () = follow => Ok(()),
         };
         if let Err(error) = ended {
             error!("the HTTP interface has failed: {error}");
@@ -117,6 +120,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(api::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(api::status))
+        .route("/api/v1/devices", get(devices::devices))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
 }

@@ -5,7 +5,7 @@
 //! so nothing is at stake but work, bytes, and stores that keep both. Rows without a time of their own are not known
 //! here: their second receipt has another time.
 //!
-//! Bounded: the latest [`POINTS`] points, which is more than any broker has in flight. At a start they are read from
+//! Bounded: the latest [`POINTS`] points; a broker that has more of them in flight doubles the rest. At a start they are read from
 //! the end of the journal. A point is known by a keyed 64-bit hash of series, time and fields.
 
 use std::collections::{HashSet, VecDeque};

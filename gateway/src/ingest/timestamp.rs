@@ -1,5 +1,7 @@
 //! Time at intake: unique stamps for rows that come without one, and the map from a device's ticks to nanoseconds.
 
+use std::collections::VecDeque;
+
 use forebay_shared::ids::Tick;
 
 /// How far the clock may fall behind the last stamp before that counts as a step of the clock and not as jitter.
@@ -11,8 +13,12 @@ const BURST_REPLIES: u32 = 8;
 /// How many requests a burst may cost; a line that loses more than that is served with what it gave.
 const BURST_REQUESTS: u32 = 24;
 
-/// How long one request may stay unanswered, in milliseconds.
-const REPLY_TIMEOUT_MS: u64 = 250;
+/// How long a request may stay unanswered before the next one, in milliseconds: at first, and at most. The pause
+/// doubles while nothing is answered, so that a device that is not there is not asked without end.
+const REPLY_TIMEOUT_MS: (u64, u64) = (250, 8_000);
+
+/// Requests that an answer may still come to.
+const OUTSTANDING: usize = 8;
 
 /// The stamp of a row sampled or received at `now`, given the last stamp before it: strictly increasing, except
 /// across a step of the clock to the past, where a new clock epoch begins and the clock is followed.
@@ -50,15 +56,16 @@ pub struct Burst {
     first_token: u32,
     requests: u32,
     replies: u32,
-    waiting: Option<Waiting>,
+    outstanding: VecDeque<Request>,
+    pause_ms: u64,
+    next_at_ms: u64,
     best: Option<TickMap>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Request {
     token: u32,
     sent_ns: i64,
-    until_ms: u64,
 }
 
 impl Burst {
@@ -66,35 +73,51 @@ impl Burst {
     /// the answer to a request of an earlier burst, or of an earlier life of the gateway, which must match none of ours.
     #[must_use]
     pub fn new(tick_hz: u32, first_token: u32) -> Burst {
-        Burst { tick_hz, first_token, requests: 0, replies: 0, waiting: None, best: None }
+        Burst {
+            tick_hz,
+            first_token,
+            requests: 0,
+            replies: 0,
+            outstanding: VecDeque::new(),
+            pause_ms: REPLY_TIMEOUT_MS.0,
+            next_at_ms: 0,
+            best: None,
+        }
     }
 
     /// The token of the request that is to be sent now, if one is. The caller sends it at once.
     pub fn poll_request(&mut self, now_ms: u64, now_ns: i64) -> Option<u32> {
-        let waits = self.waiting.as_ref().is_some_and(|waiting| now_ms < waiting.until_ms);
-        if waits || self.is_done() {
+        if now_ms < self.next_at_ms || self.is_done() {
             return None;
         }
-        // A device that has answered nothing yet is asked for ever: without one exchange no row can be dated.
         let token = self.first_token.wrapping_add(self.requests);
         self.requests = self.requests.saturating_add(1);
-        self.waiting = Some(Waiting { token, sent_ns: now_ns, until_ms: now_ms + REPLY_TIMEOUT_MS });
+        self.next_at_ms = now_ms + self.pause_ms;
+        self.pause_ms = (self.pause_ms * 2).min(REPLY_TIMEOUT_MS.1);
+        self.outstanding.push_back(Request { token, sent_ns: now_ns });
+        if self.outstanding.len() > OUTSTANDING {
+            self.outstanding.pop_front();
+        }
         Some(token)
     }
 
-    /// An answer, received at `now_ns`, in which the device says its tick.
+    /// An answer, received at `now_ns`, in which the device says its tick. It may come after later requests: a slow
+    /// line is served with what it has.
     pub fn handle_reply(&mut self, now_ns: i64, token: u32, tick: Tick) {
-        let Some(waiting) = self.waiting.take_if(|waiting| waiting.token == token) else {
+        let Some(at) = self.outstanding.iter().position(|request| request.token == token) else {
             return;
         };
-        let round_trip_ns = now_ns - waiting.sent_ns;
+        let Some(request) = self.outstanding.remove(at) else { return };
+        self.pause_ms = REPLY_TIMEOUT_MS.0;
+        self.next_at_ms = 0;
+        let round_trip_ns = now_ns - request.sent_ns;
         // A negative round trip is a step of the gateway's clock in between.
         if round_trip_ns < 0 {
             return;
         }
         self.replies += 1;
         if self.best.is_none_or(|best| round_trip_ns < best.round_trip_ns) {
-            let ns = waiting.sent_ns + round_trip_ns / 2;
+            let ns = request.sent_ns + round_trip_ns / 2;
             self.best = Some(TickMap { tick, ns, tick_hz: self.tick_hz, round_trip_ns });
         }
     }
@@ -108,7 +131,7 @@ impl Burst {
     /// When [`Burst::poll_request`] wants to be called again, in milliseconds of the monotonic clock.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.waiting.as_ref().filter(|_| !self.is_done()).map(|waiting| waiting.until_ms)
+        (!self.is_done()).then_some(self.next_at_ms)
     }
 
     fn is_done(&self) -> bool {
@@ -148,15 +171,33 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_request_is_sent_again_and_a_late_answer_ignored() {
+    fn a_lost_request_is_sent_again_and_a_late_answer_counts_for_what_it_is() {
         let mut burst = Burst::new(1_000, u32::MAX);
         let first = burst.poll_request(0, 0).unwrap();
-        assert_eq!(burst.poll_request(REPLY_TIMEOUT_MS - 1, 1), None);
-        let second = burst.poll_request(REPLY_TIMEOUT_MS, 250_000_000).unwrap();
-        burst.handle_reply(251_000_000, first, Tick(1));
-        assert_eq!(burst.best, None);
+        assert_eq!(burst.poll_request(REPLY_TIMEOUT_MS.0 - 1, 1), None);
+        let second = burst.poll_request(REPLY_TIMEOUT_MS.0, 250_000_000).unwrap();
+        burst.handle_reply(400_000_000, first, Tick(1));
+        assert_eq!(burst.best.unwrap().round_trip_ns, 400_000_000);
+        burst.handle_reply(400_000_000, first, Tick(1));
+        assert_eq!(burst.replies, 1, "an answer counts once");
         burst.handle_reply(251_000_000, second, Tick(1));
         assert_eq!(burst.best.unwrap().round_trip_ns, 1_000_000);
+    }
+
+    #[test]
+    fn a_device_farther_away_than_the_pause_is_served_too() {
+        let mut burst = Burst::new(1_000, 0);
+        let mut sent = VecDeque::new();
+        for ms in 0..30_000 {
+            let ns = i64::try_from(ms).unwrap() * 1_000_000;
+            if let Some(token) = burst.poll_request(ms, ns) {
+                sent.push_back((ms + 900, token));
+            }
+            while let Some((_, token)) = sent.pop_front_if(|(at, _)| *at <= ms) {
+                burst.handle_reply(ns, token, Tick(ms));
+            }
+        }
+        assert_eq!(burst.finished().unwrap().round_trip_ns, 900_000_000);
     }
 
     #[test]
@@ -172,15 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn a_lossy_line_ends_with_what_it_gave_and_a_silent_one_is_asked_on() {
+    fn a_lossy_line_ends_with_what_it_gave_and_a_silent_one_is_asked_on_ever_more_rarely() {
         let mut burst = Burst::new(1_000, u32::MAX);
-        let mut now = 0;
-        for _ in 0..2 * BURST_REQUESTS {
-            assert!(burst.poll_request(now, 0).is_some());
-            now += REPLY_TIMEOUT_MS;
+        let mut asked = Vec::new();
+        for ms in 0..400_000 {
+            if let Some(token) = burst.poll_request(ms, 0) {
+                asked.push((ms, token));
+            }
         }
-        let token = burst.poll_request(now, 0).unwrap();
-        burst.handle_reply(10, token, Tick(7));
+        assert!((45..60).contains(&asked.len()), "{}", asked.len());
+        burst.handle_reply(10, asked.last().unwrap().1, Tick(7));
         assert_eq!(burst.finished().unwrap().round_trip_ns, 10);
     }
 }

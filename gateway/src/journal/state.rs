@@ -187,7 +187,7 @@ impl State {
         self.devices.iter().map(owed).sum()
     }
 
-    /// Highest nanosecond that the gateway's clock gave to a row or gap; `i64::MIN` before the first.
+    /// Nanosecond that the gateway's clock last gave to a row or gap; `i64::MIN` before the first.
     #[must_use]
     pub fn last_stamp(&self) -> i64 {
         self.last_stamp
@@ -213,7 +213,8 @@ impl State {
 
     fn apply_row(&mut self, row: &RowEntry<'_>) {
         if row.stamped {
-            self.last_stamp = self.last_stamp.max(row.ns);
+            // Stamps increase but for a step of the clock to the past, and then go on from there.
+            self.last_stamp = row.ns;
         }
         let device = self.account(row.device);
         device.rows += 1;
@@ -222,7 +223,7 @@ impl State {
 
     fn apply_gap(&mut self, gap: &GapEntry<'_>) {
         if gap.stamped {
-            self.last_stamp = self.last_stamp.max(gap.ns);
+            self.last_stamp = gap.ns;
         }
         let sink = gap.sink.map(|name| self.sinks.iter().position(|s| &*s.name == name));
         let device = self.account(gap.device);

@@ -93,15 +93,22 @@ impl Fleet {
         now: Now,
         device: &str,
         message: &[u8],
+        again: bool,
         requests: &mut VecDeque<Request>,
         reporter: &Reporter,
     ) {
-        // A device speaks under its own name only: its answers go to that topic.
-        if let Ok(FromDevice::Hello(hello)) = FromDevice::parse(message)
-            && hello.chip.to_string() != device
-        {
-            reporter.trouble("hello", &format!("chip {} says hello on the topic of {device:?}", hello.chip));
-            return;
+        if let Ok(FromDevice::Hello(hello)) = FromDevice::parse(message) {
+            // A device speaks under its own name only: its answers go to that topic.
+            if hello.chip.to_string() != device {
+                let what = format!("chip {} says hello on the topic of {device:?}", hello.chip);
+                reporter.trouble("hello", &what);
+                return;
+            }
+            // A hello without a boot that the broker repeats was answered: the device has its boot by now, and would
+            // be taken for one that has lost its memory.
+            if again && hello.boot.is_none() && self.sessions.contains_key(device) {
+                return;
+            }
         }
         if !self.sessions.contains_key(device) {
             if self.sessions.len() >= SESSIONS_MAX {

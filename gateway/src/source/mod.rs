@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use forebay_shared::ids::Epoch;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::clock;
 use crate::config::Trust;
@@ -68,7 +68,7 @@ impl Context {
     /// clock that is not trusted yet: the message is to be held and tried again.
     pub fn take_foreign(
         &self,
-        mut parsed: Parsed,
+        parsed: Parsed,
         origin: &str,
         received_ns: i64,
         again: bool,
@@ -81,22 +81,18 @@ impl Context {
             );
             return None;
         }
-        let mut taken = self.ingest.foreign(&parsed, received_ns, again);
-        if let Err(e @ Refused::TooLarge { .. }) = taken {
-            parsed = parsed.refuse_all(e.to_string());
-            taken = self.ingest.foreign(&parsed, received_ns, again);
-        }
-        match taken {
+        match self.ingest.foreign(&parsed, received_ns, again) {
             Ok(taken) => {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
                     reporter.stats().bad_messages.add(1);
-                    reporter.trouble(
-                        "payload",
-                        &format!("{origin:.64?} brings what is no reading: {}", refusal.reason),
-                    );
+                    let reason = &refusal.reason;
+                    reporter.loss("payload", &format!("{origin:.64?} brings what is no reading: {reason}"));
                 }
                 Some(taken)
+            }
+            Err(e @ Refused::TooLarge { .. }) => {
+                self.take_in_parts(parsed, &e.to_string(), origin, received_ns, again, reporter)
             }
             Err(Refused::Busy) => None,
             Err(e) => {
@@ -104,6 +100,28 @@ impl Context {
                 None
             }
         }
+    }
+
+    /// Halves a message until its parts fit, so that a row that is too large by itself costs no other.
+    fn take_in_parts(
+        &self,
+        mut parsed: Parsed,
+        reason: &str,
+        origin: &str,
+        received_ns: i64,
+        again: bool,
+        reporter: &Reporter,
+    ) -> Option<Taken> {
+        if parsed.rows.len() <= 1 {
+            let refused = parsed.refuse_all(reason.to_owned());
+            return self.take_foreign(refused, origin, received_ns, again, reporter);
+        }
+        let behind = parsed.rows.split_off(parsed.rows.len() / 2);
+        let behind = Parsed { rows: behind, refused: parsed.refused.take() };
+        let first = self.take_foreign(parsed, origin, received_ns, again, reporter)?;
+        let last = self.take_foreign(behind, origin, received_ns, again, reporter)?;
+        // The later receipt covers the earlier one.
+        Some(Taken { receipt: last.receipt, rows: first.rows + last.rows })
     }
 
     /// Whether the gateway stops.
@@ -172,13 +190,27 @@ impl Reporter {
         self.log(kind, what);
     }
 
+    /// Something is lost: counted and declared, but lost.
+    pub fn loss(&self, kind: &'static str, what: &str) {
+        self.stats.note(clock::now_ns(), what);
+        if let Some(more) = self.allow(kind) {
+            error!(source = self.name, "{what}{more}");
+        }
+    }
+
     fn log(&self, kind: &'static str, what: &str) {
+        if let Some(more) = self.allow(kind) {
+            warn!(source = self.name, "{what}{more}");
+        }
+    }
+
+    /// Whether there may be a word about it now, and how many there were not.
+    fn allow(&self, kind: &'static str) -> Option<String> {
         let mut limits = self.limits.borrow_mut();
         let limit = limits.entry(kind).or_insert_with(RateLimit::once_a_minute);
-        match limit.allow(clock::monotonic()) {
-            Some(0) => warn!(source = self.name, "{what}"),
-            Some(held_back) => warn!(source = self.name, "{what} (and {held_back} more like it)"),
-            None => {}
+        match limit.allow(clock::monotonic())? {
+            0 => Some(String::new()),
+            held_back => Some(format!(" (and {held_back} more like it)")),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode,
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS, SubscribeReasonCode,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
@@ -49,8 +49,8 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 /// How long a shutdown waits for the last commit and its acks.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a shutdown waits for the disconnect to leave.
-const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the broker to read the last acks and the disconnect, and to close the connection.
+const DISCONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Pause before a held message is tried again even without news of room, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -168,7 +168,7 @@ struct Held {
 }
 
 impl Broker {
-    /// Drives the connection until the disconnect of [`Broker::close`] has left.
+    /// Drives the connection until the broker has closed it after the disconnect of [`Broker::close`].
     async fn poll(&self, mut event_loop: EventLoop) {
         let mut pause = RECONNECT.0;
         loop {
@@ -179,9 +179,12 @@ impl Broker {
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.receive(publish),
                 Ok(Event::Incoming(Packet::SubAck(ack))) => self.subscribed(&ack.return_codes),
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
                 Ok(_) => {}
                 Err(e) => {
+                    // What rumqttc has read and not handed over yet came on the old connection, and an ack that
+                    // waited for a place would leave on the next one. The broker sends all of it again.
+                    event_loop.clean();
+                    event_loop.state.events.clear();
                     if self.disconnected(&e.to_string()) {
                         return;
                     }
@@ -190,7 +193,9 @@ impl Broker {
                 }
             }
             while self.is_overfull() {
-                self.context.room().changed().await.ok();
+                // The held messages may have found room without any news of it.
+                let mut room = self.context.room();
+                tokio::time::timeout(Duration::from_millis(RETRY_MS), room.changed()).await.ok();
             }
         }
     }
@@ -253,7 +258,10 @@ impl Broker {
             return;
         }
         if held.publish.qos == QoS::AtMostOnce {
-            self.reporter.trouble("qos0", "a message at QoS 0 is dropped, because the journal has no room");
+            self.reporter.loss(
+                "qos0",
+                "a message at QoS 0 is dropped, because older ones wait for the journal or the clock",
+            );
             return;
         }
         queues.held_bytes += held.publish.payload.len();
@@ -266,7 +274,14 @@ impl Broker {
         let publish = &held.publish;
         let mut fleet = self.fleet.borrow_mut();
         let taken = if let Some(device) = fleet.device_of(&publish.topic) {
-            fleet.handle_message(Now::read(), device, &publish.payload, &mut queues.requests, &self.reporter);
+            fleet.handle_message(
+                Now::read(),
+                device,
+                &publish.payload,
+                publish.dup,
+                &mut queues.requests,
+                &self.reporter,
+            );
             self.outgoing.notify_one();
             self.tended.notify_one();
             // The link has acks of its own, so the broker may forget the message at once.
@@ -333,7 +348,7 @@ impl Broker {
             let durable = *watermark.borrow_and_update();
             while let Some(ack) = self.next_ack(durable) {
                 // Only the packet id matters. Nothing awaits between the look at the connection's number and the
-                // hand-over, so that an ack cannot slip into the next connection.
+                // hand-over; an ack that then waits for a place in the channel is dropped with the connection.
                 let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
                 publish.pkid = ack.packet;
                 if self.client.ack(&publish).await.is_err() {
@@ -438,7 +453,8 @@ impl Broker {
                 .trouble("close", "some messages are not acked at the end; the broker will send them again");
         }
         if self.say_goodbye() {
-            // The poll task returns first, as soon as the disconnect has left.
+            // The poll task returns first, when the broker has closed the connection. Closing it ourselves, with bytes
+            // unread, would throw away the acks that the broker has not read.
             tokio::time::sleep(DISCONNECT_DEADLINE).await;
         }
     }

@@ -160,6 +160,8 @@ impl Session {
             let tick_hz = self.receiver.hello().map_or(1, |hello| hello.tick_hz);
             device.burst = new_burst(tick_hz);
             device.map = None;
+            // The exchange that completes the map hands over what waits.
+            device.retry_at = None;
             self.receiver.set_credit(now.ms, 0);
             self.receiver.welcome_again(now.ms);
         }
@@ -309,8 +311,11 @@ impl Session {
             self.receiver.reject(RejectCode::WRONG_BOOT, Kind::Hello as u8);
             return;
         }
-        let next = admission.next.extend(hello.next).unwrap_or(admission.next);
-        self.context.stats.learn(&admission.device, admission.boot.get(), next.0);
+        // A device that has just been given its boot may not have heard of it: what it holds is not lost with it.
+        if hello.boot.is_some() {
+            let next = admission.next.extend(hello.next).unwrap_or(admission.next);
+            self.context.stats.learn(&admission.device, admission.boot.get(), next.0);
+        }
         tracing::info!(
             source = reporter.name(),
             device = admission.device,
@@ -452,7 +457,7 @@ impl Device {
                 Err(e) => {
                     let device = &self.admission.device;
                     reporter.stats().bad_messages.add(1);
-                    reporter.trouble("block", &format!("a block of device {device} cannot be decoded: {e}"));
+                    reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
                     ingest.native_gap(&self.admission, from, to, Cause::Unparseable, now.ns)?
                 }
             },

@@ -1,16 +1,17 @@
 //! In: bytes from serial ports. Out: messages for sessions, and frames back to the devices.
 //! Next: `shared/src/link/receiver.rs` behind `native.rs`, which gives deduplicated rows to `ingest/mod.rs`.
 //!
-//! One thread runs a current-thread runtime with a task a port; each open port has a thread of its own that only
-//! reads, into a bounded channel, so that a full channel stops the reading and the kernel's buffer holds the line.
-//! Writes never wait: a control frame that the line cannot take now is lost like any other, and the link makes up
-//! for it. A port that disappears is looked for until it comes back; with `usb = …` every port of that kind is served.
+//! One thread runs a current-thread runtime with a task a port. Each open port has two threads of its own: one only
+//! reads, into a bounded channel, so that a full channel stops the reading and the kernel's buffer holds the line; one
+//! only writes, so that a line that takes nothing holds up nobody. A control frame that finds no place before the
+//! writing thread is lost like any other, and the link makes up for it. A port that disappears is looked for until it comes back; with `usb = …` every port of that kind is served.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use forebay_shared::frame::{self, DELIMITER, Decoder, FRAME_BYTES_MAX};
@@ -32,6 +33,9 @@ const PORTS_MAX: usize = 64;
 
 /// Chunks of bytes between the reading thread and the port's task.
 const CHUNKS: usize = 16;
+
+/// Bursts of frames that may wait to be written.
+const BURSTS: usize = 4;
 
 /// Largest chunk, in bytes.
 const CHUNK_BYTES: usize = 4_096;
@@ -70,6 +74,8 @@ async fn look_after(config: config::Serial, reporter: Reporter, context: Context
     let served: Rc<RefCell<HashSet<PathBuf>>> = Rc::default();
     let mut tasks = tokio::task::JoinSet::new();
     while !context.is_stopped() {
+        // A set keeps what has ended until somebody asks.
+        while tasks.try_join_next().is_some() {}
         let found = find(&config.selector);
         if found.is_empty() && served.borrow().is_empty() {
             reporter.missing(&format!("{} is not there; plug it in, or correct [[serial]]", config.selector));
@@ -127,8 +133,9 @@ fn usb_ports() -> impl Iterator<Item = (serialport::UsbPortInfo, PathBuf)> {
 async fn serve(path: &Path, baud: u32, context: &Context, reporter: &Reporter) -> io::Result<()> {
     let name = path.to_string_lossy();
     let reader = serialport::new(name.as_ref(), baud).timeout(READ_TIMEOUT).open_native()?;
-    let mut writer = reader.try_clone_native()?;
-    serialport::SerialPort::set_timeout(&mut writer, Duration::ZERO)?;
+    let port = reader.try_clone_native()?;
+    let (writer, bursts) = std::sync::mpsc::sync_channel(BURSTS);
+    std::thread::Builder::new().name("serial-write".to_owned()).spawn(move || write(port, &bursts))?;
     let (sender, mut chunks) = mpsc::channel(CHUNKS);
     std::thread::Builder::new().name("serial-read".to_owned()).spawn(move || read(reader, &sender))?;
     reporter.connected(&name);
@@ -180,10 +187,17 @@ fn read(mut port: TTYPort, chunks: &mpsc::Sender<io::Result<Chunk>>) {
     }
 }
 
+/// Writes until the port's task is gone. A port that is gone too is noticed by its reader.
+fn write(mut port: TTYPort, bursts: &Receiver<Vec<u8>>) {
+    while let Ok(burst) = bursts.recv() {
+        port.write_all(&burst).ok();
+    }
+}
+
 /// An open port with the conversation on it.
 struct Line {
     decoder: Decoder,
-    writer: TTYPort,
+    writer: SyncSender<Vec<u8>>,
     session: Session,
 }
 
@@ -211,9 +225,7 @@ impl Line {
             }
         }
         if burst.len() > 1 {
-            // What the line does not take at once is lost, as on any line, and the link makes up for it; a port that
-            // is gone is noticed by its reader.
-            self.writer.write_all(&burst).ok();
+            self.writer.try_send(burst).ok();
         }
     }
 

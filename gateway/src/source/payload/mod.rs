@@ -12,7 +12,7 @@ use crate::ingest::identity::Naming;
 use crate::record::{Row, Value, check_name};
 
 /// Largest payload that is looked at, in bytes; a larger one is refused as a whole.
-pub const MAX_PAYLOAD_BYTES: usize = 512 * 1024;
+pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 
 /// What one message became. Every row in it is either in `rows` or counted in `refused`.
 #[derive(Debug, Default, PartialEq)]
@@ -78,7 +78,8 @@ fn captured<'a>(captures: &Captures<'a>, name: &str) -> Option<&'a str> {
 }
 
 fn refusal(captures: &Captures<'_>, rows: u64, reason: String) -> Refusal {
-    let device = captured(captures, "device").filter(|device| check_name("tag value", device).is_ok());
+    let storable = |device: &&str| !device.is_empty() && check_name("tag value", device).is_ok();
+    let device = captured(captures, "device").filter(storable);
     Refusal { device: device.unwrap_or(UNKNOWN_DEVICE).to_owned(), rows, reason }
 }
 
@@ -89,13 +90,17 @@ fn parse_json(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, p
             return Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, e.to_string())) };
         }
     };
-    let device = document.device.as_deref().or_else(|| captured(captures, "device"));
+    let device = document.device.as_deref().or_else(|| captured(captures, "device")).unwrap_or_default();
+    if device.is_empty() {
+        let reason = "the device is empty; it comes from `device` or from {device} in the topic".to_owned();
+        return Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, reason)) };
+    }
     let measurement =
         document.measurement.as_deref().or_else(|| captured(captures, "measurement")).unwrap_or_default();
     let mut own: Vec<(&str, &str)> =
         document.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     push_placeholder_tags(captures, &mut own);
-    match row(naming, device, measurement, own, document.fields, document.timestamp) {
+    match row(naming, Some(device), measurement, own, document.fields, document.timestamp) {
         Ok(row) => Parsed { rows: vec![row], refused: None },
         Err(reason) => Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, reason)) },
     }
@@ -223,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn a_document_without_a_device_is_refused() {
+        let refusal = one(Format::Json, "sensors//cellar", r#"{"t":21}"#).refused.unwrap();
+        assert_eq!(refusal.device, UNKNOWN_DEVICE);
+        assert!(refusal.reason.starts_with("the device is empty"), "{}", refusal.reason);
+    }
+
+    #[test]
     fn a_lines_own_tags_stand_and_the_topic_adds_what_it_lacks() {
         let payload = "climate,device=own,room=attic t=1 5\nclimate t=2 6\nbroken\n";
         let parsed = one(Format::LineProtocol, "sensors/esp/cellar", payload);
@@ -236,6 +248,6 @@ mod tests {
     #[test]
     fn a_payload_too_large_is_refused_unread() {
         let parsed = one(Format::Json, "sensors/esp/cellar", &" ".repeat(MAX_PAYLOAD_BYTES + 1));
-        assert!(parsed.refused.unwrap().reason.contains("the limit is 524288"));
+        assert!(parsed.refused.unwrap().reason.contains("the limit is 1048576"));
     }
 }
