@@ -14,5 +14,7 @@ mod demo;
 mod kill;
 #[path = "end_to_end/outage.rs"]
 mod outage;
+#[path = "end_to_end/readme.rs"]
+mod readme;
 #[path = "end_to_end/world.rs"]
 mod world;

@@ -45,11 +45,19 @@ impl Program {
         }
     }
 
+    /// The program without any arguments.
+    #[must_use]
+    pub fn bare(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(self.prefix);
+        command
+    }
+
     /// A command such as `run` or `check` with a configuration file.
     #[must_use]
     pub fn command(&self, name: &str, config: &Path) -> Command {
-        let mut command = Command::new(&self.path);
-        command.args(self.prefix).arg(name).arg("--config").arg(config);
+        let mut command = self.bare();
+        command.arg(name).arg("--config").arg(config);
         command
     }
 

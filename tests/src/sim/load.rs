@@ -26,7 +26,7 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
-    /// JSON objects on sensors/load-N/garden
+    /// JSON objects on sensors/load-N/garden, with `time` in nanoseconds
     Json,
     /// The device link on forebay/v1/CHIP/up; counts what the gateway has released
     Native,

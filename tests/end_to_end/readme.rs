@@ -1,0 +1,131 @@
+//! The README is true: its configuration runs, and so does every `forebay …` line in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use forebay_tests::clock::{wait_for, wall_ns};
+use forebay_tests::device::publish;
+use forebay_tests::process::{Process, free_port};
+use forebay_tests::services::{InfluxDb, Mosquitto};
+
+use crate::world::{Scratch, program};
+
+const README: &str = include_str!("../../README.md");
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The text of each block of a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let open = format!("```{language}\n");
+    let behind = README.split(open.as_str()).skip(1);
+    behind.filter_map(|text| text.split("```").next()).collect()
+}
+
+/// The README's configuration, with its database of version 1, on the test's own services.
+fn config(scratch: &Path, broker: &Mosquitto, server: &InfluxDb) -> anyhow::Result<PathBuf> {
+    let blocks = blocks("toml");
+    let [main, version_1] = blocks[..] else { anyhow::bail!("the README has another number of TOML blocks") };
+    let sources = main.split("[[influxdb]]").next().unwrap_or_default();
+    let secret = scratch.join("mqtt.password");
+    write_secret(&secret)?;
+    let replacements = [
+        ("/var/lib/forebay", scratch.join("data").display().to_string()),
+        ("mqtt://127.0.0.1:1883", broker.url()),
+        ("/etc/forebay/mqtt.password", secret.display().to_string()),
+        ("http://127.0.0.1:8086", server.url()),
+        ("database = \"sensors\"", format!("database = {:?}", InfluxDb::DATABASE)),
+    ];
+    let own = format!("[clock]\ntrust = \"always\"\n[http]\nlisten = \"127.0.0.1:{}\"\n", free_port()?);
+    let mut text = format!("{sources}{version_1}{own}");
+    for (readme, here) in replacements {
+        anyhow::ensure!(text.contains(readme), "the README does not say {readme} any more");
+        text = text.replace(readme, &here);
+    }
+    let file = scratch.join("forebay.toml");
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+fn write_secret(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, "secret\n")?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+/// The command line behind each `forebay ` of the README's shell blocks, with the test's configuration in it.
+fn command_lines(file: &Path) -> Vec<Vec<String>> {
+    let lines = blocks("sh").into_iter().flat_map(str::lines);
+    let commands = lines.filter_map(|line| line.split('#').next()?.trim().strip_prefix("forebay "));
+    let file = file.display().to_string();
+    let word = |word: &str| if word == "forebay.toml" { file.clone() } else { word.to_owned() };
+    commands.map(|command| command.split_whitespace().map(word).collect()).collect()
+}
+
+fn start(arguments: &[String], scratch: &Path, log: &str) -> anyhow::Result<(Process, PathBuf)> {
+    let log = scratch.join(log);
+    let mut command: Command = program().bare();
+    command.args(arguments).stdin(Stdio::null());
+    Ok((Process::spawn("forebay", command, &log)?, log))
+}
+
+/// Runs a command to its end; whether all was well, and what it said.
+fn finish(arguments: &[String]) -> anyhow::Result<(bool, String)> {
+    let output = program().bare().args(arguments).stdin(Stdio::null()).output()?;
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.success(), said))
+}
+
+#[test]
+fn the_readme_is_true() -> anyhow::Result<()> {
+    let scratch = Scratch::new("readme")?;
+    let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
+    let server = InfluxDb::start(&scratch.path().join("influxdb"))?;
+    let file = config(scratch.path(), &broker, &server)?;
+    let lines = command_lines(&file);
+    let is =
+        |line: &[String], words: &[&str]| words.iter().all(|word| line.iter().any(|known| known == word));
+    let line = |words: &[&str]| {
+        let found = lines.iter().find(|line| is(line, words));
+        found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
+    };
+    assert_eq!(lines.len(), 6, "a command of the README is not tried here: {lines:?}");
+
+    let (good, said) = finish(&line(&["check"])?)?;
+    assert!(good, "{said}");
+    let run: Vec<String> = line(&["run"])?.into_iter().filter(|word| word != "--dry-run").collect();
+    let (mut gateway, _) = start(&run, scratch.path(), "gateway.log")?;
+    let status = line(&["status"])?;
+    let is_connected = || {
+        let (good, said) = finish(&status).map_err(|error| error.to_string())?;
+        if good && said.contains("connected") { Ok(()) } else { Err(said) }
+    };
+    wait_for("the gateway's connection to the broker", LIMIT, is_connected)?;
+
+    let (mut dry, dry_log) = start(&line(&["run", "--dry-run"])?, scratch.path(), "dry.log")?;
+    let (mut tail, tail_log) = start(&line(&["tail"])?, scratch.path(), "tail.log")?;
+    let mut number = 0;
+    let shown = || {
+        number += 1;
+        let payload = format!("{{\"time\":{},\"t\":21.5}}", wall_ns() / 1_000_000);
+        let message = ("sensors/esp/cellar".to_owned(), payload.into_bytes());
+        publish(broker.port, vec![message]).map_err(|error| error.to_string())?;
+        for log in [&dry_log, &tail_log] {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            if !text.contains("climate,device=esp,") || !text.contains("room=cellar t=21.5 ") {
+                return Err(format!("{} shows {text:?} after {number} messages", log.display()));
+            }
+        }
+        Ok(())
+    };
+    wait_for("a row in the dry run and in the tail", LIMIT, shown)?;
+    for process in [&mut dry, &mut tail] {
+        process.kill();
+    }
+    assert!(gateway.terminate(LIMIT)?.success());
+    let (good, said) = finish(&line(&["sinks", "list"])?)?;
+    assert!(good && said.contains("main"), "{said}");
+    scratch.passed();
+    Ok(())
+}
