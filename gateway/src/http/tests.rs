@@ -118,6 +118,20 @@ impl Served {
     }
 }
 
+#[tokio::test]
+async fn devices_are_listed_with_their_latest_rows() {
+    let served = Served::start().await;
+    served.rows("boiler", 0, 3).await;
+    served.rows("pump", 0, 1).await;
+    let (code, body) = served.get("/api/v1/devices").await;
+    assert_eq!(code, 200);
+    let devices: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&devices[0]["device"], &devices[0]["rows"]), (&"boiler".into(), &3.into()));
+    let latest = &devices[0]["latest"]["climate,device=boiler"];
+    assert_eq!((&latest["time_ns"], &latest["fields"]["t"]), (&2.into(), &21.5.into()));
+    assert_eq!(devices[1]["latest"]["climate,device=pump"]["time_ns"], 0);
+}
+
 /// Reads from a live stream until `wanted` appears.
 async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut text = Vec::new();
