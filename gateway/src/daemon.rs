@@ -137,7 +137,7 @@ fn let_go_of_sinks(config: &Config, journal: &Journal) -> Result<()> {
         if owed > 0 {
             bail!(
                 "the sink {name:?} is not configured any more, and {owed} rows are not delivered to it yet; \
-                 configure it again under this name, or let go of them with `forebay sinks forget {name}`"
+                 configure it again under this name, or let go of them with `forebay sinks forget {name}` and the same --config"
             );
         }
         journal.forget_sink(&name)?;
@@ -261,5 +261,48 @@ fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         // A panic has ended the process already.
         thread.join().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::entry::{Entry, Fields, RowEntry};
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Class, Refused};
+    use crate::record::Value;
+
+    fn config(text: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        config::load(file.path()).unwrap().config
+    }
+
+    #[test]
+    fn a_sink_that_is_left_behind_is_named_with_both_cures_and_an_empty_one_is_forgotten() {
+        let options = Options { max_bytes: 4 << 20, commit_interval: Duration::ZERO };
+        let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &options).unwrap();
+        let config = config("data_dir = \"/nowhere\"\n");
+        for sink in [SQLITE, "old"] {
+            journal.register_sink(sink).unwrap();
+        }
+        let fields = [("t".to_owned(), Value::Float(1.0))];
+        let (device, series, fields) = ("d", "m,device=d", Fields::of(&fields));
+        let row = RowEntry { device, boot: 0, sequence: 0, stamped: false, series, ns: 1, fields };
+        journal.submit(Class::Intake, |_, submission| submission.add(&Entry::Row(row))).unwrap();
+        let refused = let_go_of_sinks(&config, &journal).unwrap_err().to_string();
+        assert!(
+            refused.contains("\"old\"") && refused.contains("1 rows") && refused.contains("sinks forget old")
+        );
+        assert!(refused.contains("configure it again"), "{refused}");
+        let confirmed = [("d".into(), 1)];
+        let next = crate::record::Offset(9);
+        journal
+            .submit(Class::Internal, |_, submission| submission.add_cursor("old", next, &confirmed))
+            .map(|_: ((), _)| ())
+            .unwrap_or_else(|e: Refused| panic!("{e}"));
+        let_go_of_sinks(&config, &journal).unwrap();
+        assert_eq!(journal.with_state(|state| state.cursor("old")), None);
+        assert!(journal.with_state(|state| state.cursor(SQLITE)).is_some());
     }
 }

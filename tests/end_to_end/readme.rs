@@ -65,7 +65,8 @@ fn command_lines(file: &Path) -> Vec<Vec<String>> {
 fn start(arguments: &[String], scratch: &Path, log: &str) -> anyhow::Result<(Process, PathBuf)> {
     let log = scratch.join(log);
     let mut command: Command = program().bare();
-    command.args(arguments).stdin(Stdio::null());
+    // Whoever wants to hear less gets the same gateway.
+    command.args(arguments).stdin(Stdio::null()).env("FOREBAY_LOG", "error");
     Ok((Process::spawn("forebay", command, &log)?, log))
 }
 

@@ -1,8 +1,8 @@
 //! The ledger of promise 3: where every row is that a device told of, per device and sink.
 //!
-//! `learned = confirmed + queued + unconfirmed + dead-lettered + gaps + not yet received`. The left side is counted
-//! from what was numbered and journaled, the right side from what became of it, so that an imbalance is a fault of the
-//! gateway and not hidden by the arithmetic.
+//! `learned = confirmed + queued + unconfirmed + dead-lettered + gaps + not yet received`. What is queued is what was
+//! journaled and is in none of the other places, so the ledger shows a row that was counted twice, and not one that
+//! never was; whether the databases have what is confirmed, only they can say.
 
 use std::collections::BTreeMap;
 
