@@ -7,22 +7,25 @@
 //! births where the schema is unknown, a burst of time exchanges, then credit and rows. What the journal has no room
 //! for waits here, at most what the credit allows, while the credit is taken back.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+mod device;
 
-use forebay_shared::block::{Block, BlockBytes, BlockError};
-use forebay_shared::ids::{LongSeq, Millis, SchemaId, Token};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use forebay_shared::ids::{Millis, Token};
 use forebay_shared::link::{Event, Known, Receiver, Terms, Transport};
 use forebay_shared::message::{Birth, Hello, Kind, Message, RejectCode};
-use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
+use forebay_shared::reading::{Description, Schema, SchemaBuilder};
+
+pub use device::Schemas;
+
+use device::{Device, Lot, Release, Waiting, new_burst};
 
 use super::{Context, Reporter};
 use crate::clock;
-use crate::ingest::timestamp::{Burst, TickMap, stamp};
-use crate::ingest::{Admission, AdmitError, Ingest, NativeError, NativeRow, cause_of};
+use crate::ingest::{Admission, AdmitError, NativeError, cause_of};
 use crate::journal::Refused;
-use crate::journal::entry::Cause;
-use crate::record::{Offset, SeriesKey, Value};
+use crate::record::{Offset, SeriesKey};
 
 /// Blocks that a device may have outstanding while there is room for them.
 const CREDIT: u8 = 16;
@@ -53,26 +56,6 @@ impl Now {
     }
 }
 
-/// Schemas by device, so that a device that comes back need not describe itself again; equal ones are kept once.
-#[derive(Debug, Default)]
-pub struct Schemas(Mutex<HashMap<String, (SchemaId, Arc<Schema>)>>);
-
-impl Schemas {
-    fn get(&self, device: &str, id: SchemaId) -> Option<Arc<Schema>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(device).filter(|(of, _)| *of == id).map(|(_, schema)| Arc::clone(schema))
-    }
-
-    /// Only devices that the journal admitted come here, so the journal's limit on devices bounds the map.
-    fn insert(&self, device: &str, id: SchemaId, schema: Schema) -> Arc<Schema> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = known.values().find(|(of, other)| *of == id && **other == schema);
-        let schema = same.map_or_else(|| Arc::new(schema), |(_, same)| Arc::clone(same));
-        known.insert(device.to_owned(), (id, Arc::clone(&schema)));
-        schema
-    }
-}
-
 /// One conversation with one device.
 pub struct Session {
     context: Context,
@@ -83,61 +66,12 @@ pub struct Session {
     unanswered: Option<(Hello, Millis)>,
 }
 
-/// A device that was let in.
-struct Device {
-    admission: Admission,
-    builder: Option<Box<SchemaBuilder>>,
-    schema: Option<(Arc<Schema>, Vec<SeriesKey>)>,
-    burst: Burst,
-    map: Option<TickMap>,
-    /// Time of the latest row of each group.
-    last_ns: Vec<i64>,
-    waiting: VecDeque<Waiting>,
-    /// When what waits is tried again.
-    retry_at: Option<Millis>,
-    releases: VecDeque<Release>,
-}
-
-/// A range of rows, or of lost rows, on its way to the journal.
-struct Waiting {
-    from: LongSeq,
-    to: LongSeq,
-    what: Lot,
-}
-
-enum Lot {
-    /// A sealed block, of which the first rows came before.
-    Block {
-        skip: u8,
-        bytes: Box<BlockBytes>,
-    },
-    Lost(Cause),
-}
-
-fn new_burst(tick_hz: u32) -> Burst {
-    // Without randomness the clock is as good a source of tokens that were not used lately.
-    Burst::new(tick_hz, getrandom::u32().unwrap_or_else(|_| clock::monotonic().subsec_nanos()))
-}
-
-/// Rows before `to` may be released once `receipt` is durable.
-struct Release {
-    receipt: Offset,
-    to: LongSeq,
-    rows: u64,
-}
-
 impl Session {
     /// A conversation in which nothing has been said.
     #[must_use]
     pub fn new(context: Context, transport: Transport) -> Session {
         let receiver = Box::new(Receiver::new(context.epoch));
         Session { context, transport, receiver, device: None, unanswered: None }
-    }
-
-    /// The device that was let in: chip id in hex.
-    #[must_use]
-    pub fn device(&self) -> Option<&str> {
-        self.device.as_ref().map(|device| device.admission.device.as_str())
     }
 
     /// Takes one message of the device.
@@ -373,7 +307,7 @@ impl Session {
         schema: Arc<Schema>,
         reporter: &Reporter,
     ) -> Option<(Arc<Schema>, Vec<SeriesKey>)> {
-        let name = |group: &[forebay_shared::reading::Description]| {
+        let name = |group: &[Description]| {
             group.first().map(|channel| channel.group_name.clone()).unwrap_or_default()
         };
         let series: Result<Vec<SeriesKey>, _> =
@@ -429,76 +363,4 @@ impl Session {
         self.receiver.reject(RejectCode::WRONG_BOOT, Kind::DataPlain as u8);
         self.device = None;
     }
-}
-
-impl Device {
-    fn can_date(&self) -> bool {
-        self.map.is_some() && self.schema.is_some()
-    }
-
-    fn hand_over(
-        &mut self,
-        ingest: &Ingest,
-        waiting: &Waiting,
-        now: Now,
-        reporter: &Reporter,
-    ) -> Result<Release, NativeError> {
-        let Waiting { from, to, .. } = *waiting;
-        let taken = match &waiting.what {
-            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
-            Lot::Block { skip, bytes } => match self.date(usize::from(*skip), bytes) {
-                Ok(dated) => {
-                    let taken =
-                        ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
-                    // Only what was taken counts as given: a refused block is dated anew when it is tried again.
-                    self.last_ns = dated.last_ns;
-                    taken
-                }
-                Err(e) => {
-                    let device = &self.admission.device;
-                    reporter.stats().bad_messages.add(1);
-                    reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
-                    ingest.native_gap(&self.admission, from, to, Cause::Unparseable, now.ns)?
-                }
-            },
-        };
-        Ok(Release { receipt: taken.receipt, to, rows: taken.rows })
-    }
-
-    /// Decodes a block and dates its rows, each group's strictly after the one before.
-    fn date(&self, skip: usize, bytes: &[u8]) -> Result<Dated<'_>, BlockError> {
-        let (Some(map), Some((schema, series))) = (self.map, &self.schema) else {
-            return Ok(Dated { rows: Vec::new(), last_ns: self.last_ns.clone(), series: &[] });
-        };
-        let mut last_ns = self.last_ns.clone();
-        let mut rows = Vec::new();
-        for row in Block::parse(bytes)?.rows(schema).collect::<Result<Vec<_>, _>>()?.into_iter().skip(skip) {
-            let group = usize::from(row.group.0);
-            let mut ns = map.ns(row.tick);
-            if let Some(last) = last_ns.get_mut(group) {
-                ns = stamp(*last, ns);
-                *last = ns;
-            }
-            let channels = schema.group(row.group).unwrap_or_default();
-            let fields = row.values.iter().filter_map(|(at, value)| {
-                let channel = channels.get(usize::from(*at))?;
-                let value = match value.physical(channel.scale) {
-                    Physical::Bool(value) => Value::Boolean(value),
-                    Physical::Integer(value) => Value::Integer(value),
-                    Physical::Float(value) if value.is_finite() => Value::Float(value),
-                    Physical::Float(_) => return None,
-                };
-                Some((channel.channel.as_str().to_owned(), value))
-            });
-            rows.push(NativeRow { group, ns, fields: fields.collect() });
-        }
-        Ok(Dated { rows, last_ns, series })
-    }
-}
-
-/// A decoded block.
-struct Dated<'a> {
-    rows: Vec<NativeRow>,
-    last_ns: Vec<i64>,
-    series: &'a [SeriesKey],
 }

@@ -1,0 +1,153 @@
+//! A native device that was let in: what it calls its channels, how its ticks lie in time, and what of it is on its way.
+//!
+//! In: blocks and lost ranges, in order. Out: rows with series and nanosecond, handed to `ingest/mod.rs`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_shared::block::{Block, BlockBytes, BlockError};
+use forebay_shared::ids::{LongSeq, Millis, SchemaId};
+use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
+
+use super::super::Reporter;
+use super::Now;
+use crate::clock;
+use crate::ingest::timestamp::{Burst, TickMap, stamp};
+use crate::ingest::{Admission, Ingest, NativeError, NativeRow};
+use crate::journal::entry::Cause;
+use crate::record::{Offset, SeriesKey, Value};
+
+/// A device that was let in.
+pub(super) struct Device {
+    pub(super) admission: Admission,
+    pub(super) builder: Option<Box<SchemaBuilder>>,
+    pub(super) schema: Option<(Arc<Schema>, Vec<SeriesKey>)>,
+    pub(super) burst: Burst,
+    pub(super) map: Option<TickMap>,
+    /// Time of the latest row of each group.
+    pub(super) last_ns: Vec<i64>,
+    pub(super) waiting: VecDeque<Waiting>,
+    /// When what waits is tried again.
+    pub(super) retry_at: Option<Millis>,
+    pub(super) releases: VecDeque<Release>,
+}
+
+/// A range of rows, or of lost rows, on its way to the journal.
+pub(super) struct Waiting {
+    pub(super) from: LongSeq,
+    pub(super) to: LongSeq,
+    pub(super) what: Lot,
+}
+
+pub(super) enum Lot {
+    /// A sealed block, of which the first rows came before.
+    Block {
+        skip: u8,
+        bytes: Box<BlockBytes>,
+    },
+    Lost(Cause),
+}
+
+pub(super) fn new_burst(tick_hz: u32) -> Burst {
+    // Without randomness the clock is as good a source of tokens that were not used lately.
+    Burst::new(tick_hz, getrandom::u32().unwrap_or_else(|_| clock::monotonic().subsec_nanos()))
+}
+
+/// Rows before `to` may be released once `receipt` is durable.
+pub(super) struct Release {
+    pub(super) receipt: Offset,
+    pub(super) to: LongSeq,
+    pub(super) rows: u64,
+}
+
+impl Device {
+    pub(super) fn can_date(&self) -> bool {
+        self.map.is_some() && self.schema.is_some()
+    }
+
+    pub(super) fn hand_over(
+        &mut self,
+        ingest: &Ingest,
+        waiting: &Waiting,
+        now: Now,
+        reporter: &Reporter,
+    ) -> Result<Release, NativeError> {
+        let Waiting { from, to, .. } = *waiting;
+        let taken = match &waiting.what {
+            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
+            Lot::Block { skip, bytes } => match self.date(usize::from(*skip), bytes) {
+                Ok(dated) => {
+                    let taken =
+                        ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
+                    // Only what was taken counts as given: a refused block is dated anew when it is tried again.
+                    self.last_ns = dated.last_ns;
+                    taken
+                }
+                Err(e) => {
+                    let device = &self.admission.device;
+                    reporter.stats().bad_messages.add(1);
+                    reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
+                    ingest.native_gap(&self.admission, from, to, Cause::Unparseable, now.ns)?
+                }
+            },
+        };
+        Ok(Release { receipt: taken.receipt, to, rows: taken.rows })
+    }
+
+    /// Decodes a block and dates its rows, each group's strictly after the one before.
+    fn date(&self, skip: usize, bytes: &[u8]) -> Result<Dated<'_>, BlockError> {
+        let (Some(map), Some((schema, series))) = (self.map, &self.schema) else {
+            return Ok(Dated { rows: Vec::new(), last_ns: self.last_ns.clone(), series: &[] });
+        };
+        let mut last_ns = self.last_ns.clone();
+        let mut rows = Vec::new();
+        for row in Block::parse(bytes)?.rows(schema).collect::<Result<Vec<_>, _>>()?.into_iter().skip(skip) {
+            let group = usize::from(row.group.0);
+            let mut ns = map.ns(row.tick);
+            if let Some(last) = last_ns.get_mut(group) {
+                ns = stamp(*last, ns);
+                *last = ns;
+            }
+            let channels = schema.group(row.group).unwrap_or_default();
+            let fields = row.values.iter().filter_map(|(at, value)| {
+                let channel = channels.get(usize::from(*at))?;
+                let value = match value.physical(channel.scale) {
+                    Physical::Bool(value) => Value::Boolean(value),
+                    Physical::Integer(value) => Value::Integer(value),
+                    Physical::Float(value) if value.is_finite() => Value::Float(value),
+                    Physical::Float(_) => return None,
+                };
+                Some((channel.channel.as_str().to_owned(), value))
+            });
+            rows.push(NativeRow { group, ns, fields: fields.collect() });
+        }
+        Ok(Dated { rows, last_ns, series })
+    }
+}
+
+/// A decoded block.
+struct Dated<'a> {
+    rows: Vec<NativeRow>,
+    last_ns: Vec<i64>,
+    series: &'a [SeriesKey],
+}
+
+/// Schemas by device, so that a device that comes back need not describe itself again; equal ones are kept once.
+#[derive(Debug, Default)]
+pub struct Schemas(Mutex<HashMap<String, (SchemaId, Arc<Schema>)>>);
+
+impl Schemas {
+    pub(super) fn get(&self, device: &str, id: SchemaId) -> Option<Arc<Schema>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(device).filter(|(of, _)| *of == id).map(|(_, schema)| Arc::clone(schema))
+    }
+
+    /// Only devices that the journal admitted come here, so the journal's limit on devices bounds the map.
+    pub(super) fn insert(&self, device: &str, id: SchemaId, schema: Schema) -> Arc<Schema> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known.values().find(|(of, other)| *of == id && **other == schema);
+        let schema = same.map_or_else(|| Arc::new(schema), |(_, same)| Arc::clone(same));
+        known.insert(device.to_owned(), (id, Arc::clone(&schema)));
+        schema
+    }
+}
