@@ -10,8 +10,9 @@
 //! receive order. Every ack carries the number of the connection that its message came on, because packet ids
 //! begin anew with each connection and a late ack would confirm a message that was never stored.
 
+mod queues;
+
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ use rumqttc::{
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
+
+pub(super) use queues::Request;
+
+use queues::{DueAck, Held, Queues};
 
 use super::fleet::Fleet;
 use super::native::Now;
@@ -36,15 +41,6 @@ const MAX_PACKET_BYTES: usize = 268_435_460;
 
 /// Requests to rumqttc that may be under way; twice what a broker usually has in flight.
 const REQUESTS: usize = 2_048;
-
-/// Messages that a broker has in flight at least: mosquitto's default.
-const WINDOW_LEAST: usize = 20;
-
-/// Messages held while the journal has no room. A broker stops at its own in-flight limit, long before this.
-const HELD_MESSAGES_MAX: usize = 65_535;
-
-/// Bytes of payload held while the journal has no room.
-const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// How long a shutdown waits for the last commit and its acks.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -132,41 +128,6 @@ struct Broker {
     tended: Notify,
 }
 
-#[derive(Default)]
-struct Queues {
-    /// Number of the present connection; 0 before the first.
-    connection: u64,
-    connected: bool,
-    closing: bool,
-    acks: VecDeque<DueAck>,
-    /// The most acks that were due at once on this connection: what the broker is known to have in flight.
-    window: usize,
-    requests: VecDeque<Request>,
-    held: VecDeque<Held>,
-    held_bytes: usize,
-}
-
-/// A PUBACK that leaves once `receipt` is durable.
-struct DueAck {
-    connection: u64,
-    packet: u16,
-    receipt: Offset,
-    rows: u64,
-}
-
-/// What the send task does besides acks.
-pub(super) enum Request {
-    Subscribe(String),
-    Publish { topic: String, retain: bool, qos: QoS, payload: Vec<u8> },
-    Disconnect,
-}
-
-/// A message that waits for room in the journal.
-struct Held {
-    publish: Publish,
-    received_ns: i64,
-}
-
 impl Broker {
     /// Drives the connection until the broker has closed it after the disconnect of [`Broker::close`].
     async fn poll(&self, mut event_loop: EventLoop) {
@@ -192,7 +153,7 @@ impl Broker {
                     pause = (pause * 2).min(RECONNECT.1);
                 }
             }
-            while self.is_overfull() {
+            while self.queues.borrow().is_overfull() {
                 // The held messages may have found room without any news of it.
                 let mut room = self.context.room();
                 tokio::time::timeout(Duration::from_millis(RETRY_MS), room.changed()).await.ok();
@@ -202,15 +163,15 @@ impl Broker {
 
     fn connected(&self, session_present: bool) {
         let mut queues = self.queues.borrow_mut();
-        queues.connection += 1;
-        queues.connected = true;
-        queues.window = 0;
-        // The first connection of a process subscribes even to a session that is present: the configuration may
-        // have changed since that session was made.
-        if !session_present || queues.connection == 1 {
+        queues.connect();
+        // The first connection of a process subscribes even to a session that is present, since the configuration may
+        // have changed; and a connection that ended before its subscriptions were granted left a session without them.
+        if !session_present || queues.connection == 1 || queues.subscriptions_due > 0 {
             let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
             let native = self.fleet.borrow().filter();
+            let before = queues.requests.len();
             queues.requests.extend(filters.chain(native).map(Request::Subscribe));
+            queues.subscriptions_due = queues.requests.len() - before;
         }
         self.fleet.borrow_mut().handle_connected(Now::read(), &mut queues.requests);
         drop(queues);
@@ -222,12 +183,7 @@ impl Broker {
     /// Whether that was the end of a shutdown.
     fn disconnected(&self, error: &str) -> bool {
         let mut queues = self.queues.borrow_mut();
-        queues.connected = false;
-        // The broker sends again what was not acked. Requests of the old connection make no sense on the next one.
-        queues.acks.clear();
-        queues.requests.clear();
-        queues.held.clear();
-        queues.held_bytes = 0;
+        queues.disconnect();
         if !queues.closing {
             self.reporter.disconnected(&format!("broker {}: {error}", self.config.url));
         }
@@ -235,6 +191,8 @@ impl Broker {
     }
 
     fn subscribed(&self, codes: &[SubscribeReasonCode]) {
+        let mut queues = self.queues.borrow_mut();
+        queues.subscriptions_due = queues.subscriptions_due.saturating_sub(1);
         if codes.contains(&SubscribeReasonCode::Failure) {
             self.reporter.trouble(
                 "subscribe",
@@ -264,8 +222,7 @@ impl Broker {
             );
             return;
         }
-        queues.held_bytes += held.publish.payload.len();
-        queues.held.push_back(held);
+        queues.hold(held);
         self.tended.notify_one();
     }
 
@@ -304,10 +261,7 @@ impl Broker {
         if ack.receipt <= *self.watermark.borrow() {
             self.outgoing.notify_one();
         }
-        queues.acks.push_back(ack);
-        // A broker with half of its window out may send nothing more before it gets acks.
-        queues.window = queues.window.max(queues.acks.len()).max(WINDOW_LEAST);
-        if queues.acks.len() * 2 >= queues.window {
+        if queues.push_ack(ack) {
             self.context.ingest.journal().hurry();
         }
     }
@@ -334,11 +288,6 @@ impl Broker {
             return Some(nothing);
         }
         self.context.take_foreign(parsed, &publish.topic, received_ns, publish.dup, &self.reporter)
-    }
-
-    fn is_overfull(&self) -> bool {
-        let queues = self.queues.borrow();
-        !queues.closing && (queues.held.len() > HELD_MESSAGES_MAX || queues.held_bytes > HELD_BYTES_MAX)
     }
 
     /// Hands acks and requests to rumqttc.
@@ -369,27 +318,11 @@ impl Broker {
     }
 
     fn next_ack(&self, durable: Offset) -> Option<DueAck> {
-        let mut queues = self.queues.borrow_mut();
-        let connection = queues.connection;
-        while let Some(ack) = queues.acks.pop_front() {
-            if ack.connection != connection {
-                continue;
-            }
-            if ack.receipt <= durable {
-                return Some(ack);
-            }
-            queues.acks.push_front(ack);
-            return None;
-        }
-        None
+        self.queues.borrow_mut().next_ack(durable)
     }
 
     fn next_request(&self) -> Option<Request> {
-        let mut queues = self.queues.borrow_mut();
-        if !queues.connected && !queues.closing {
-            return None;
-        }
-        queues.requests.pop_front()
+        self.queues.borrow_mut().next_request()
     }
 
     async fn hand_over(&self, request: Request) -> Result<(), rumqttc::ClientError> {
@@ -423,12 +356,11 @@ impl Broker {
     /// When to look again, in milliseconds of the monotonic clock.
     fn tend_once(&self, durable: Offset) -> Option<u64> {
         let mut queues = self.queues.borrow_mut();
-        while let Some(held) = queues.held.pop_front() {
+        while let Some(held) = queues.take_held() {
             if !self.take(&mut queues, &held) {
-                queues.held.push_front(held);
+                queues.put_back(held);
                 break;
             }
-            queues.held_bytes -= held.publish.payload.len();
         }
         let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
         let deadline =
