@@ -10,7 +10,8 @@ use crate::world::Scratch;
 
 fn demo(arguments: &[&str]) -> anyhow::Result<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-sim"));
-    let output = command.arg("demo").args(arguments).arg("--json").stdin(Stdio::null()).output()?;
+    // As `cargo demo -- …` runs it: the alias ends in the command, and cargo hands the `--` on.
+    let output = command.args(["demo", "--"]).args(arguments).arg("--json").stdin(Stdio::null()).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     eprintln!("{told}");
     anyhow::ensure!(output.status.success(), "the demo ended with {}", output.status);

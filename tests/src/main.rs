@@ -2,6 +2,7 @@
 
 mod sim;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "gateway") {
         return sim::gateway();
     }
-    let outcome = match Arguments::parse().command {
+    let outcome = match Arguments::parse_from(arguments()).command {
         Command::Demo(options) => sim::demo::run(&options),
         Command::Devices(options) => sim::devices::run(&options),
         Command::Load(options) => sim::load::run(&options),
@@ -39,4 +40,14 @@ fn main() -> ExitCode {
         eprintln!("forebay-sim: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The command line. `cargo demo -- --for 20s` brings its `--` along, behind the command that the alias names; it is
+/// left out, since no command takes anything but options.
+fn arguments() -> impl Iterator<Item = OsString> {
+    let separator = std::env::args_os().nth(2).is_some_and(|argument| argument == "--");
+    std::env::args_os()
+        .enumerate()
+        .filter(move |(at, _)| !(separator && *at == 2))
+        .map(|(_, argument)| argument)
 }
