@@ -244,7 +244,8 @@ fn push_escaped(out: &mut String, text: &str, special: fn(u8) -> bool) {
     out.push_str(&text[plain_from..]);
 }
 
-fn unescape(text: &str) -> Cow<'_, str> {
+/// Takes the backslashes before separators away, as line protocol has them.
+pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
     }

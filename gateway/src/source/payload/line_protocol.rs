@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::record::Value;
+use crate::record::{Value, unescape};
 
 /// Most lines in one message; the rest is refused as one.
 pub const MAX_LINES: usize = 10_000;
@@ -214,24 +214,6 @@ fn cut(text: &str, separator: impl Fn(u8) -> bool) -> Option<(&str, &str)> {
         at += 1;
     }
     None
-}
-
-fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match chars.peek() {
-            Some(&next) if c == '\\' && matches!(next, ',' | '=' | ' ') => {
-                out.push(next);
-                chars.next();
-            }
-            _ => out.push(c),
-        }
-    }
-    Cow::Owned(out)
 }
 
 fn shorten(text: &str) -> String {
