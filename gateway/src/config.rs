@@ -199,6 +199,20 @@ pub struct Journal {
     pub max_bytes: u64,
     /// Shortest time between two commits; zero means that commits clock themselves.
     pub commit_interval: Duration,
+    /// Who makes room when it is full.
+    pub when_full: WhenFull,
+}
+
+/// What happens to intake when the journal is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Native devices, which keep their rows meanwhile, are held back; for foreign ones the oldest rows make room.
+    #[default]
+    Auto,
+    /// Everybody is held back.
+    Refuse,
+    /// The oldest rows make room for everybody.
+    DropOldest,
 }
 
 /// One database.

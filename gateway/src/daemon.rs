@@ -57,8 +57,7 @@ pub fn run(config: &Config) -> Result<()> {
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     create_data_dir(&config.data_dir)?;
-    let options =
-        Options { max_bytes: config.journal.max_bytes, commit_interval: config.journal.commit_interval };
+    let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
     let (journal, report) = Journal::open_dir(&directory, &options)?;
     for (from, to) in &report.damaged {
@@ -280,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_left_behind_is_named_with_both_cures_and_an_empty_one_is_forgotten() {
-        let options = Options { max_bytes: 4 << 20, commit_interval: Duration::ZERO };
+        let options = Options::sized(4 << 20);
         let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &options).unwrap();
         let config = config("data_dir = \"/nowhere\"\n");
         for sink in [SQLITE, "old"] {
@@ -289,7 +288,7 @@ mod tests {
         let fields = [("t".to_owned(), Value::Float(1.0))];
         let (device, series, fields) = ("d", "m,device=d", Fields::of(&fields));
         let row = RowEntry { device, boot: 0, sequence: 0, stamped: false, series, ns: 1, fields };
-        journal.submit(Class::Intake, |_, submission| submission.add(&Entry::Row(row))).unwrap();
+        journal.submit(Class::Foreign, |_, submission| submission.add(&Entry::Row(row))).unwrap();
         let refused = let_go_of_sinks(&config, &journal).unwrap_err().to_string();
         assert!(
             refused.contains("\"old\"") && refused.contains("1 rows") && refused.contains("sinks forget old")

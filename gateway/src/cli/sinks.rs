@@ -36,8 +36,7 @@ fn open(config: &Config) -> Result<Journal> {
             config.data_dir.display()
         );
     }
-    let options =
-        Options { max_bytes: config.journal.max_bytes, commit_interval: config.journal.commit_interval };
+    let options = Options::from(&config.journal);
     let (journal, _) = Journal::open_dir(&directory, &options).context("sinks are looked at offline")?;
     Ok(journal)
 }

@@ -9,7 +9,7 @@ use std::{fs, io};
 use super::document::{self, Table, Variables};
 use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
-use super::{Clock, Config, Device, Http, Journal, Trust, brokers, check_tag_name, ports, sinks};
+use super::{Clock, Config, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name, ports, sinks};
 use crate::record::check_name;
 
 /// A configuration, and what its reading left to say.
@@ -205,13 +205,16 @@ fn read_ack(root: &mut Section<'_>) {
 }
 
 fn read_journal(root: &mut Section<'_>) -> Journal {
-    let mut journal = Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO };
+    let mut journal =
+        Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO, when_full: WhenFull::Auto };
     if let Some(mut section) = root.table("journal") {
         journal.max_bytes = section.size("max_bytes", 2 << 20..=1 << 40, journal.max_bytes);
         let longest = Duration::from_secs(10);
         journal.commit_interval =
             section.duration("commit_interval", Duration::ZERO..=longest, journal.commit_interval);
-        section.later("when_full", Some("\"refuse\""), "a full journal holds acks back for everybody");
+        let words =
+            [("auto", WhenFull::Auto), ("refuse", WhenFull::Refuse), ("drop-oldest", WhenFull::DropOldest)];
+        journal.when_full = section.word("when_full", &words).unwrap_or(journal.when_full);
         section.close();
     }
     journal

@@ -143,7 +143,10 @@ fn the_sample_of_the_design_is_read() {
     assert_eq!(subscription.tags_from[0].last_name(), Some("site"));
     let expected = Serial { selector: SerialSelector::Usb { vendor: 0x2e8a, product: None }, baud: 115_200 };
     assert_eq!(config.serial, [expected]);
-    assert_eq!(config.journal, Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO });
+    assert_eq!(
+        config.journal,
+        Journal { max_bytes: 1 << 30, commit_interval: Duration::ZERO, when_full: WhenFull::Auto }
+    );
     let token = Some(Secret::new("t0ken".to_owned()));
     let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
     let (batch_size, flush_interval) = (5000, Duration::from_secs(1));
@@ -279,9 +282,8 @@ fn faults_of_small_tables() {
              write \"journal\" or leave the key out",
         ),
         (
-            "journal.when_full = \"auto\"",
-            "journal.when_full: \"auto\" is not supported yet: a full journal holds acks back for everybody; \
-             write \"refuse\" or leave the key out",
+            "journal.when_full = \"drop\"",
+            "journal.when_full: \"drop\" is not one of \"auto\", \"refuse\", \"drop-oldest\"",
         ),
         (
             "journal.max_bytes = \"2 gigs\"",

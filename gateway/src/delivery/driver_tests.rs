@@ -82,7 +82,7 @@ fn journal() -> Journal {
 }
 
 fn journal_in(storage: &MemoryStorage) -> Journal {
-    let options = Options { max_bytes: 16 << 20, commit_interval: Duration::ZERO };
+    let options = Options::sized(16 << 20);
     Journal::open(Arc::new(storage.clone()), &options).unwrap().0
 }
 
@@ -102,7 +102,7 @@ fn submit(journal: &Journal, device: &str, times: std::ops::Range<i64>) {
             fields: Fields::of(&fields),
         });
         let submitted: Result<((), Offset), Refused> =
-            journal.submit(Class::Intake, |_, submission| submission.add(&entry));
+            journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
         end = submitted.unwrap().1;
     }
     until(|| *journal.watermark().borrow() >= end);

@@ -44,7 +44,7 @@ async fn bind(data_dir: &Path, journal: &Journal) -> Result<(Arc<Stats>, Server)
 
 impl Served {
     async fn start() -> Served {
-        let options = Options { max_bytes: 4 << 20, commit_interval: Duration::ZERO };
+        let options = Options::sized(4 << 20);
         let storage = MemoryStorage::new();
         let (journal, _) = Journal::open(Arc::new(storage.clone()), &options).unwrap();
         journal.register_sink("main").unwrap();
@@ -58,7 +58,7 @@ impl Served {
     fn submit(&self, device: &str, from: u64, to: u64) -> Offset {
         let fields = [("t".to_owned(), Value::Float(21.5))];
         let series = format!("climate,device={device}");
-        let submitted = self.journal.submit(Class::Intake, |_, submission| {
+        let submitted = self.journal.submit(Class::Foreign, |_, submission| {
             for sequence in from..to {
                 let fields = Fields::of(&fields);
                 let ns = sequence.cast_signed();
@@ -183,7 +183,7 @@ async fn the_status_has_a_ledger_that_balances() {
         series: "forebay_gap,cause=overflow,device=boiler",
         ns: 0,
     };
-    let submitted = served.journal.submit(Class::Intake, |_, submission| {
+    let submitted = served.journal.submit(Class::Foreign, |_, submission| {
         submission.add(&Entry::Device(device))?;
         submission.add(&Entry::Gap(gap))
     });

@@ -12,6 +12,7 @@ mod redelivery;
 mod tests;
 pub mod timestamp;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_shared::ids::{Boot, LongSeq};
@@ -139,19 +140,20 @@ impl Ingest {
     pub fn foreign(&self, parsed: &Parsed, received_ns: i64, again: bool) -> Result<Taken, Refused> {
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
-        let (rows, receipt) = self.journal.submit(Class::Intake, |state, submission| {
+        let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
             let mut last_stamp = state.last_stamp();
             let mut stamp = || {
                 last_stamp = timestamp::stamp(last_stamp, received_ns);
                 last_stamp
             };
             let mut rows = 0;
+            let mut numbers = Numbers::default();
             for (row, key) in parsed.rows.iter().zip(&keys) {
                 if again && key.is_some_and(|key| redelivery.knows(key)) {
                     continue;
                 }
                 let ns = row.timestamp.unwrap_or_else(&mut stamp);
-                submission.add(&foreign_entry(row, ns))?;
+                submission.add(&foreign_entry(row, numbers.next(state, &row.device), ns))?;
                 rows += 1;
             }
             if let Some(refusal) = &parsed.refused {
@@ -207,7 +209,7 @@ impl Ingest {
     /// The journal takes nothing now, or knows as many devices as it may.
     pub fn admit(&self, hello: &Hello, now_ns: i64) -> Result<Admission, AdmitError> {
         let device = hello.chip.to_string();
-        let (mut admission, receipt) = self.journal.submit(Class::Intake, |state, submission| {
+        let (mut admission, receipt) = self.journal.submit(Class::Native, |state, submission| {
             if !state.has_room_for(&device) {
                 return Err(AdmitError::DeviceLimit);
             }
@@ -299,7 +301,7 @@ impl Ingest {
         rows: &[NativeRow],
         now_ns: i64,
     ) -> Result<Taken, NativeError> {
-        let (taken, receipt) = self.journal.submit(Class::Intake, |state, submission| {
+        let (taken, receipt) = self.journal.submit(Class::Native, |state, submission| {
             let known = expected(state, admission, first.0)?;
             let skip = usize::try_from(known - first.0).unwrap_or(usize::MAX);
             let mut taken = 0;
@@ -341,7 +343,7 @@ impl Ingest {
         cause: Cause,
         now_ns: i64,
     ) -> Result<Taken, NativeError> {
-        let ((), receipt) = self.journal.submit(Class::Intake, |state, submission| {
+        let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
             let lost = Lost {
                 boot: admission.boot.get(),
                 from: expected(state, admission, from.0)?,
@@ -412,11 +414,34 @@ pub fn cause_of(cause: GapCause) -> Cause {
     }
 }
 
-fn foreign_entry(row: &Row, ns: i64) -> Entry<'_> {
+/// Numbers of the rows of one submission: those of an account follow one another, so that a hole in the journal shows
+/// whose rows it held.
+#[derive(Default)]
+struct Numbers<'a> {
+    /// The account of the first row, and the number of its next one: most messages have one device.
+    first: Option<(&'a str, u64)>,
+    others: HashMap<&'a str, u64>,
+}
+
+impl<'a> Numbers<'a> {
+    fn next(&mut self, state: &State, device: &'a str) -> u64 {
+        let account = state.ledger_key(device);
+        let first = self.first.get_or_insert_with(|| (account, state.next_number(account)));
+        let next = if first.0 == account {
+            &mut first.1
+        } else {
+            self.others.entry(account).or_insert_with(|| state.next_number(account))
+        };
+        *next += 1;
+        *next - 1
+    }
+}
+
+fn foreign_entry(row: &Row, sequence: u64, ns: i64) -> Entry<'_> {
     Entry::Row(RowEntry {
         device: &row.device,
         boot: 0,
-        sequence: 0,
+        sequence,
         stamped: row.timestamp.is_none(),
         series: row.series.as_str(),
         ns,

@@ -17,7 +17,7 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let options = Options { max_bytes: 4 << 20, commit_interval: std::time::Duration::ZERO };
+    let options = Options::sized(4 << 20);
     let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &options).unwrap();
     let stats = Stats::new(0);
     Bench { ingest: Ingest::new(journal, Naming::default(), Arc::clone(&stats)), stats }
@@ -85,7 +85,7 @@ fn rows_without_a_time_get_one_each_and_others_keep_theirs() {
 fn of_a_message_sent_again_only_what_is_new_is_taken_even_after_a_restart() {
     let storage = Arc::new(MemoryStorage::new());
     let open = || {
-        let options = Options { max_bytes: 4 << 20, commit_interval: std::time::Duration::ZERO };
+        let options = Options::sized(4 << 20);
         let (journal, _) = Journal::open(Arc::<MemoryStorage>::clone(&storage), &options).unwrap();
         Ingest::new(journal, Naming::default(), Stats::new(0))
     };

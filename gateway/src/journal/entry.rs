@@ -15,8 +15,9 @@
 //! | device | `3`, device text, name text, boot varint, first varint |
 //! | sink | `4`, sink text, start varint |
 //! | cursor | `5`, sink text, next varint, then device text and rows varint to the end |
-//! | snapshot | `6`, part varint, parts varint, bytes to the end |
+//! | letter | `6`, device text, rows varint, ns i64, origin text, reason text, full length varint, first bytes to the end |
 //! | forget | `7`, sink text |
+//! | letters | `8`, kept varint, then device text and rows varint of the dropped ones to the end |
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
@@ -51,8 +52,10 @@ pub enum Entry<'a> {
     Forget(&'a str),
     /// A sink confirmed everything below an offset.
     Cursor(CursorEntry<'a>),
-    /// A piece of the state, written at the start of each segment.
-    Snapshot(SnapshotEntry<'a>),
+    /// Input that could not be read as rows, on its way to the dead letters.
+    Letter(LetterEntry<'a>),
+    /// Everything below an offset is in the dead letters, or dropped and counted.
+    Letters(LettersEntry<'a>),
 }
 
 /// A row with frozen identity, series and time.
@@ -62,7 +65,7 @@ pub struct RowEntry<'a> {
     pub device: &'a str,
     /// Boot of a native device; 0 for a foreign one.
     pub boot: u32,
-    /// Number of the row within the boot; 0 for a foreign device.
+    /// Number of the row within the boot; for a foreign device, among all rows of its account.
     pub sequence: u64,
     /// Whether the gateway's clock gave the time.
     pub stamped: bool,
@@ -132,15 +135,32 @@ pub struct CursorEntry<'a> {
     pub confirmed: Counts<'a>,
 }
 
-/// A piece of the serialised state.
+/// Input that could not be read as rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotEntry<'a> {
-    /// Number of this piece, from 0.
-    pub part: u32,
-    /// How many pieces there are.
-    pub parts: u32,
-    /// The piece.
-    pub bytes: &'a [u8],
+pub struct LetterEntry<'a> {
+    /// Ledger key.
+    pub device: &'a str,
+    /// Rows that it stands for; at least one.
+    pub rows: u64,
+    /// Nanoseconds since 1970 UTC at receipt, by the gateway's clock as it was.
+    pub ns: i64,
+    /// Where it came from: a topic, a port.
+    pub origin: &'a str,
+    /// Why it could not be read.
+    pub reason: &'a str,
+    /// Its full length.
+    pub body_bytes: u64,
+    /// Its first bytes.
+    pub body: &'a [u8],
+}
+
+/// Letters have reached the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LettersEntry<'a> {
+    /// Every letter below is kept there, or among the dropped.
+    pub kept: Offset,
+    /// Rows of the letters for which there was no room, by device.
+    pub dropped: Counts<'a>,
 }
 
 /// Why rows are lost.
@@ -159,17 +179,20 @@ pub enum Cause {
     Damaged = 4,
     /// A database came back without what it had confirmed.
     SinkReset = 5,
+    /// The journal was full, and the oldest rows made room.
+    Evicted = 6,
 }
 
 impl Cause {
     /// All causes, in the order of their numbers.
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 7] = [
         Cause::Overflow,
         Cause::DeviceReset,
         Cause::Unparseable,
         Cause::Rejected,
         Cause::Damaged,
         Cause::SinkReset,
+        Cause::Evicted,
     ];
 
     /// The stable name, as in tags, metrics and the ledger.
@@ -182,6 +205,7 @@ impl Cause {
             Cause::Rejected => "rejected",
             Cause::Damaged => "damaged",
             Cause::SinkReset => "sink_reset",
+            Cause::Evicted => "evicted",
         }
     }
 }
@@ -221,11 +245,11 @@ impl Entry<'_> {
                 push_varint(out, cursor.next.0);
                 cursor.confirmed.encode(out);
             }
-            Entry::Snapshot(snapshot) => {
-                out.push(6);
-                push_varint(out, u64::from(snapshot.part));
-                push_varint(out, u64::from(snapshot.parts));
-                out.extend_from_slice(snapshot.bytes);
+            Entry::Letter(letter) => letter.encode(out),
+            Entry::Letters(letters) => {
+                out.push(8);
+                push_varint(out, letters.kept.0);
+                letters.dropped.encode(out);
             }
         }
         let bytes = out.len() - start;
@@ -243,6 +267,23 @@ impl Entry<'_> {
 }
 
 impl<'a> Entry<'a> {
+    /// How many rows it makes known: journaled, declared lost before the journal, or kept as a letter.
+    #[must_use]
+    pub fn rows_learned(&self) -> u64 {
+        match self {
+            Entry::Row(_) => 1,
+            Entry::Gap(gap) if gap.sink.is_none() => gap.count,
+            Entry::Letter(letter) => letter.rows,
+            _ => 0,
+        }
+    }
+
+    /// Whether somebody beyond the journal is to get it, so that it must not be trimmed before.
+    #[must_use]
+    pub(super) fn is_owed(&self) -> bool {
+        matches!(self, Entry::Row(_) | Entry::Gap(_) | Entry::Letter(_))
+    }
+
     /// Decodes one entry without its length prefix.
     ///
     /// # Errors
@@ -252,6 +293,7 @@ impl<'a> Entry<'a> {
         match &entry {
             Entry::Row(row) => row.fields.check()?,
             Entry::Cursor(cursor) => cursor.confirmed.check()?,
+            Entry::Letters(letters) => letters.dropped.check()?,
             _ => {}
         }
         Ok(entry)
@@ -283,10 +325,10 @@ impl<'a> Entry<'a> {
                 next: Offset(take_varint(&mut input)?),
                 confirmed: Counts::encoded(std::mem::take(&mut input)),
             }),
-            6 => Entry::Snapshot(SnapshotEntry {
-                part: take_u32(&mut input)?,
-                parts: take_u32(&mut input)?,
-                bytes: std::mem::take(&mut input),
+            6 => Entry::Letter(LetterEntry::decode(&mut input)?),
+            8 => Entry::Letters(LettersEntry {
+                kept: Offset(take_varint(&mut input)?),
+                dropped: Counts::encoded(std::mem::take(&mut input)),
             }),
             _ => return Err(Undecodable("unknown kind")),
         };
@@ -375,6 +417,33 @@ impl DeviceEntry<'_> {
     }
 }
 
+impl LetterEntry<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(6);
+        push_text(out, self.device);
+        push_varint(out, self.rows);
+        out.extend_from_slice(&self.ns.to_le_bytes());
+        push_text(out, self.origin);
+        push_text(out, self.reason);
+        push_varint(out, self.body_bytes);
+        out.extend_from_slice(self.body);
+    }
+}
+
+impl<'a> LetterEntry<'a> {
+    fn decode(input: &mut &'a [u8]) -> Result<Self, Undecodable> {
+        Ok(LetterEntry {
+            device: take_text(input)?,
+            rows: take_varint(input)?,
+            ns: i64::from_le_bytes(take_array(input)?),
+            origin: take_text(input)?,
+            reason: take_text(input)?,
+            body_bytes: take_varint(input)?,
+            body: std::mem::take(input),
+        })
+    }
+}
+
 fn take_flags(input: &mut &[u8], known: u8) -> Result<u8, Undecodable> {
     let flags = take_byte(input)?;
     if flags & !known == 0 { Ok(flags) } else { Err(Undecodable("unknown flags")) }
@@ -445,12 +514,15 @@ mod tests {
             round_trip(&Entry::Cursor(CursorEntry {
                 sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
             }));
-            round_trip(&Entry::Snapshot(SnapshotEntry { part: boot, parts: boot, bytes: &bytes }));
+            round_trip(&Entry::Letters(LettersEntry { kept: Offset(number), dropped: Counts::of(&counts) }));
+            round_trip(&Entry::Letter(LetterEntry {
+                device: &name, rows: number, ns: -7, origin: &other, reason: &name, body_bytes: number, body: &bytes,
+            }));
         }
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 8)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 9)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();
@@ -464,13 +536,20 @@ mod tests {
         let mut out = vec![1, 2, 3];
         for length in [ENTRY_BYTES_MAX, 70_000] {
             let bytes = vec![0; length];
-            let entry = Entry::Snapshot(SnapshotEntry { part: 0, parts: 1, bytes: &bytes });
+            let entry = Entry::Letter(letter(&bytes));
             assert!(matches!(entry.encode(&mut out), Err(EntryTooLarge { bytes }) if bytes > length));
             assert_eq!(out, [1, 2, 3]);
         }
-        let bytes = vec![0; ENTRY_BYTES_MAX - LENGTH_BYTES - 3];
-        Entry::Snapshot(SnapshotEntry { part: 0, parts: 1, bytes: &bytes }).encode(&mut out).unwrap();
+        let empty = Entry::Letter(letter(&[]));
+        empty.encode(&mut out).unwrap();
+        let bytes = vec![0; ENTRY_BYTES_MAX - (out.len() - 3)];
+        out.truncate(3);
+        Entry::Letter(letter(&bytes)).encode(&mut out).unwrap();
         assert_eq!(out.len(), 3 + ENTRY_BYTES_MAX);
+    }
+
+    fn letter(body: &[u8]) -> LetterEntry<'_> {
+        LetterEntry { device: "d", rows: 1, ns: 0, origin: "t", reason: "r", body_bytes: 0, body }
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! | 0 | magic, 4 bytes |
 //! | 4 | CRC-32C of everything from 8 on, u32 |
 //! | 8 | length of the frame in bytes, header included, u32 |
-//! | 12 | entries, u16; 0 in a frame that only tells the watermark |
-//! | 14 | flags, u16: bit 0, a submission ends with this frame's last entry |
+//! | 12 | entries, u16; 0 in a piece of a snapshot |
+//! | 14 | flags, u16: bit 0, a submission or snapshot ends with this frame; bit 1, a piece of a snapshot |
 //! | 16 | id of the segment, u64: bytes of a recycled file's earlier life carry another |
-//! | 24 | offset of the first entry, u64 |
+//! | 24 | offset of the first entry, u64; in a piece of a snapshot, the offset that the snapshot stands for |
 //! | 32 | watermark when the frame was written, u64: everything below was durable |
-//! | 40 | CRC-32C of the frame before it in the segment, or of the segment header, u32 |
-//! | 44 | the entries |
+//! | 40 | rows learned up to the end of this frame, u64: what a lost frame before this one held can be counted |
+//! | 48 | CRC-32C of the frame before it in the segment, or of the segment header, u32 |
+//! | 52 | the entries; in a piece of a snapshot its number from 0, u32, how many there are, u32, and its bytes |
 //!
 //! A submission begins in a frame of its own unless it fits the open one as a whole.
 
@@ -27,12 +28,13 @@ use crate::record::Offset;
 pub const FRAME_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of a frame before its entries.
-pub(super) const FRAME_HEADER_BYTES: usize = 44;
+pub(super) const FRAME_HEADER_BYTES: usize = 52;
 
 /// The first bytes of a frame. The first of them cannot occur in UTF-8, so that texts do not look like frames.
-pub(super) const MAGIC: [u8; 4] = *b"\xfbFBf";
+pub(super) const MAGIC: [u8; 4] = *b"\xfbFBj";
 
 const COMPLETE: u16 = 1;
+const SNAPSHOT: u16 = 2;
 
 /// A committed frame whose checksum was right.
 #[derive(Clone, Debug)]
@@ -40,6 +42,7 @@ pub struct Frame {
     bytes: Bytes,
     first: Offset,
     count: u32,
+    learned: u64,
 }
 
 /// What a frame says of itself.
@@ -48,15 +51,17 @@ pub(super) struct FrameHeader {
     pub(super) length: usize,
     pub(super) count: u16,
     pub(super) complete: bool,
+    pub(super) snapshot: bool,
     pub(super) segment: SegmentId,
     pub(super) first: Offset,
     pub(super) watermark: Offset,
+    pub(super) learned: u64,
     pub(super) previous: u32,
 }
 
 impl Frame {
     pub(super) fn new(bytes: Bytes, header: &FrameHeader) -> Frame {
-        Frame { bytes, first: header.first, count: u32::from(header.count) }
+        Frame { bytes, first: header.first, count: u32::from(header.count), learned: header.learned }
     }
 
     /// Offset of the first entry.
@@ -80,9 +85,26 @@ impl Frame {
     /// The entries with their offsets. One that cannot be decoded was written by a newer version or with a fault that
     /// the checksum does not see: skip and count it.
     pub fn entries(&self) -> impl Iterator<Item = (Offset, Result<Entry<'_>, Undecodable>)> {
-        let mut body = self.bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        let mut body = self.body();
         (0..u64::from(self.count))
             .map(move |n| (self.first.plus(n), take_entry(&mut body).and_then(Entry::decode)))
+    }
+
+    /// Rows learned before this frame, given what all frames before it and this one told of.
+    pub(super) fn learned_before(&self) -> u64 {
+        let own = self.entries().map(|(_, entry)| entry.map_or(0, |entry| entry.rows_learned())).sum();
+        self.learned.saturating_sub(own)
+    }
+
+    /// The piece of a snapshot that it is: number, count of pieces, bytes.
+    pub(super) fn piece(&self) -> Option<(u32, u32, &[u8])> {
+        let (part, rest) = self.body().split_first_chunk()?;
+        let (parts, bytes) = rest.split_first_chunk()?;
+        Some((u32::from_le_bytes(*part), u32::from_le_bytes(*parts), bytes))
+    }
+
+    fn body(&self) -> &[u8] {
+        self.bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default()
     }
 }
 
@@ -94,7 +116,7 @@ impl FrameHeader {
 
     /// Writes the header into the space before the entries and returns the frame's checksum.
     pub(super) fn seal(&self, frame: &mut [u8]) -> u32 {
-        let flags = if self.complete { COMPLETE } else { 0 };
+        let flags = if self.complete { COMPLETE } else { 0 } | if self.snapshot { SNAPSHOT } else { 0 };
         let mut at = 8;
         let mut put = |bytes: &[u8]| {
             frame[at..at + bytes.len()].copy_from_slice(bytes);
@@ -106,6 +128,7 @@ impl FrameHeader {
         put(&self.segment.0.to_le_bytes());
         put(&self.first.0.to_le_bytes());
         put(&self.watermark.0.to_le_bytes());
+        put(&self.learned.to_le_bytes());
         put(&self.previous.to_le_bytes());
         let checksum = crc32c::crc32c(&frame[8..]);
         frame[..4].copy_from_slice(&MAGIC);
@@ -128,14 +151,17 @@ impl FrameHeader {
         if crc32c::crc32c(bytes.get(8..length)?) != checksum {
             return None;
         }
+        let flags = u16_at(14)?;
         let header = FrameHeader {
             length,
             count: u16_at(12)?,
-            complete: u16_at(14)? & COMPLETE != 0,
+            complete: flags & COMPLETE != 0,
+            snapshot: flags & SNAPSHOT != 0,
             segment,
             first: Offset(u64_at(24)?),
             watermark: Offset(u64_at(32)?),
-            previous: u32_at(40)?,
+            learned: u64_at(40)?,
+            previous: u32_at(48)?,
         };
         Some((header, checksum))
     }
@@ -151,9 +177,11 @@ mod tests {
             length: FRAME_HEADER_BYTES + 9,
             count: 3,
             complete: true,
+            snapshot: false,
             segment: SegmentId(7),
             first: Offset(100),
             watermark: Offset(99),
+            learned: 77,
             previous: 0xdead_beef,
         };
         let mut frame = vec![0x5a; header.length];

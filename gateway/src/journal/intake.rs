@@ -6,15 +6,18 @@
 //! Operation: a segment is opened here, not by the committer, because the snapshot at its start must hold exactly the
 //! state that its place in the journal stands for, and because room must be known before a submission is taken.
 //!
-//! Failure: a submission is refused before anything of it is visible. Intake may fill all but two segments' worth of
-//! `max_bytes`; delivery may use the rest, without which its cursors could not make room. At the first write after a
-//! start delivery may exceed `max_bytes` by one segment, so that a full journal can always be emptied.
+//! Failure: a submission is refused before anything of it is visible. Intake may fill all of `max_bytes` but the two
+//! segments that are kept in reserve as files; delivery may use those, without which its cursors could not make room. At
+//! the first write after a start delivery may exceed `max_bytes` by one segment, so that a full journal can always be
+//! emptied. Who is refused because the journal is full may have asked for the oldest rows to make room (`when_full`).
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, SnapshotEntry, take_entry};
-use super::frame::FRAME_HEADER_BYTES;
-use super::pending::{Pending, Tail, cost};
-use super::segment::{FRAMES_AT, sector_up};
-use super::{Class, Commits, Condition, Refused, State, Submission};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::entry::{Entry, take_entry};
+use super::pending::{Pending, Tail};
+use super::segment::sector_up;
+use super::{Class, Commits, Condition, Options, Refused, State, Submission, WhenFull};
 use crate::record::Offset;
 
 /// Uncommitted bytes at which intake is refused as busy; delivery at twice as many.
@@ -30,26 +33,42 @@ pub(super) struct Intake {
     scratch: Vec<u8>,
     pub(super) pending: Pending,
     pub(super) tail: Tail,
+    options: Options,
+    /// What segments and spares may take.
     max_bytes: u64,
-    /// Bytes of all segments in use, those included that only the pending buffer knows.
+    /// Bytes of all segments in use, those included that only the pending buffer knows, and those that are to be removed.
     pub(super) live_bytes: u64,
     pub(super) phase: Phase,
-    /// Whether the disk had no room when a file was last made.
-    pub(super) disk_full: bool,
+    /// Why the last commit was not possible.
+    pub(super) commit_trouble: Option<String>,
+    /// Why no spare could be made.
+    pub(super) spare_trouble: Option<String>,
+    /// Spare segments that are ready, as files.
+    spares_ready: Arc<AtomicUsize>,
+    /// Segments that the committer has yet to begin, with a spare for each.
+    pub(super) unopened: usize,
     /// Whether no segment was opened since the start.
     fresh: bool,
     /// Whether intake was refused as full since there last was room.
     pub(super) full: bool,
     /// Whether anybody was refused and waits to hear of room.
     pub(super) refused: bool,
+    /// Whether the oldest rows are to make room.
+    pub(super) evict: bool,
     /// Whether the next commit must not wait for company.
     pub(super) hurry: bool,
-    /// Whether the watermark has yet to be told by a frame.
+    /// Whether the end has yet to be marked.
     pub(super) mark_due: bool,
-    /// Whether a spare segment has to be made.
-    pub(super) spare_due: bool,
+    /// Whether files have to be made or removed.
+    pub(super) tidy_due: bool,
     pub(super) commits: Commits,
 }
+
+/// What lock and end mark may take of `max_bytes`.
+const SMALL_FILES_BYTES: u64 = 4096;
+
+/// Spare segments kept: one to be opened next, one in reserve.
+pub(super) const SPARES: usize = 2;
 
 /// What the journal lives through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,22 +79,33 @@ pub(super) enum Phase {
 }
 
 impl Intake {
-    pub(super) fn new(state: State, tail: Tail, max_bytes: u64, live_bytes: u64) -> Intake {
+    pub(super) fn new(
+        state: State,
+        tail: Tail,
+        options: Options,
+        live_bytes: u64,
+        spares_ready: Arc<AtomicUsize>,
+    ) -> Intake {
         Intake {
             state,
             scratch: Vec::new(),
             pending: Pending::default(),
             tail,
-            max_bytes,
+            options,
+            max_bytes: options.max_bytes - SMALL_FILES_BYTES,
             live_bytes,
             phase: Phase::Open,
-            disk_full: false,
+            commit_trouble: None,
+            spare_trouble: None,
+            spares_ready,
+            unopened: 0,
             fresh: true,
             full: false,
             refused: false,
+            evict: false,
             hurry: false,
             mark_due: false,
-            spare_due: true,
+            tidy_due: true,
             commits: Commits::default(),
         }
     }
@@ -93,8 +123,7 @@ impl Intake {
         let entries = submission.entries;
         if entries > 0 {
             self.make_room(class)?;
-            self.apply();
-            self.pending.append(&mut self.tail, &self.scratch, entries);
+            self.append(entries);
         }
         Ok((value, self.tail.end))
     }
@@ -106,34 +135,33 @@ impl Intake {
         self.hurry = false;
     }
 
-    /// Lets a frame without entries tell the watermark, if that is due and fits.
-    pub(super) fn append_mark(&mut self) {
-        let fits = self.tail.left() >= FRAME_HEADER_BYTES as u64;
-        if std::mem::take(&mut self.mark_due) && fits {
-            self.pending.append_mark(&mut self.tail);
-        }
+    /// Whether another spare may be made now.
+    pub(super) fn spare_allowed(&self) -> bool {
+        let spares = self.spares();
+        let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
+        spares < SPARES && bytes <= self.max_bytes
     }
 
-    /// Whether a spare may be made now.
-    pub(super) fn spare_allowed(&self) -> bool {
-        self.spare_due && self.live_bytes + self.tail.segment_bytes <= self.max_bytes
+    /// Spares that nobody has a plan for.
+    pub(super) fn spares(&self) -> usize {
+        self.spares_ready.load(Ordering::Relaxed).saturating_sub(self.unopened)
     }
 
     pub(super) fn condition(&self) -> Condition {
         match self.phase {
             Phase::Failed => Condition::Failed,
-            _ if self.full || self.disk_full => Condition::Full,
+            _ if self.full || self.commit_trouble.is_some() => Condition::Full,
             _ => Condition::Running,
         }
     }
 
     pub(super) fn submission_bytes_max(&self) -> usize {
-        usize::try_from(SUBMISSION_BYTES_MAX.min(self.tail.segment_bytes / 2)).unwrap_or(usize::MAX)
+        usize::try_from(SUBMISSION_BYTES_MAX.min(self.tail.shape.segment_bytes / 2)).unwrap_or(usize::MAX)
     }
 
     fn admit(&mut self, class: Class) -> Result<(), Refused> {
         let bytes_max = match class {
-            Class::Intake => PENDING_BYTES_MAX,
+            Class::Foreign | Class::Native => PENDING_BYTES_MAX,
             Class::Internal => 2 * PENDING_BYTES_MAX,
         };
         if self.phase != Phase::Open {
@@ -152,60 +180,70 @@ impl Intake {
         if bytes > limit {
             return Err(Refused::TooLarge { bytes, limit });
         }
-        let fits = cost(bytes) <= self.tail.left();
-        let live_bytes = self.live_bytes + if fits { 0 } else { self.tail.segment_bytes };
-        let allowed = match class {
-            Class::Intake if self.disk_full && !fits => 0,
-            Class::Intake => self.max_bytes.saturating_sub(2 * self.tail.segment_bytes),
-            Class::Internal if fits || self.fresh => u64::MAX,
-            Class::Internal => self.max_bytes,
-        };
-        if live_bytes > allowed {
-            self.full |= class == Class::Intake;
-            self.refused = true;
-            return Err(Refused::Full);
+        let cost = self.tail.shape.cost(bytes);
+        if cost > self.tail.left() {
+            if !self.may_open(class) {
+                self.refuse_as_full(class);
+                return Err(Refused::Full);
+            }
+            self.open_segment(cost)?;
         }
-        if !fits {
-            self.open_segment(cost(bytes))?;
-        }
-        if class == Class::Intake {
+        if class != Class::Internal {
             self.full = false;
         }
         Ok(())
     }
 
+    fn may_open(&self, class: Class) -> bool {
+        let segment_bytes = self.tail.shape.segment_bytes;
+        let live_bytes = self.live_bytes + segment_bytes;
+        match class {
+            Class::Internal => self.fresh || live_bytes <= self.max_bytes,
+            // What the disk has no room for is not taken out of the reserve.
+            _ if self.spare_trouble.is_some() && self.spares() < SPARES => false,
+            _ => live_bytes + SPARES as u64 * segment_bytes <= self.max_bytes,
+        }
+    }
+
+    fn refuse_as_full(&mut self, class: Class) {
+        self.refused = true;
+        self.full |= class != Class::Internal;
+        let evict = match (self.options.when_full, class) {
+            (WhenFull::Refuse, _) | (_, Class::Internal) | (WhenFull::Auto, Class::Native) => false,
+            (WhenFull::DropOldest, _) | (WhenFull::Auto, Class::Foreign) => true,
+        };
+        self.evict |= evict;
+        self.tidy_due |= evict;
+    }
+
     fn open_segment(&mut self, needed: u64) -> Result<(), Refused> {
-        let too_large = |bytes: usize| Refused::TooLarge { bytes, limit: ENTRY_BYTES_MAX };
-        let snapshot = snapshot_entries(&self.state).ok_or(too_large(usize::MAX))?;
-        if FRAMES_AT + cost(snapshot.len()) + needed > self.tail.segment_bytes {
+        let limit = usize::try_from(self.tail.shape.segment_bytes / 4).unwrap_or(usize::MAX);
+        let too_large = |bytes: usize| Refused::TooLarge { bytes, limit };
+        let snapshot = self.state.to_bytes().map_err(|_| too_large(usize::MAX))?;
+        if self.tail.shape.opening_cost(snapshot.len()) + needed > self.tail.shape.segment_bytes {
             return Err(too_large(snapshot.len()));
         }
-        self.pending.append_segment(&mut self.tail, &snapshot);
-        self.live_bytes += self.tail.segment_bytes;
+        self.pending.open_segment(&mut self.tail, &snapshot, self.state.learned());
+        self.live_bytes += self.tail.shape.segment_bytes;
+        self.unopened += 1;
+        self.tidy_due = true;
         self.fresh = false;
         Ok(())
     }
 
-    fn apply(&mut self) {
-        let mut entries = self.scratch.as_slice();
-        while let Ok(bytes) = take_entry(&mut entries) {
-            if let Ok(entry) = Entry::decode_own(bytes) {
-                self.state.apply(&entry);
+    /// Appends what was collected and makes it part of the state, one entry after the other.
+    fn append(&mut self, count: u32) {
+        self.pending.begin(&mut self.tail, self.scratch.len(), count);
+        let mut rest = self.scratch.as_slice();
+        while !rest.is_empty() {
+            let whole = rest;
+            let Ok(body) = take_entry(&mut rest) else { break };
+            if let Ok(entry) = Entry::decode_own(body) {
+                self.state.apply(self.tail.end, &entry);
             }
+            let entry = &whole[..whole.len() - rest.len()];
+            self.pending.push(&mut self.tail, entry, self.state.learned());
         }
+        self.pending.complete();
     }
-}
-
-/// The state as encoded entries; none if it cannot be serialised.
-fn snapshot_entries(state: &State) -> Option<Vec<u8>> {
-    // The length prefix, the kind and two numbers of at most five bytes go before the piece.
-    const PIECE_BYTES: usize = ENTRY_BYTES_MAX - 2 - 1 - 2 * 5;
-    let bytes = state.to_bytes().ok()?;
-    let parts = u32::try_from(bytes.len().div_ceil(PIECE_BYTES)).ok()?;
-    let mut entries = Vec::with_capacity(bytes.len() + 16 * parts as usize);
-    for (part, piece) in (0..).zip(bytes.chunks(PIECE_BYTES)) {
-        let entry = Entry::Snapshot(SnapshotEntry { part, parts, bytes: piece });
-        entry.encode(&mut entries).ok()?;
-    }
-    Some(entries)
 }

@@ -9,31 +9,37 @@
 //!
 //! # Format
 //!
-//! A directory of segments (`segment.rs`) of frames (`frame.rs`) of entries (`entry.rs`), and at most one spare file.
-//! Entries are numbered from 0 for the life of the directory; the number is their *offset*. A segment begins with a
-//! snapshot of the state (`state.rs`), so that older ones can go. A commit begins on a sector boundary.
+//! A directory of segments (`segment.rs`) of frames (`frame.rs`) of entries (`entry.rs`); among them spare segments that
+//! have not begun; and the end mark (`end.rs`). Entries are numbered from 0 for the life of the directory; the number is
+//! their *offset*. A segment begins with a snapshot of the state (`state.rs`) in frames of its own, so that older ones can
+//! go. A commit begins on a sector boundary.
 //!
 //! # Operation
 //!
 //! [`Journal::submit`] lets the caller decide from the state and collects entries, under the only lock (`intake.rs`),
 //! into the pending buffer (`pending.rs`). The committer (`writer.rs`) takes the buffer, writes it, syncs, and moves the
 //! watermark. Readers (`reader.rs`) see what is below the watermark. Segments below every sink's durable cursor are
-//! trimmed; the two newest stay, for the sake of their snapshots.
+//! trimmed; the two newest with a snapshot stay.
 //!
-//! Three kinds of threads meet here: whoever submits, the committer, and one that keeps a spare segment ready
-//! (`spare.rs`). The locks of intake, segments and recent frames are taken one at a time, and none of them
+//! Three kinds of threads meet here: whoever submits, the committer, and the keeper (`keeper.rs`), which keeps spare
+//! segments ready (`spare.rs`). The locks of intake, segments and recent frames are taken one at a time, and none of them
 //! is held during IO.
 //!
 //! # Failure
 //!
-//! Full: intake is refused until sinks confirm. No room on the disk: the same, looked at again every second. A failed
-//! write or sync: nothing is taken and nothing acknowledged until the next start; delivery goes on. After a crash:
-//! `recovery.rs`.
+//! Full: intake is refused until sinks confirm, or the oldest rows make room. No room on the disk: the same, looked at
+//! again every second. A failed write or sync: once, the rows go into a new file; a second time, nothing is taken and
+//! nothing acknowledged until the next start; delivery goes on. After a crash: `recovery.rs`, `judge.rs`, `fold.rs`.
 
+mod bugs;
 mod codec;
+mod end;
 pub mod entry;
+mod fold;
 mod frame;
 mod intake;
+mod judge;
+mod keeper;
 mod lists;
 pub mod memory;
 mod pending;
@@ -57,6 +63,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 pub use entry::Entry;
 pub use frame::{FRAME_BYTES_MAX, Frame};
@@ -65,14 +72,16 @@ pub use state::State;
 pub use storage::Storage;
 pub use types::{
     Class, Commits, Condition, JournalId, MAX_BYTES_LEAST, OpenError, Options, RecoveryReport, Refused,
-    Submission, Usage,
+    Submission, Usage, WhenFull,
 };
 
 use crate::cache::{RECENT_BYTES_MAX, Recent};
 use crate::record::Offset;
+use end::EndFile;
 use entry::SinkEntry;
 use intake::{Intake, Phase};
-use segment::Segments;
+use pending::Shape;
+use segment::{SegmentId, Segments};
 use spare::Spares;
 use storage::Directory;
 use writer::Committer;
@@ -91,17 +100,18 @@ pub struct Journal {
 struct Shared {
     options: Options,
     journal: JournalId,
-    segment_bytes: u64,
+    shape: Shape,
     intake: Mutex<Intake>,
     /// Wakes the committer.
     committer: Condvar,
-    /// Wakes the thread that makes spares.
+    /// Wakes the keeper.
     preparer: Condvar,
     segments: Mutex<Segments>,
     recent: Mutex<Recent>,
     spares: Spares,
     watermark: watch::Sender<Offset>,
     room: watch::Sender<u64>,
+    evict_to: watch::Sender<Offset>,
 }
 
 /// What ends with the last handle.
@@ -137,29 +147,14 @@ impl Journal {
         if options.max_bytes < MAX_BYTES_LEAST {
             return Err(OpenError::TooSmall { max_bytes: options.max_bytes });
         }
-        let unlistable = |source| OpenError::Unreadable { what: "the directory".into(), source };
-        let names = storage.list().map_err(unlistable)?;
-        let new_id = JournalId(getrandom::u64().map_err(|e| unlistable(io::Error::other(e.to_string())))?);
-        let recovered = recovery::recover(&storage, &names, options.segment_bytes(), new_id)?;
-        let (journal, tail) = (recovered.state.journal(), recovered.tail);
-        let live_bytes = recovered.segments.bytes();
-        let shared = Arc::new(Shared {
-            options: *options,
-            journal,
-            segment_bytes: tail.segment_bytes,
-            intake: Mutex::new(Intake::new(recovered.state, tail, options.max_bytes, live_bytes)),
-            committer: Condvar::new(),
-            preparer: Condvar::new(),
-            segments: Mutex::new(recovered.segments),
-            recent: Mutex::new(Recent::new(RECENT_BYTES_MAX)),
-            spares: Spares::open(storage, tail.segment_bytes, &names),
-            watermark: watch::Sender::new(tail.end),
-            room: watch::Sender::new(0),
-        });
+        let shape = Shape::of(options.segment_bytes(room_bytes(&*storage)?));
+        let (shared, committer, report) = Shared::open(storage, options, shape)?;
         let running =
             Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
-        running.start().map_err(|source| OpenError::Unreadable { what: "its threads".into(), source })?;
-        Ok((Journal { shared, running: Arc::new(running) }, recovered.report))
+        running
+            .start(committer)
+            .map_err(|source| OpenError::Unreadable { what: "its threads".into(), source })?;
+        Ok((Journal { shared, running: Arc::new(running) }, report))
     }
 
     /// Decides and appends in one step: `decide` sees the state that includes everything submitted before, and adds
@@ -175,15 +170,7 @@ impl Journal {
         class: Class,
         decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<T, E>,
     ) -> Result<(T, Offset), E> {
-        let mut intake = self.shared.intake();
-        let before = intake.pending.bytes.len();
-        let result = intake.submit(class, decide);
-        let after = intake.pending.bytes.len();
-        drop(intake);
-        if before == 0 && after > 0 || before < writer::COMMIT_BYTES && after >= writer::COMMIT_BYTES {
-            self.shared.committer.notify_one();
-        }
-        result
+        self.shared.submit(class, decide)
     }
 
     /// Registers a sink, which then starts where the slowest registered sink stands, or with the first entry if there
@@ -234,6 +221,12 @@ impl Journal {
         self.shared.room.subscribe()
     }
 
+    /// Where a sink is to go on so that the oldest segment can make room; what it lacks below is to become gaps.
+    #[must_use]
+    pub fn evict_to(&self) -> watch::Receiver<Offset> {
+        self.shared.evict_to.subscribe()
+    }
+
     /// Commits now what waits for `commit_interval`. A source calls this once half of what it may have in flight is
     /// unacknowledged, because nothing more may arrive before the commit.
     pub fn hurry(&self) {
@@ -256,13 +249,15 @@ impl Journal {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let intake = self.shared.intake();
+        let spare_bytes = intake.spares() as u64 * self.shared.shape.segment_bytes;
         Usage {
-            bytes: intake.live_bytes + self.shared.spares.bytes(),
+            bytes: intake.live_bytes + spare_bytes,
             max_bytes: self.shared.options.max_bytes,
             watermark: *self.shared.watermark.borrow(),
             end: intake.tail.end,
             submission_bytes_max: intake.submission_bytes_max(),
             state: intake.condition(),
+            trouble: intake.commit_trouble.clone().or_else(|| intake.spare_trouble.clone()),
         }
     }
 
@@ -280,6 +275,61 @@ impl Journal {
 }
 
 impl Shared {
+    /// Recovers what is there and makes the parts, of which none runs yet.
+    fn open(
+        storage: Arc<dyn Storage>,
+        options: &Options,
+        shape: Shape,
+    ) -> Result<(Arc<Shared>, Committer, RecoveryReport), OpenError> {
+        let unlistable = |source| OpenError::Unreadable { what: "the directory".into(), source };
+        let names = storage.list().map_err(unlistable)?;
+        let new_id = JournalId(getrandom::u64().map_err(|e| unlistable(io::Error::other(e.to_string())))?);
+        let recovered = recovery::recover(&storage, &names, shape, new_id)?;
+        let (journal, tail) = (recovered.state.journal(), recovered.tail);
+        let live_bytes = recovered.segments.bytes();
+        // Without the file of the end mark, recovery knows less and loses nothing.
+        let end = EndFile::open(&*storage, journal, recovered.end)
+            .inspect_err(|cause| warn!(%cause, "cannot open the journal's end mark"));
+        let spares = Spares::new(storage, tail.shape.segment_bytes, recovered.spares, recovered.next);
+        let intake = Intake::new(recovered.state, tail, *options, live_bytes, spares.ready_count());
+        let shared = Arc::new(Shared {
+            options: *options,
+            journal,
+            shape: tail.shape,
+            intake: Mutex::new(intake),
+            committer: Condvar::new(),
+            preparer: Condvar::new(),
+            segments: Mutex::new(recovered.segments),
+            recent: Mutex::new(Recent::new(RECENT_BYTES_MAX)),
+            spares,
+            watermark: watch::Sender::new(tail.end),
+            room: watch::Sender::new(0),
+            evict_to: watch::Sender::new(Offset(0)),
+        });
+        let committer = Committer::new(Arc::clone(&shared), end.ok());
+        Ok((shared, committer, recovered.report))
+    }
+
+    fn submit<T, E: From<Refused>>(
+        &self,
+        class: Class,
+        decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<T, E>,
+    ) -> Result<(T, Offset), E> {
+        let mut intake = self.intake();
+        let before = intake.pending.bytes.len();
+        let result = intake.submit(class, decide);
+        let after = intake.pending.bytes.len();
+        let evict = intake.evict;
+        drop(intake);
+        if before == 0 && after > 0 || before < writer::COMMIT_BYTES && after >= writer::COMMIT_BYTES {
+            self.committer.notify_one();
+        }
+        if evict {
+            self.preparer.notify_one();
+        }
+        result
+    }
+
     fn intake(&self) -> MutexGuard<'_, Intake> {
         lock_of(&self.intake)
     }
@@ -301,12 +351,33 @@ impl Shared {
         self.preparer.notify_one();
     }
 
-    fn set_disk_full(&self, full: bool) {
+    fn set_commit_trouble(&self, trouble: Option<String>) {
         let mut intake = self.intake();
-        intake.disk_full = full;
-        if !full {
-            self.tell_room(&mut intake);
+        if intake.commit_trouble == trouble {
+            return;
         }
+        match &trouble {
+            Some(trouble) => warn!("{trouble}"),
+            None => info!("the journal is written again"),
+        }
+        intake.commit_trouble = trouble;
+        self.tell_room(&mut intake);
+    }
+
+    fn set_spare_trouble(&self, cause: Option<&io::Error>) {
+        let trouble = cause.map(|cause| {
+            format!("no further journal file can be made: {cause}; make room on the disk under data_dir")
+        });
+        let mut intake = self.intake();
+        if intake.spare_trouble == trouble {
+            return;
+        }
+        match &trouble {
+            Some(trouble) => warn!("{trouble}"),
+            None => info!("journal files can be made again"),
+        }
+        intake.spare_trouble = trouble;
+        self.tell_room(&mut intake);
     }
 
     /// Tells those who were refused that they may try again.
@@ -318,13 +389,12 @@ impl Shared {
 }
 
 impl Running {
-    fn start(&self) -> io::Result<()> {
-        let committer = Committer::new(Arc::clone(&self.shared));
+    fn start(&self, committer: Committer) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut threads = lock_of(&self.threads);
         threads.push(thread::Builder::new().name("committer".into()).spawn(move || committer.run())?);
-        let prepare = move || writer::prepare_spares(&shared);
-        threads.push(thread::Builder::new().name("journal-spare".into()).spawn(prepare)?);
+        let keep = move || keeper::run(&shared);
+        threads.push(thread::Builder::new().name("journal-keeper".into()).spawn(keep)?);
         Ok(())
     }
 
@@ -354,6 +424,18 @@ impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Journal").field("usage", &self.usage()).finish_non_exhaustive()
     }
+}
+
+/// Bytes that the journal may come to take on its medium: what it has, and what is free.
+fn room_bytes(storage: &dyn Storage) -> Result<u64, OpenError> {
+    let room = || {
+        let mut bytes = storage.space()?.free_bytes;
+        for name in storage.list()?.iter().filter(|name| SegmentId::of_file_name(name).is_some()) {
+            bytes = bytes.saturating_add(storage.open(name)?.length()?);
+        }
+        Ok(bytes)
+    };
+    room().map_err(|source| OpenError::Unreadable { what: "the directory".into(), source })
 }
 
 /// Locks a mutex whose content is consistent even if a thread panicked while it held it.

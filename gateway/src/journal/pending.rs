@@ -3,10 +3,12 @@
 //! Frames are built in place with room for their headers, which the committer fills in, so that a row is copied once on
 //! its way from the submission to the file.
 
-use super::entry::take_entry;
 use super::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
-use super::segment::{FRAMES_AT, SegmentId};
+use super::segment::FRAMES_AT;
 use crate::record::Offset;
+
+/// Bytes before the piece in a frame that is a piece of a snapshot.
+const PIECE_HEADER_BYTES: usize = 8;
 
 /// Frames in the order of the journal, not yet sealed.
 #[derive(Debug, Default)]
@@ -21,10 +23,14 @@ pub(super) struct PendingFrame {
     pub(super) start: usize,
     pub(super) first: Offset,
     pub(super) count: u16,
-    /// Whether a submission ends with its last entry.
+    /// Whether a submission or a snapshot ends with it.
     pub(super) complete: bool,
-    /// The segment that it begins.
-    pub(super) opens: Option<SegmentId>,
+    /// Whether it is a piece of a snapshot.
+    pub(super) snapshot: bool,
+    /// Whether it begins a segment.
+    pub(super) opens: bool,
+    /// Rows learned up to its end.
+    pub(super) learned: u64,
 }
 
 /// Where in the segments the buffer's end will come to lie.
@@ -34,22 +40,46 @@ pub(super) struct Tail {
     pub(super) end: Offset,
     /// Position behind the last frame in its segment.
     pub(super) at: u64,
-    /// Length of each segment.
+    pub(super) shape: Shape,
+}
+
+/// How a journal is cut into files and frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Length of each new segment.
     pub(super) segment_bytes: u64,
-    pub(super) next_segment: SegmentId,
+    /// Length at which a frame is full; a single entry may exceed it.
+    pub(super) frame_bytes: usize,
 }
 
 impl Tail {
     pub(super) fn left(&self) -> u64 {
-        self.segment_bytes.saturating_sub(self.at)
+        self.shape.segment_bytes.saturating_sub(self.at)
     }
 }
 
-/// What a submission of `bytes` bytes of entries takes at most, frame headers included.
-pub(super) fn cost(bytes: usize) -> u64 {
-    // An entry that does not fit leaves its frame less than full, but two neighbours always hold more than one frame.
-    let frames = 1 + 2 * bytes / (FRAME_BYTES_MAX - FRAME_HEADER_BYTES);
-    (bytes + frames * FRAME_HEADER_BYTES) as u64
+impl Shape {
+    /// The shape of a journal with segments of that length.
+    pub(super) fn of(segment_bytes: u64) -> Shape {
+        Shape { segment_bytes, frame_bytes: FRAME_BYTES_MAX }
+    }
+
+    /// What a submission of `bytes` bytes of entries takes at most, frame headers included.
+    pub(super) fn cost(&self, bytes: usize) -> u64 {
+        // An entry that does not fit leaves its frame less than full, but two neighbours always hold more than one frame.
+        let frames = 1 + 2 * bytes / (self.frame_bytes - FRAME_HEADER_BYTES);
+        (bytes + frames * FRAME_HEADER_BYTES) as u64
+    }
+
+    /// What a snapshot of `bytes` bytes takes at the start of a segment, the segment's header included.
+    pub(super) fn opening_cost(&self, bytes: usize) -> u64 {
+        let overhead = bytes.div_ceil(self.piece_bytes()) * (FRAME_HEADER_BYTES + PIECE_HEADER_BYTES);
+        FRAMES_AT + (bytes + overhead) as u64
+    }
+
+    fn piece_bytes(&self) -> usize {
+        self.frame_bytes - FRAME_HEADER_BYTES - PIECE_HEADER_BYTES
+    }
 }
 
 impl Pending {
@@ -62,76 +92,79 @@ impl Pending {
         self.frames.clear();
     }
 
-    /// Appends a submission of `count` encoded entries. There must be room for it.
-    pub(super) fn append(&mut self, tail: &mut Tail, entries: &[u8], count: u32) {
-        let before = self.bytes.len();
-        if let (Some(open), Ok(count)) = (self.open_frame(entries.len()), u16::try_from(count))
-            && let Some(sum) = open.count.checked_add(count)
-        {
-            open.count = sum;
-            self.bytes.extend_from_slice(entries);
-            tail.end = tail.end.plus(u64::from(count));
-        } else {
-            self.append_frames(tail, entries);
+    /// Makes ready for a submission of `bytes` bytes and `count` entries, for which there must be room: it goes into the
+    /// open frame if that can take it as a whole, else begins a frame of its own.
+    pub(super) fn begin(&mut self, tail: &mut Tail, bytes: usize, count: u32) {
+        let length = self.bytes.len();
+        let joins = self.frames.last().is_some_and(|open| {
+            !open.snapshot
+                && length - open.start + bytes <= tail.shape.frame_bytes
+                && u32::from(open.count) + count <= u32::from(u16::MAX)
+        });
+        if !joins {
+            self.begin_frame(tail);
         }
-        tail.at += (self.bytes.len() - before) as u64;
     }
 
-    /// Appends a submission that opens the next segment.
-    pub(super) fn append_segment(&mut self, tail: &mut Tail, entries: &[u8]) {
-        let (before, opening) = (self.bytes.len(), self.frames.len());
-        self.append_frames(tail, entries);
-        if let Some(frame) = self.frames.get_mut(opening) {
-            frame.opens = Some(tail.next_segment);
+    /// Appends one encoded entry of the submission, up to which `learned` rows are known.
+    pub(super) fn push(&mut self, tail: &mut Tail, entry: &[u8], learned: u64) {
+        let full = self.frames.last().is_none_or(|open| {
+            open.count > 0 && self.bytes.len() - open.start + entry.len() > tail.shape.frame_bytes
+                || open.count == u16::MAX
+        });
+        if full {
+            self.begin_frame(tail);
         }
-        tail.next_segment = tail.next_segment.next();
-        tail.at = FRAMES_AT + (self.bytes.len() - before) as u64;
+        self.bytes.extend_from_slice(entry);
+        tail.at += entry.len() as u64;
+        tail.end = tail.end.plus(1);
+        if let Some(open) = self.frames.last_mut() {
+            open.count += 1;
+            open.learned = learned;
+        }
     }
 
-    /// Appends a frame without entries, which carries nothing but the watermark.
-    pub(super) fn append_mark(&mut self, tail: &mut Tail) {
-        let before = self.bytes.len();
-        self.begin_frame(tail.end);
-        if let Some(frame) = self.frames.last_mut() {
-            frame.complete = true;
-        }
-        tail.at += (self.bytes.len() - before) as u64;
-    }
-
-    fn append_frames(&mut self, tail: &mut Tail, mut entries: &[u8]) {
-        self.begin_frame(tail.end);
-        while !entries.is_empty() {
-            let whole = entries;
-            if take_entry(&mut entries).is_err() {
-                break;
-            }
-            let entry = &whole[..whole.len() - entries.len()];
-            let full = self.frames.last().is_none_or(|open| {
-                self.bytes.len() - open.start + entry.len() > FRAME_BYTES_MAX || open.count == u16::MAX
-            });
-            if full {
-                self.begin_frame(tail.end);
-            }
-            self.bytes.extend_from_slice(entry);
-            tail.end = tail.end.plus(1);
-            if let Some(open) = self.frames.last_mut() {
-                open.count += 1;
-            }
-        }
+    /// The submission or snapshot ends here.
+    pub(super) fn complete(&mut self) {
         if let Some(open) = self.frames.last_mut() {
             open.complete = true;
         }
     }
 
-    /// The last frame, if it can take `bytes` more.
-    fn open_frame(&mut self, bytes: usize) -> Option<&mut PendingFrame> {
-        let length = self.bytes.len();
-        self.frames.last_mut().filter(|open| length - open.start + bytes <= FRAME_BYTES_MAX)
+    /// Begins the next segment, with a snapshot.
+    pub(super) fn open_segment(&mut self, tail: &mut Tail, snapshot: &[u8], learned: u64) {
+        let opening = self.frames.len();
+        tail.at = FRAMES_AT;
+        let pieces = snapshot.chunks(tail.shape.piece_bytes());
+        let parts = pieces.len() as u32;
+        for (part, piece) in (0_u32..).zip(pieces) {
+            self.begin_frame(tail);
+            self.bytes.extend_from_slice(&part.to_le_bytes());
+            self.bytes.extend_from_slice(&parts.to_le_bytes());
+            self.bytes.extend_from_slice(piece);
+            tail.at += (PIECE_HEADER_BYTES + piece.len()) as u64;
+            if let Some(open) = self.frames.last_mut() {
+                (open.snapshot, open.learned) = (true, learned);
+            }
+        }
+        self.complete();
+        if let Some(frame) = self.frames.get_mut(opening) {
+            frame.opens = true;
+        }
     }
 
-    fn begin_frame(&mut self, first: Offset) {
+    fn begin_frame(&mut self, tail: &mut Tail) {
         let start = self.bytes.len();
         self.bytes.resize(start + FRAME_HEADER_BYTES, 0);
-        self.frames.push(PendingFrame { start, first, count: 0, complete: false, opens: None });
+        tail.at += FRAME_HEADER_BYTES as u64;
+        self.frames.push(PendingFrame {
+            start,
+            first: tail.end,
+            count: 0,
+            complete: false,
+            snapshot: false,
+            opens: false,
+            learned: 0,
+        });
     }
 }

@@ -86,10 +86,11 @@ impl Reader {
             return Ok(Some(self.damaged(watermark)));
         };
         self.next = self.next.max(segment.first);
-        let end = after.unwrap_or(watermark).min(watermark);
-        if self.next >= end {
+        if let Some(after) = after.as_ref().filter(|after| self.next >= after.void) {
+            self.next = after.first;
             return Ok(None);
         }
+        let end = after.map_or(watermark, |after| after.void).min(watermark);
         let mut scanner = match self.scanner.take() {
             Some(scanner) if scanner.segment() == segment.id => scanner,
             _ => Scanner::new(&segment),

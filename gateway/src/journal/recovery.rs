@@ -1,147 +1,234 @@
 //! Recovery: from whatever is on disk to a state and an end to go on from.
 //!
 //! Operation: everything is synced before it is trusted, because after a kill the page cache may hold what the disk does
-//! not. The newest intact snapshot gives the state; the frames behind it are gone through in order:
+//! not. The newest intact snapshot gives the state; the frames behind it are gone through in order, and this table
+//! decides (`judge.rs`):
 //!
 //! | found | decided |
 //! |---|---|
 //! | no file | a new journal |
 //! | an intact header of a newer format | refused, nothing touched |
+//! | a file that has not begun | a spare, or removed |
+//! | a file shorter than its header says | cut; what is missing is judged as any hole is |
 //! | no intact snapshot | everything that is left is folded, and that is reported |
 //! | a frame that begins where the one before ended | taken |
-//! | a frame at or beyond the first offset of a later segment | never finished in an earlier life: passed over |
+//! | a frame at or beyond the first offset of a later segment | unfinished in an earlier life, or rewritten: passed over |
+//! | offsets that a later header calls void | nobody is owed them: passed over |
 //! | a hole that is proven durable | damage: reported, passed over, the frames behind it are taken |
 //! | any other hole | a torn tail: reported, what lies behind it was never acknowledged and is left out |
 //! | the end within a submission | a torn tail as well: the submission is left out |
 //! | no frame where durable entries are proven | damage up to there |
 //!
-//! *Proven durable* is everything below a watermark that an intact frame carries, or below the first offset in the intact
-//! header of a later segment, since both are written only after the sync of what they speak of.
+//! *Proven durable* is everything below a watermark that an intact frame or the end mark carries, or below the first
+//! offset in the intact header of a later segment, since all are written only after the sync of what they speak of.
 //!
-//! Nothing is written but the removal of files that hold nothing, and nothing is ever appended to an old segment: the first submission opens a new one, whose first
-//! offset hides what was left out. Doing it again therefore comes to the same result.
+//! Rows in a hole are counted (`fold.rs`), and every sink still owes them: delivery, when it comes to the hole, declares
+//! them as gaps. Nothing is written but the removal of files that hold nothing, and nothing is ever appended to an old
+//! segment: the first submission opens a new one, whose first offset hides what was left out. Doing it again therefore
+//! comes to the same result.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use tracing::warn;
-
-use super::entry::Entry;
-use super::pending::Tail;
+use super::bugs::{Bug, seeded};
+use super::end::{EndFile, EndRead};
+use super::fold::{self, Folded};
+use super::frame::Frame;
+use super::judge::{self, Verdict};
+use super::pending::{Shape, Tail};
 use super::scan::{Found, Scanner};
-use super::segment::{HeaderRead, Segment, SegmentHeader, SegmentId, Segments};
+use super::segment::{HeaderRead, SECTOR_BYTES, Segment, SegmentHeader, SegmentId, Segments};
+use super::spare::{FILLING, Spare};
 use super::storage::Storage;
 use super::{JournalId, OpenError, RecoveryReport, State};
 use crate::record::Offset;
+
+/// How many segments at the end are looked through for whether anybody is owed anything of them.
+const IDLE_LOOKED_AT: usize = 4;
 
 /// What recovery arrived at.
 pub(super) struct Recovered {
     pub(super) state: State,
     pub(super) segments: Segments,
+    pub(super) spares: Vec<Spare>,
+    /// Id of the next file that is made.
+    pub(super) next: SegmentId,
     pub(super) tail: Tail,
+    pub(super) end: Option<EndRead>,
     pub(super) report: RecoveryReport,
 }
 
 /// A segment as it was found.
-struct Candidate {
-    segment: Segment,
-    header: Option<SegmentHeader>,
-    frames: Vec<Found>,
+pub(super) struct Candidate {
+    pub(super) segment: Segment,
+    pub(super) header: Option<SegmentHeader>,
+    pub(super) frames: Vec<Found>,
+    /// Bytes that it has, which are fewer than its length if it was cut.
+    pub(super) bytes: u64,
 }
 
-/// What the frames behind the snapshot come to.
-#[derive(Default)]
-struct Verdict {
-    end: Offset,
-    damaged: Vec<(Offset, Offset)>,
-    torn: bool,
+/// The files of a journal, told apart.
+pub(super) struct Files {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) spares: Vec<Spare>,
+    /// Files that hold nothing.
+    pub(super) useless: Vec<String>,
+    pub(super) next: SegmentId,
+    pub(super) end: Option<EndRead>,
 }
 
-/// Opens what is there. `device_bytes_max` and `segment_bytes` follow from the options, the latter being a minimum.
+/// What is known of the journal, before anything was changed.
+pub(super) struct Survey {
+    pub(super) files: Files,
+    /// Place of the segment whose snapshot the state begins with.
+    pub(super) base: usize,
+    pub(super) verdict: Verdict,
+    pub(super) folded: Folded,
+    pub(super) snapshot_lost: bool,
+}
+
+/// Opens what is there, in the wanted shape as far as that holds the state.
 pub(super) fn recover(
     storage: &Arc<dyn Storage>,
     names: &[String],
-    segment_bytes: u64,
+    shape: Shape,
     new_id: JournalId,
 ) -> Result<Recovered, OpenError> {
-    let ids: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::of_file_name(name)).collect();
-    let mut candidates = open_candidates(&**storage, &ids)?;
-    let known = candidates.iter().rev().find_map(|c| c.header).map(|header| header.journal);
-    let device_bytes_max = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
+    let mut survey = survey(&**storage, names, shape, new_id)?;
+    mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
+    let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
+    let state = folded.state;
 
-    let (base, snapshot) = find_snapshot(&candidates, device_bytes_max)?;
-    let snapshot_lost = snapshot.is_none() && !candidates.is_empty();
-    let mut state = snapshot.unwrap_or_else(|| State::new(known.unwrap_or(new_id), device_bytes_max));
-    for candidate in &mut candidates[base..] {
-        candidate.frames = scan(&candidate.segment, usize::MAX)?;
-    }
-    drop_unfinished(&mut candidates[base..]);
-    let verdict = judge(&candidates[base..]);
-    let entries = fold(&mut state, &candidates[base..], verdict.end)?;
-
-    let next_segment = ids.iter().max().map_or(SegmentId(1), |id| id.next());
     // A snapshot must fit, even if `max_bytes` has shrunk since.
     let state_bytes = state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
-    let segment_bytes = segment_bytes.max((4 * state_bytes).next_multiple_of(super::segment::SECTOR_BYTES));
-    let tail = Tail { end: verdict.end, at: segment_bytes, segment_bytes, next_segment };
+    let least = (4 * state_bytes).next_multiple_of(SECTOR_BYTES);
+    let shape = Shape { segment_bytes: shape.segment_bytes.max(least), ..shape };
+    let mut spares = files.spares;
+    let mut useless = files.useless;
+    spares.retain(|(id, file)| {
+        let serves = file.length().is_ok_and(|length| length == shape.segment_bytes);
+        if !serves {
+            useless.push(id.file_name());
+        }
+        serves
+    });
+    for name in useless {
+        // A file that cannot be removed is in nobody's way.
+        drop(storage.remove(&name));
+    }
     let report = RecoveryReport {
         end: verdict.end,
-        entries,
+        entries: folded.entries,
+        rows_lost: folded.rows_lost,
         damaged: verdict.damaged,
         torn_tail: verdict.torn,
         snapshot_lost,
     };
     report.log();
     let mut segments = Segments::default();
-    candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
-    Ok(Recovered { state, segments, tail, report })
+    files.candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
+    // A tail that is full makes the first submission open a segment.
+    let tail = Tail { end: verdict.end, at: shape.segment_bytes, shape };
+    Ok(Recovered { state, segments, spares, next: files.next, tail, end: files.end, report })
 }
 
-/// Opens and syncs every segment; refuses those of a newer program before anything else is done.
-fn open_candidates(storage: &dyn Storage, ids: &[SegmentId]) -> Result<Vec<Candidate>, OpenError> {
-    let mut candidates = BTreeMap::new();
-    for &id in ids {
-        let opened = storage.open(&id.file_name()).and_then(|file| {
-            let length = file.length()?;
-            let header = SegmentHeader::read(&*file, id)?;
-            Ok((file, length, header))
-        });
-        let (file, length, header) = opened.map_err(|e| unreadable(id, e))?;
+/// Looks at everything and decides what stands, without changing anything but what the page cache has not written yet.
+pub(super) fn survey(
+    storage: &dyn Storage,
+    names: &[String],
+    shape: Shape,
+    new_id: JournalId,
+) -> Result<Survey, OpenError> {
+    let mut files = open_files(storage, names)?;
+    let known = files.candidates.iter().rev().find_map(|c| c.header).map(|header| header.journal);
+    let known = known.or(files.end.map(|end| end.journal));
+    let device_bytes_max = usize::try_from(shape.segment_bytes / 4).unwrap_or(usize::MAX);
+    let (base, snapshot) = find_snapshots(&mut files.candidates, device_bytes_max)?;
+    let snapshot_lost = snapshot.is_none() && !files.candidates.is_empty();
+    let state = snapshot.unwrap_or_else(|| State::new(known.unwrap_or(new_id), device_bytes_max));
+    for candidate in &mut files.candidates[base..] {
+        candidate.frames = scan(&candidate.segment, usize::MAX)?;
+    }
+    let mark = files.end.filter(|end| known.is_none_or(|known| known == end.journal)).map(|end| end.mark);
+    judge::drop_superseded(&mut files.candidates[base..]);
+    let verdict = judge::judge(&files.candidates[base..], mark.map(|mark| mark.watermark));
+    let folded = fold::fold(state, &files.candidates[base..], &verdict, mark)
+        .map_err(|(id, cause)| unreadable(id, cause))?;
+    Ok(Survey { files, base, verdict, folded, snapshot_lost })
+}
+
+/// Opens and syncs every file of the journal; refuses those of a newer program before anything else is done.
+fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenError> {
+    let mut opened = BTreeMap::new();
+    for id in names.iter().filter_map(|name| SegmentId::of_file_name(name)) {
+        let file = storage.open(&id.file_name()).map_err(|e| unreadable(id, e))?;
+        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
+        if let HeaderRead::Newer { version, features } = header {
+            return Err(OpenError::Newer { file: id.file_name(), version, features });
+        }
+        opened.insert(id, (file, header));
+    }
+    let next = opened.last_key_value().map_or(SegmentId(1), |(id, _)| id.next());
+    let unreadable_end = |source| OpenError::Unreadable { what: super::end::END_FILE.into(), source };
+    let end = EndFile::read(storage).map_err(unreadable_end)?;
+    let useless = names.iter().filter(|name| *name == FILLING).cloned().collect();
+    let mut files = Files { candidates: Vec::new(), spares: Vec::new(), useless, next, end };
+    for (id, (file, header)) in opened {
+        if !seeded(Bug::RecoveryWithoutSync) {
+            file.sync().map_err(|e| unreadable(id, e))?;
+        }
+        let bytes = file.length().map_err(|e| unreadable(id, e))?;
+        let mut segment = Segment {
+            id,
+            first: Offset(0),
+            void: Offset(0),
+            length: bytes,
+            file,
+            snapshot: false,
+            idle: false,
+            sound: true,
+        };
         let header = match header {
             HeaderRead::Intact(header) => Some(header),
-            HeaderRead::Unknown => None,
-            HeaderRead::Newer { version, features } => {
-                return Err(OpenError::Newer { file: id.file_name(), version, features });
-            }
+            _ => None,
         };
-        let first = header.map_or(Offset(0), |header| header.first);
-        let segment = Segment { id, first, length, file };
-        candidates.insert(id, Candidate { segment, header, frames: Vec::new() });
-    }
-    let mut standing = Vec::new();
-    for mut candidate in candidates.into_values() {
-        candidate.segment.file.sync().map_err(|e| unreadable(candidate.segment.id, e))?;
-        if candidate.header.is_none() {
-            let Some(found) = scan(&candidate.segment, 1)?.pop() else {
-                // It was named and never begun, or nothing of it is left. Nobody would ever trim it.
-                drop(storage.remove(&candidate.segment.id.file_name()));
-                continue;
-            };
-            candidate.segment.first = found.header.first;
+        match header {
+            Some(header) => (segment.first, segment.void) = (header.first, header.void),
+            None => match first_frame(&segment, header_is_spare(&segment)?)? {
+                Some(found) => (segment.first, segment.void) = (found.header.first, found.header.first),
+                None => {
+                    files.spares.push((id, segment.file));
+                    continue;
+                }
+            },
         }
-        standing.push(candidate);
+        // What a spare is, its place behind every segment that has begun shows.
+        files.useless.extend(files.spares.drain(..).map(|(id, _)| id.file_name()));
+        files.candidates.push(Candidate { segment, header, frames: Vec::new(), bytes });
     }
-    if !standing.is_empty() {
-        storage
-            .sync_directory()
-            .map_err(|source| OpenError::Unreadable { what: "the directory".into(), source })?;
+    let nothing_changed = files.candidates.is_empty() || seeded(Bug::RecoveryWithoutSync);
+    if !nothing_changed {
+        let failed = |source| OpenError::Unreadable { what: "the directory".into(), source };
+        storage.sync_directory().map_err(failed)?;
     }
-    Ok(standing)
+    Ok(files)
+}
+
+fn header_is_spare(segment: &Segment) -> Result<bool, OpenError> {
+    let read = SegmentHeader::read(&*segment.file, segment.id).map_err(|e| unreadable(segment.id, e))?;
+    Ok(read == HeaderRead::Spare)
+}
+
+/// The first frame of a segment without a header of its own. One that looks as if it had not begun is not searched.
+fn first_frame(segment: &Segment, spare: bool) -> Result<Option<Found>, OpenError> {
+    let mut scanner = Scanner::new(segment);
+    let found = if spare { scanner.next_adjacent() } else { scanner.next() };
+    found.map_err(|e| unreadable(segment.id, e))
 }
 
 /// The first intact frames of a segment, at most `count`.
-fn scan(segment: &Segment, count: usize) -> Result<Vec<Found>, OpenError> {
+pub(super) fn scan(segment: &Segment, count: usize) -> Result<Vec<Found>, OpenError> {
     let mut scanner = Scanner::new(segment);
     let mut frames = Vec::new();
     while frames.len() < count
@@ -152,107 +239,60 @@ fn scan(segment: &Segment, count: usize) -> Result<Vec<Found>, OpenError> {
     Ok(frames)
 }
 
-/// The newest intact snapshot and the place of its segment; the oldest segment if there is none.
-fn find_snapshot(
-    candidates: &[Candidate],
+/// The newest intact snapshot and the place of its segment; the oldest segment if there is none. Notes where the two
+/// newest are, since nothing may be trimmed that would leave less than two.
+fn find_snapshots(
+    candidates: &mut [Candidate],
     device_bytes_max: usize,
 ) -> Result<(usize, Option<State>), OpenError> {
-    for (at, candidate) in candidates.iter().enumerate().rev() {
+    let mut newest = None;
+    for (at, candidate) in candidates.iter_mut().enumerate().rev() {
         let read = read_snapshot(&candidate.segment, device_bytes_max);
         if let Some(state) = read.map_err(|e| unreadable(candidate.segment.id, e))? {
-            return Ok((at, Some(state)));
+            candidate.segment.snapshot = true;
+            if newest.is_some() {
+                break;
+            }
+            newest = Some((at, state));
         }
     }
-    Ok((0, None))
+    Ok(newest.map_or((0, None), |(at, state)| (at, Some(state))))
 }
 
-fn read_snapshot(segment: &Segment, device_bytes_max: usize) -> io::Result<Option<State>> {
+/// The snapshot that a segment begins with.
+pub(super) fn read_snapshot(segment: &Segment, device_bytes_max: usize) -> io::Result<Option<State>> {
     let mut scanner = Scanner::new(segment);
     let mut bytes = Vec::new();
     let mut expected = 0;
     while let Some(found) = scanner.next()? {
-        let frame = scanner.frame(&found)?;
-        for (_, entry) in frame.entries() {
-            match entry {
-                Ok(Entry::Snapshot(piece)) if piece.part == expected => {
-                    bytes.extend_from_slice(piece.bytes);
-                    expected += 1;
-                    if expected == piece.parts {
-                        return Ok(State::from_bytes(&bytes, device_bytes_max));
-                    }
-                }
-                _ => return Ok(None),
-            }
+        let frame: Frame = scanner.frame(&found)?;
+        let Some((part, parts, piece)) = frame.piece().filter(|_| found.header.snapshot) else { break };
+        if part != expected {
+            break;
+        }
+        bytes.extend_from_slice(piece);
+        expected += 1;
+        if expected == parts {
+            return Ok(State::from_bytes(&bytes, device_bytes_max));
         }
     }
     Ok(None)
 }
 
-/// Forgets frames that a later segment replaces.
-fn drop_unfinished(candidates: &mut [Candidate]) {
-    let mut limit = Offset(u64::MAX);
-    for candidate in candidates.iter_mut().rev() {
-        candidate.frames.retain(|found| found.header.first < limit);
-        limit = limit.min(candidate.segment.first);
-    }
-}
-
-/// Decides which entries stand, by the table above.
-fn judge(candidates: &[Candidate]) -> Verdict {
-    let Some(first) = candidates.first() else { return Verdict::default() };
-    let frames = || candidates.iter().flat_map(|c| &c.frames);
-    let told = frames().map(|found| found.header.watermark);
-    let begun = candidates.iter().filter_map(|c| c.header).map(|header| header.first);
-    let durable = told.chain(begun).max().unwrap_or_default();
-
-    let mut verdict = Verdict { end: first.segment.first, ..Verdict::default() };
-    let mut whole = verdict.end;
-    for found in frames() {
-        let header = &found.header;
-        if header.first > verdict.end {
-            let to = header.first.min(durable);
-            if to > verdict.end {
-                verdict.damaged.push((verdict.end, to));
-                verdict.end = to;
-                whole = to;
-            }
-            if header.first > verdict.end {
-                verdict.torn = true;
-                break;
-            }
+/// Notes which of the last segments nobody is owed anything of: they need not stay.
+fn mark_idle(survey: &mut Survey) -> Result<(), (SegmentId, io::Error)> {
+    let damaged = &survey.verdict.damaged;
+    for candidate in survey.files.candidates.iter_mut().rev().take(IDLE_LOOKED_AT) {
+        let segment = &candidate.segment;
+        if candidate.header.is_none() || damaged.iter().any(|(_, to)| *to > segment.first) {
+            break;
         }
-        verdict.end = verdict.end.max(header.end());
-        if header.complete || verdict.end <= durable {
-            whole = verdict.end;
+        if fold::is_owed_anything(segment).map_err(|cause| (segment.id, cause))? {
+            break;
         }
+        candidate.segment.idle = true;
     }
-    verdict.torn |= whole < verdict.end;
-    verdict.end = whole;
-    if durable > verdict.end {
-        verdict.damaged.push((verdict.end, durable));
-        verdict.end = durable;
-    }
-    verdict
-}
-
-/// Applies what stands to the state, and returns how many entries that were.
-fn fold(state: &mut State, candidates: &[Candidate], end: Offset) -> Result<u64, OpenError> {
-    let mut entries = 0;
-    for candidate in candidates {
-        let mut scanner = Scanner::new(&candidate.segment);
-        for found in candidate.frames.iter().filter(|found| found.header.end() <= end) {
-            scanner.rewind(found);
-            let frame = scanner.frame(found).map_err(|e| unreadable(candidate.segment.id, e))?;
-            for (offset, entry) in frame.entries() {
-                match entry {
-                    Ok(entry) => state.apply(&entry),
-                    Err(cause) => warn!(%offset, %cause, "a journal entry is passed over"),
-                }
-                entries += 1;
-            }
-        }
-    }
-    Ok(entries)
+    Ok(())
 }
 
 fn unreadable(segment: SegmentId, source: io::Error) -> OpenError {

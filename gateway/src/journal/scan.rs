@@ -86,7 +86,8 @@ impl Scanner {
         Ok(Frame::new(Bytes::copy_from_slice(bytes), &found.header))
     }
 
-    fn next_adjacent(&mut self) -> io::Result<Option<Found>> {
+    /// The frame at the place where one is expected.
+    pub(super) fn next_adjacent(&mut self) -> io::Result<Option<Found>> {
         for at in [self.at, sector_up(self.at)] {
             if let Some((header, checksum)) = self.parse(at)?
                 && self.previous.is_none_or(|previous| previous == header.previous)

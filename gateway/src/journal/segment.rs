@@ -11,10 +11,13 @@
 //! | 16 | id of the journal, u64 |
 //! | 24 | id of the segment, u64 |
 //! | 32 | offset of the first entry, u64: everything below was durable when this was written |
-//! | 40 | length of the file, u64 |
-//! | 48 | CRC-32C of bytes 0 to 47, u32; its place is the same in every version |
+//! | 40 | offset from which on, up to the first entry, nobody is owed anything: a segment of these may be gone, u64 |
+//! | 48 | length of the file, u64 |
+//! | 56 | CRC-32C of bytes 0 to 55, u32; its place is the same in every version |
 //!
-//! The header is a help, not a need: frames carry the segment's id and their offsets themselves.
+//! The header is a help, not a need: frames carry the segment's id and their offsets themselves. A segment that has not
+//! begun is a *spare*: zeros, or what the file held as an earlier segment, whose frames carry another id. It has the name
+//! of a coming segment already, so that beginning one changes no directory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +39,7 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"FOREBAYJ";
 const SUFFIX: &str = ".seg";
-const HEADER_BYTES: usize = 52;
+const HEADER_BYTES: usize = 60;
 
 /// Number of a segment; never used twice in a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +51,7 @@ pub(super) struct SegmentHeader {
     pub(super) journal: JournalId,
     pub(super) segment: SegmentId,
     pub(super) first: Offset,
+    pub(super) void: Offset,
     pub(super) length: u64,
 }
 
@@ -55,7 +59,9 @@ pub(super) struct SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderRead {
     Intact(SegmentHeader),
-    /// Empty, of an earlier life of the file, or damaged.
+    /// Zeros, or the header of an earlier life of the file: most likely not begun.
+    Spare,
+    /// Damaged, or cut off.
     Unknown,
     /// Written by a newer program.
     Newer {
@@ -70,8 +76,16 @@ pub(super) struct Segment {
     pub(super) id: SegmentId,
     /// Offset of the first entry; those of earlier segments are below.
     pub(super) first: Offset,
+    /// From here on up to `first`, nobody is owed anything.
+    pub(super) void: Offset,
     pub(super) length: u64,
     pub(super) file: Arc<dyn StorageFile>,
+    /// Whether it begins with an intact snapshot, as far as is known.
+    pub(super) snapshot: bool,
+    /// Whether nobody is owed anything of it, as recovery saw.
+    pub(super) idle: bool,
+    /// Whether no write or sync of it has failed, so that the file may serve again.
+    pub(super) sound: bool,
 }
 
 /// The segments in use, oldest first.
@@ -100,12 +114,12 @@ impl SegmentHeader {
         let mut sector = [0; SECTOR_BYTES as usize];
         sector[..8].copy_from_slice(&MAGIC);
         sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let numbers = [self.journal.0, self.segment.0, self.first.0, self.length];
-        for (place, number) in sector[16..48].chunks_exact_mut(8).zip(numbers) {
+        let numbers = [self.journal.0, self.segment.0, self.first.0, self.void.0, self.length];
+        for (place, number) in sector[16..56].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        let checksum = crc32c::crc32c(&sector[..48]);
-        sector[48..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&sector[..56]);
+        sector[56..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         (sector, checksum)
     }
 
@@ -115,7 +129,10 @@ impl SegmentHeader {
         let complete = file.read_at(&mut head, 0)? == HEADER_BYTES;
         let u64_at = |at: usize| u64::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
         let u32_at = |at: usize| u32::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
-        if !complete || head[..8] != MAGIC || crc32c::crc32c(&head[..48]) != u32_at(48) {
+        if complete && head == [0; HEADER_BYTES] {
+            return Ok(HeaderRead::Spare);
+        }
+        if !complete || head[..8] != MAGIC || crc32c::crc32c(&head[..56]) != u32_at(56) {
             return Ok(HeaderRead::Unknown);
         }
         let (version, features) = (u32_at(8), u32_at(12));
@@ -126,9 +143,10 @@ impl SegmentHeader {
             journal: JournalId(u64_at(16)),
             segment: SegmentId(u64_at(24)),
             first: Offset(u64_at(32)),
-            length: u64_at(40),
+            void: Offset(u64_at(40)),
+            length: u64_at(48),
         };
-        Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Unknown })
+        Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Spare })
     }
 }
 
@@ -137,26 +155,45 @@ impl Segments {
         self.0.insert(segment.id, segment);
     }
 
+    pub(super) fn remove(&mut self, id: SegmentId) -> Option<Segment> {
+        self.0.remove(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        self.0.get_mut(&id)
+    }
+
     pub(super) fn contains(&self, id: SegmentId) -> bool {
         self.0.contains_key(&id)
     }
 
-    /// The segment that holds `offset` and, if a later one exists, the offset at which that begins; the oldest segment
-    /// if everything at `offset` is trimmed.
-    pub(super) fn holding(&self, offset: Offset) -> Option<(Segment, Option<Offset>)> {
+    /// The segments, oldest first.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.0.values()
+    }
+
+    /// The segment that holds `offset` and the one after it; the oldest segment if everything at `offset` is trimmed.
+    pub(super) fn holding(&self, offset: Offset) -> Option<(Segment, Option<Segment>)> {
         let held = self.0.values().rev().find(|s| s.first <= offset).or_else(|| self.0.values().next())?;
-        let after = self.0.range(held.id.next()..).next().map(|(_, s)| s.first);
+        let after = self.0.range(held.id.next()..).next().map(|(_, s)| s.clone());
         Some((held.clone(), after))
     }
 
-    /// Takes out the oldest segment if all it holds is below `offset` and at least two others remain, whose snapshots
-    /// recovery may need.
-    pub(super) fn pop_below(&mut self, offset: Offset) -> Option<Segment> {
+    /// Takes out a segment of which nobody is owed anything: the oldest, if all it holds is below `offset`, or one that
+    /// recovery found idle, once another was begun. Two with snapshots, which recovery may need, always remain.
+    pub(super) fn pop_done(&mut self, offset: Offset) -> Option<Segment> {
+        let newest = *self.0.last_key_value()?.0;
         let second = self.0.values().nth(1)?;
-        if self.0.len() <= 2 || second.first > offset {
-            return None;
-        }
-        self.0.pop_first().map(|(_, segment)| segment)
+        let oldest = self.0.values().next().filter(|_| second.void <= offset);
+        let done = oldest.or_else(|| self.0.values().find(|s| s.idle && s.id != newest))?.id;
+        let snapshots = self.0.values().filter(|s| s.snapshot && s.id != done).count();
+        if snapshots < 2 { None } else { self.0.remove(&done) }
+    }
+
+    /// Where the oldest segment ends that may be taken out once nobody needs it.
+    pub(super) fn end_of_oldest(&self) -> Option<Offset> {
+        let snapshots = self.0.values().skip(1).filter(|s| s.snapshot).count();
+        self.0.values().nth(1).filter(|_| snapshots >= 2).map(|s| s.first)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -193,13 +230,18 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_unless_a_byte_is_wrong() {
-        let header =
-            SegmentHeader { journal: JournalId(1), segment: SegmentId(2), first: Offset(3), length: 4 };
+        let header = SegmentHeader {
+            journal: JournalId(1),
+            segment: SegmentId(2),
+            first: Offset(3),
+            void: Offset(3),
+            length: 4,
+        };
         let file = MemoryStorage::new().create("x").unwrap();
         let (sector, _) = header.encode();
         file.write_at(&sector, 0).unwrap();
         assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Intact(header));
-        assert_eq!(SegmentHeader::read(&*file, SegmentId(3)).unwrap(), HeaderRead::Unknown);
+        assert_eq!(SegmentHeader::read(&*file, SegmentId(3)).unwrap(), HeaderRead::Spare, "an earlier life");
         for (at, byte) in sector.iter().enumerate().take(HEADER_BYTES) {
             file.write_at(&[byte ^ 0x10], at as u64).unwrap();
             assert_eq!(SegmentHeader::read(&*file, SegmentId(2)).unwrap(), HeaderRead::Unknown, "byte {at}");

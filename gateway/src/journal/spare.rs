@@ -1,115 +1,156 @@
-//! Spare segments: files made ready before they are needed.
+//! Spare segments: files made ready before they are needed, and files that are not needed any more.
 //!
 //! Constraint: a commit must cost one flush. A file that grows, or whose blocks were never written, costs two, because
-//! the file system journals the change of the file itself; so a segment is zero-filled, or was a segment before.
+//! the file system journals the change of the file itself; so a segment is zero-filled, or was a segment before. And a
+//! name that changes costs one; so a spare has its name as a segment already.
 //!
-//! Operation: one spare is kept. A thread of its own fills it while the committer goes on; a trimmed segment becomes a
-//! spare as it is, since frames of its earlier life carry another segment id.
+//! Operation: [`SPARES`](super::intake::SPARES) are kept, one to be begun next and one in reserve, so that a journal on a
+//! full disk can still note what makes room. [`Spares::make`] makes them, on a thread of its own while the committer goes
+//! on; a trimmed segment becomes a spare as it is, since frames of its earlier life carry another segment id. The new
+//! name is durable before the spare counts as ready: what is committed must be found again.
 //!
 //! Failure: whoever fills a spare may find the disk full; the file is then removed, and the next attempt begins anew.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::segment::SegmentId;
+use super::bugs::{Bug, seeded};
+use super::lock_of;
+use super::segment::{Segment, SegmentId};
 use super::storage::{Storage, StorageFile};
 
-const PREFIX: &str = "spare-";
-const FILLING: &str = "filling.tmp";
+/// Name of a file that is being filled.
+pub(super) const FILLING: &str = "filling.tmp";
 
 /// Zeros written between two syncs, so that a commit waits for no more than this.
-const STRIDE_BYTES: usize = 1 << 20;
+const STRIDE_BYTES: u64 = 1 << 20;
 
-/// The spare segments of one length.
+/// Free bytes that are left to others on the medium: a part of it, and no more than this.
+const LEFT_FREE_BYTES: u64 = 16 << 20;
+const LEFT_FREE_PART: u64 = 64;
+
+/// The spare segments of one length, and the files to be let go of. Whoever makes a spare may hold [`Spares::next`] for
+/// long; the other locks are held for a moment.
 pub(super) struct Spares {
     storage: Arc<dyn Storage>,
     segment_bytes: u64,
-    ready: Mutex<Ready>,
+    /// Id of the next file that is made.
+    next: Mutex<SegmentId>,
+    ready: Mutex<VecDeque<Spare>>,
+    ready_count: Arc<AtomicUsize>,
+    done: Mutex<Vec<Segment>>,
 }
 
-#[derive(Default)]
-struct Ready {
-    names: Vec<String>,
-    made: u64,
-}
+/// A file that has the name of a coming segment.
+pub(super) type Spare = (SegmentId, Arc<dyn StorageFile>);
 
 impl Spares {
-    /// Takes over the spares that earlier runs left behind, and removes what is no use.
-    pub(super) fn open(storage: Arc<dyn Storage>, segment_bytes: u64, names: &[String]) -> Spares {
-        let mut ready = Ready::default();
-        for name in names.iter().filter(|name| name.starts_with(PREFIX) || *name == FILLING) {
-            let number = name.strip_prefix(PREFIX).and_then(|n| n.parse::<u64>().ok());
-            let length = storage.open(name).and_then(|file| file.length());
-            match (number, length) {
-                (Some(number), Ok(length)) if length == segment_bytes && ready.names.is_empty() => {
-                    ready.made = number + 1;
-                    ready.names.push(name.clone());
+    /// Takes over the spares that recovery found.
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        segment_bytes: u64,
+        found: Vec<Spare>,
+        next: SegmentId,
+    ) -> Spares {
+        let ready_count = Arc::new(AtomicUsize::new(found.len()));
+        let (next, ready, done) = (Mutex::new(next), Mutex::new(found.into()), Mutex::default());
+        Spares { storage, segment_bytes, next, ready, ready_count, done }
+    }
+
+    /// How many spares are ready, for whoever must not wait.
+    pub(super) fn ready_count(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.ready_count)
+    }
+
+    /// The next spare, made on the spot if there is none, or awaited if one is just being made.
+    pub(super) fn take(&self) -> io::Result<Spare> {
+        if let Some(spare) = self.pop() {
+            return Ok(spare);
+        }
+        let mut next = lock_of(&self.next);
+        if let Some(spare) = self.pop() {
+            return Ok(spare);
+        }
+        self.fill(&mut next)?;
+        self.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Puts a segment that nobody needs any more where [`Spares::retire`] finds it.
+    pub(super) fn discard(&self, segment: Segment) {
+        lock_of(&self.done).push(segment);
+    }
+
+    /// Lets go of the discarded segments: makes spares of them, up to `wanted` in all, and removes the others. Returns
+    /// how many bytes of segments are gone; a file that cannot be removed now is tried again the next time.
+    pub(super) fn retire(&self, wanted: usize) -> (u64, io::Result<()>) {
+        let mut next = lock_of(&self.next);
+        let (mut bytes, mut result) = (0, Ok(()));
+        let done = std::mem::take(&mut *lock_of(&self.done));
+        for segment in done {
+            let few = self.ready_count.load(Ordering::Relaxed) < wanted;
+            let retired = if few && segment.sound && segment.length == self.segment_bytes {
+                self.rename(&mut next, &segment.id.file_name(), &segment.file)
+            } else {
+                self.storage.remove(&segment.id.file_name())
+            };
+            match retired {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    result = Err(cause);
+                    self.discard(segment);
                 }
-                // A file that cannot be removed is in nobody's way.
-                _ => drop(storage.remove(name)),
+                _ => bytes += segment.length,
             }
         }
-        Spares { storage, segment_bytes, ready: Mutex::new(ready) }
+        (bytes, result)
     }
 
-    /// Makes a spare ready if there is none.
-    pub(super) fn prepare(&self) -> io::Result<()> {
-        let mut ready = self.lock();
-        if ready.names.is_empty() {
-            self.fill(&mut ready)?;
+    /// Makes one more spare.
+    pub(super) fn make(&self) -> io::Result<()> {
+        self.fill(&mut lock_of(&self.next))
+    }
+
+    fn pop(&self) -> Option<Spare> {
+        let mut ready = lock_of(&self.ready);
+        let spare = ready.pop_front();
+        self.ready_count.store(ready.len(), Ordering::Relaxed);
+        spare
+    }
+
+    fn fill(&self, next: &mut SegmentId) -> io::Result<()> {
+        let space = self.storage.space()?;
+        let left_free = LEFT_FREE_BYTES.min(space.total_bytes / LEFT_FREE_PART);
+        if space.free_bytes < self.segment_bytes.saturating_add(left_free) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(())
-    }
-
-    /// Turns a spare into the file of a segment, making one first if there is none or waiting for the one that is being
-    /// made. The name is durable when this returns.
-    pub(super) fn take(&self, segment: SegmentId) -> io::Result<Arc<dyn StorageFile>> {
-        let mut ready = self.lock();
-        if ready.names.is_empty() {
-            self.fill(&mut ready)?;
-        }
-        let spare = ready.names.pop().ok_or(io::ErrorKind::NotFound)?;
-        let name = segment.file_name();
-        self.storage.rename(&spare, &name)?;
-        self.storage.sync_directory()?;
-        self.storage.open(&name)
-    }
-
-    /// Makes a spare of a trimmed segment, or removes it if there is one already or one is just being made.
-    pub(super) fn recycle(&self, segment: SegmentId, length: u64) -> io::Result<()> {
-        let name = segment.file_name();
-        match self.ready.try_lock() {
-            Ok(mut ready) if ready.names.is_empty() && length == self.segment_bytes => {
-                let spare = ready.name();
-                self.storage.rename(&name, &spare)?;
-                ready.names.push(spare);
-                Ok(())
-            }
-            _ => self.storage.remove(&name),
-        }
-    }
-
-    /// Bytes of the spares that are ready; none while one is being made.
-    pub(super) fn bytes(&self) -> u64 {
-        self.ready.try_lock().map_or(0, |ready| ready.names.len() as u64 * self.segment_bytes)
-    }
-
-    fn fill(&self, ready: &mut Ready) -> io::Result<()> {
-        let filled = self.write_zeros();
+        let filled = self.write_zeros().and_then(|file| self.rename(next, FILLING, &file));
         if filled.is_err() {
+            // What cannot be removed now is overwritten by the next attempt.
             drop(self.storage.remove(FILLING));
-            return filled;
         }
-        let spare = ready.name();
-        self.storage.rename(FILLING, &spare)?;
-        self.storage.sync_directory()?;
-        ready.names.push(spare);
+        filled
+    }
+
+    /// Gives a file the name of the next segment. A name that could not be made durable is given up, and the file with it.
+    fn rename(&self, next: &mut SegmentId, from: &str, file: &Arc<dyn StorageFile>) -> io::Result<()> {
+        let id = *next;
+        self.storage.rename(from, &id.file_name())?;
+        *next = id.next();
+        let synced = if seeded(Bug::NoDirectorySync) { Ok(()) } else { self.storage.sync_directory() };
+        if synced.is_err() {
+            drop(self.storage.remove(&id.file_name()));
+            return synced;
+        }
+        let mut ready = lock_of(&self.ready);
+        ready.push_back((id, Arc::clone(file)));
+        self.ready_count.store(ready.len(), Ordering::Relaxed);
         Ok(())
     }
 
-    fn write_zeros(&self) -> io::Result<()> {
+    fn write_zeros(&self) -> io::Result<Arc<dyn StorageFile>> {
         let file = self.storage.create(FILLING)?;
-        let zeros = vec![0; STRIDE_BYTES.min(usize::try_from(self.segment_bytes).unwrap_or(STRIDE_BYTES))];
+        let zeros = vec![0; STRIDE_BYTES.min(self.segment_bytes) as usize];
         let mut at = 0;
         while at < self.segment_bytes {
             let length = (self.segment_bytes - at).min(zeros.len() as u64);
@@ -117,17 +158,6 @@ impl Spares {
             file.sync()?;
             at += length;
         }
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ready {
-    fn name(&mut self) -> String {
-        self.made += 1;
-        format!("{PREFIX}{}", self.made)
+        Ok(file)
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Constraint: this is the only source of truth for identity, ledger and cursors. It changes through
 //! [`State::apply`] alone and depends on nothing but the entries, so that recovery arrives at the same state.
-//! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter.
+//! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter. A snapshot
+//! is a version byte, 1, and the fields below in postcard.
 //!
 //! Operation: natives are listed by their chip id, foreign devices by their tag. A foreign device for which there is
 //! no room is accounted under [`OTHERS`]; a native one must be refused by ingest, which asks [`State::has_room_for`].
@@ -16,19 +17,26 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::JournalId;
-use super::entry::{Cause, CursorEntry, DeviceEntry, Entry, GapEntry, RowEntry, SinkEntry};
+use super::entry::{
+    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
+};
 use crate::record::Offset;
 
 /// Ledger key of all foreign devices beyond the limit together.
 pub const OTHERS: &str = "(others)";
 
+/// Ledger key of rows that were lost with every sign of whose they were.
+pub const UNKNOWN: &str = "(unknown)";
+
 /// Boots kept per native device.
 pub const BOOTS_MAX: usize = 4;
 
-/// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest.
+/// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest, two causes of gaps.
 const DEVICE_BYTES_MAX: usize = 160;
 /// What one sink's counts for one device take in a snapshot.
-const LEDGER_BYTES_MAX: usize = 40;
+const LEDGER_BYTES_MAX: usize = 50;
+/// Version of the snapshot's fields.
+const SNAPSHOT_VERSION: u8 = 1;
 
 /// The fold over all entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +45,8 @@ pub struct State {
     devices: Vec<DeviceState>,
     sinks: Vec<SinkState>,
     last_stamp: i64,
+    learned: u64,
+    letters: Option<Letters>,
     device_bytes: usize,
     #[serde(skip)]
     device_bytes_max: usize,
@@ -58,6 +68,8 @@ pub struct DeviceState {
     pub boots: Vec<BootState>,
     /// Rows journaled.
     pub rows: u64,
+    /// Rows that came as input which cannot be read, kept as letters.
+    pub letters: u64,
     /// Rows that no sink will get.
     pub gaps: Gaps,
     ledgers: Vec<Ledger>,
@@ -74,9 +86,17 @@ pub struct BootState {
     pub last_ns: i64,
 }
 
-/// Lost rows by cause.
+/// Lost rows by cause. In a snapshot only the causes that occurred are listed, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<(u8, u64)>", try_from = "Vec<(u8, u64)>")]
 pub struct Gaps([u64; Cause::ALL.len()]);
+
+/// Letters that are not in the dead letters yet: nothing from the oldest on is trimmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Letters {
+    oldest: Offset,
+    newest: Offset,
+}
 
 /// What became of one device's rows in one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +127,8 @@ impl State {
             devices: Vec::new(),
             sinks: Vec::new(),
             last_stamp: i64::MIN,
+            learned: 0,
+            letters: None,
             device_bytes: 0,
             device_bytes_max,
             places: HashMap::new(),
@@ -115,11 +137,12 @@ impl State {
 
     /// The state as a snapshot holds it.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(self)
+        postcard::to_extend(self, vec![SNAPSHOT_VERSION])
     }
 
     /// The state from a snapshot, under the limit that now holds; none if the bytes are no snapshot.
     pub(super) fn from_bytes(bytes: &[u8], device_bytes_max: usize) -> Option<State> {
+        let (&SNAPSHOT_VERSION, bytes) = bytes.split_first()? else { return None };
         let (mut state, rest) = postcard::take_from_bytes::<State>(bytes).ok()?;
         state.device_bytes_max = device_bytes_max;
         state.places = state.devices.iter().enumerate().map(|(at, d)| (d.key.clone(), at)).collect();
@@ -193,13 +216,38 @@ impl State {
         self.last_stamp
     }
 
+    /// Number that the next row of a foreign device gets.
+    #[must_use]
+    pub fn next_number(&self, device: &str) -> u64 {
+        self.device(self.ledger_key(device)).map_or(0, |device| device.rows)
+    }
+
+    /// Rows made known so far, lost ones included.
+    #[must_use]
+    pub fn learned(&self) -> u64 {
+        self.learned
+    }
+
+    /// The oldest letter that is not in the dead letters yet.
+    #[must_use]
+    pub fn oldest_letter(&self) -> Option<Offset> {
+        self.letters.map(|letters| letters.oldest)
+    }
+
     /// Everything below is accounted for in every sink; none before the first sink is registered.
     pub(super) fn lowest_cursor(&self) -> Option<Offset> {
         self.sinks.iter().map(|s| s.cursor).min()
     }
 
-    /// Takes in the next entry.
-    pub fn apply(&mut self, entry: &Entry<'_>) {
+    /// Nobody needs what is below; none before the first sink is registered.
+    pub(super) fn done_below(&self) -> Option<Offset> {
+        let lowest = self.lowest_cursor()?;
+        Some(self.oldest_letter().map_or(lowest, |letter| letter.min(lowest)))
+    }
+
+    /// Takes in the next entry, which is at `offset`.
+    pub fn apply(&mut self, offset: Offset, entry: &Entry<'_>) {
+        self.learned = self.learned.saturating_add(entry.rows_learned());
         match entry {
             Entry::Row(row) => self.apply_row(row),
             Entry::Gap(gap) => self.apply_gap(gap),
@@ -207,7 +255,8 @@ impl State {
             Entry::Sink(sink) => self.apply_sink(sink),
             Entry::Forget(sink) => self.apply_forget(sink),
             Entry::Cursor(cursor) => self.apply_cursor(cursor),
-            Entry::Snapshot(_) => {}
+            Entry::Letter(letter) => self.apply_letter(offset, letter),
+            Entry::Letters(letters) => self.apply_letters(letters),
         }
     }
 
@@ -245,12 +294,49 @@ impl State {
             device.name = entry.name.into();
             self.device_bytes = self.device_bytes.saturating_sub(old).saturating_add(new);
         }
-        let device = self.entry(entry.device);
-        device.boots.retain(|b| b.boot != entry.boot);
-        if device.boots.len() >= BOOTS_MAX {
-            device.boots.remove(0);
+        self.entry(entry.device).begin(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
+    }
+
+    fn apply_letter(&mut self, offset: Offset, letter: &LetterEntry<'_>) {
+        let oldest = self.oldest_letter().unwrap_or(offset);
+        self.letters = Some(Letters { oldest, newest: offset });
+        let device = self.account(letter.device);
+        device.letters = device.letters.saturating_add(letter.rows);
+    }
+
+    fn apply_letters(&mut self, entry: &LettersEntry<'_>) {
+        self.letters = self
+            .letters
+            .filter(|letters| letters.newest >= entry.kept)
+            .map(|letters| Letters { oldest: letters.oldest.max(entry.kept), ..letters });
+        for (device, rows) in entry.dropped.iter() {
+            let device = self.account(device);
+            device.letters = device.letters.saturating_sub(rows);
+            device.gaps.add(Cause::Unparseable, rows);
         }
-        device.boots.push(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
+    }
+
+    /// Counts journaled rows that the medium lost, which no entry tells of any more; every sink still owes them. With
+    /// an empty device `rows` is all there is to know; else they end before `next`.
+    pub(super) fn lose(&mut self, device: &str, boot: u32, next: u64, rows: u64) {
+        let device = self.account(if device.is_empty() { UNKNOWN } else { device });
+        device.rows = device.rows.saturating_add(rows);
+        device.advance(boot, next, i64::MIN);
+    }
+
+    /// What the next row of this device and boot is numbered; none if the boot is not known.
+    pub(super) fn expected(&self, device: &str, boot: u32) -> Option<u64> {
+        let known = self.device(self.ledger_key(device));
+        if boot == 0 {
+            Some(known.map_or(0, |known| known.rows))
+        } else {
+            known?.boot(boot).map(|boot| boot.next)
+        }
+    }
+
+    /// Rows have been made known up to here, though entries that told of some are lost.
+    pub(super) fn learn_up_to(&mut self, learned: u64) {
+        self.learned = self.learned.max(learned);
     }
 
     fn apply_sink(&mut self, entry: &SinkEntry<'_>) {
@@ -317,11 +403,24 @@ impl DeviceState {
         self.boots.iter().find(|b| b.boot == boot).copied()
     }
 
+    /// A boot that is not known here was begun in an entry that is lost.
     fn advance(&mut self, boot: u32, next: u64, ns: i64) {
+        if boot != 0 && self.boot(boot).is_none() {
+            self.native = true;
+            self.begin(BootState { boot, next, last_ns: ns });
+        }
         if let Some(known) = self.boots.iter_mut().find(|b| b.boot == boot) {
             known.next = known.next.max(next);
             known.last_ns = known.last_ns.max(ns);
         }
+    }
+
+    fn begin(&mut self, boot: BootState) {
+        self.boots.retain(|b| b.boot != boot.boot);
+        if self.boots.len() >= BOOTS_MAX {
+            self.boots.remove(0);
+        }
+        self.boots.push(boot);
     }
 
     fn ledger(&mut self, at: usize) -> &mut Ledger {
@@ -364,6 +463,24 @@ impl Gaps {
     }
 }
 
+impl From<Gaps> for Vec<(u8, u64)> {
+    fn from(gaps: Gaps) -> Vec<(u8, u64)> {
+        gaps.iter().map(|(cause, rows)| (cause as u8, rows)).collect()
+    }
+}
+
+impl TryFrom<Vec<(u8, u64)>> for Gaps {
+    type Error = &'static str;
+
+    fn try_from(list: Vec<(u8, u64)>) -> Result<Gaps, &'static str> {
+        let mut gaps = Gaps::default();
+        for (cause, rows) in list {
+            gaps.add(*Cause::ALL.get(usize::from(cause)).ok_or("an unknown cause")?, rows);
+        }
+        Ok(gaps)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::entry::{Counts, Fields};
@@ -376,14 +493,14 @@ mod tests {
 
     fn cursor(state: &mut State, sink: &str, next: u64, confirmed: &[(Box<str>, u64)]) {
         let confirmed = Counts::of(confirmed);
-        state.apply(&Entry::Cursor(CursorEntry { sink, next: Offset(next), confirmed }));
+        state.apply(Offset(0), &Entry::Cursor(CursorEntry { sink, next: Offset(next), confirmed }));
     }
 
     #[test]
     fn foreign_devices_beyond_the_limit_share_an_account() {
         let mut state = State::new(JournalId(1), 1_000);
         for n in 0..20 {
-            state.apply(&row(&format!("device {n}"), 0));
+            state.apply(Offset(0), &row(&format!("device {n}"), 0));
         }
         let own = state.devices().len() - 1;
         assert!((2..10).contains(&own), "{own} devices of their own");
@@ -399,11 +516,17 @@ mod tests {
     fn a_device_keeps_its_latest_boots_and_where_they_stand() {
         let mut state = State::new(JournalId(1), 1_000);
         for boot in 1..=6 {
-            state.apply(&Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot, first: 10 }));
+            state.apply(
+                Offset(0),
+                &Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot, first: 10 }),
+            );
         }
-        state.apply(&Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot: 1, first: 0 }));
-        state.apply(&row("e6", 41));
-        state.apply(&row("e6", 7));
+        state.apply(
+            Offset(0),
+            &Entry::Device(DeviceEntry { device: "e6", name: "boiler", boot: 1, first: 0 }),
+        );
+        state.apply(Offset(0), &row("e6", 41));
+        state.apply(Offset(0), &row("e6", 7));
         let device = state.device("e6").unwrap();
         assert!(device.native && &*device.name == "boiler");
         assert_eq!(device.boots.iter().map(|b| b.boot).collect::<Vec<_>>(), [4, 5, 6, 1]);
@@ -414,14 +537,14 @@ mod tests {
     fn a_forgotten_sink_leaves_the_others_as_they_were() {
         let mut state = State::new(JournalId(1), 1_000);
         for sink in ["old", "new"] {
-            state.apply(&Entry::Sink(SinkEntry { sink, start: Offset(0) }));
+            state.apply(Offset(0), &Entry::Sink(SinkEntry { sink, start: Offset(0) }));
         }
-        state.apply(&row("a", 0));
+        state.apply(Offset(0), &row("a", 0));
         let confirmed = [("a".into(), 1)];
         let cursor = CursorEntry { sink: "new", next: Offset(3), confirmed: Counts::of(&confirmed) };
-        state.apply(&Entry::Cursor(cursor));
+        state.apply(Offset(0), &Entry::Cursor(cursor));
         assert_eq!((state.owed("old"), state.owed("new"), state.lowest_cursor()), (1, 0, Some(Offset(0))));
-        state.apply(&Entry::Forget("old"));
+        state.apply(Offset(0), &Entry::Forget("old"));
         assert_eq!(
             (state.cursor("old"), state.owed("new"), state.lowest_cursor()),
             (None, 0, Some(Offset(3)))
@@ -432,10 +555,10 @@ mod tests {
     fn the_ledger_tells_sinks_apart_and_a_late_one_owes_nothing_for_what_was_done() {
         let mut state = State::new(JournalId(1), 1_000);
         let register = |state: &mut State, sink, start| {
-            state.apply(&Entry::Sink(SinkEntry { sink, start: Offset(start) }));
+            state.apply(Offset(0), &Entry::Sink(SinkEntry { sink, start: Offset(start) }));
         };
         register(&mut state, "main", 0);
-        (0..10).for_each(|n| state.apply(&row("a", n)));
+        (0..10).for_each(|n| state.apply(Offset(0), &row("a", n)));
         let gap = GapEntry {
             device: "a",
             boot: 1,
@@ -448,10 +571,10 @@ mod tests {
             series: "forebay_gap",
             ns: 9,
         };
-        state.apply(&Entry::Gap(gap));
+        state.apply(Offset(0), &Entry::Gap(gap));
         cursor(&mut state, "main", 5, &[("a".into(), 4)]);
         register(&mut state, "late", 5);
-        state.apply(&Entry::Gap(GapEntry { sink: None, cause: Cause::Overflow, count: 6, ..gap }));
+        state.apply(Offset(0), &Entry::Gap(GapEntry { sink: None, cause: Cause::Overflow, count: 6, ..gap }));
         cursor(&mut state, "late", 7, &[("a".into(), 2)]);
 
         let device = state.device("a").unwrap();

@@ -10,6 +10,8 @@ use tracing::{error, info, warn};
 
 use super::entry::{Counts, CursorEntry, ENTRY_BYTES_MAX, Entry, EntryTooLarge};
 use super::segment::SECTOR_BYTES;
+use crate::config;
+pub use crate::config::WhenFull;
 use crate::record::Offset;
 
 /// Smallest `max_bytes`.
@@ -21,12 +23,14 @@ const SEGMENT_BYTES_MIN: u64 = 128 << 10;
 const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 
 /// Limits and pace of a journal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Size of all files together; at least [`MAX_BYTES_LEAST`].
     pub max_bytes: u64,
     /// How long a commit may wait for company; zero commits as fast as the disk allows.
     pub commit_interval: Duration,
+    /// What happens to intake when there is no room.
+    pub when_full: WhenFull,
 }
 
 /// Identity of a journal, random, given when it is created.
@@ -36,8 +40,10 @@ pub struct JournalId(pub u64);
 /// Who submits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Intake: refused when the journal is full.
-    Intake,
+    /// Intake from devices that cannot be held back for long: brokers and lines drop what is not taken.
+    Foreign,
+    /// Intake from native devices, which keep what is not acknowledged.
+    Native,
     /// Delivery's cursors and gaps, without which the journal would never empty: may use the reserve.
     Internal,
 }
@@ -110,6 +116,8 @@ pub struct RecoveryReport {
     pub end: Offset,
     /// Entries read behind the snapshot.
     pub entries: u64,
+    /// Rows among the damaged entries, as far as intact neighbours tell.
+    pub rows_lost: u64,
     /// Entries behind the snapshot that were durable and are lost, as half-open ranges.
     pub damaged: Vec<(Offset, Offset)>,
     /// Whether the last commit was left unfinished; what it held was never acknowledged.
@@ -119,7 +127,7 @@ pub struct RecoveryReport {
 }
 
 /// What the journal holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Bytes of all its files.
     pub bytes: u64,
@@ -133,6 +141,8 @@ pub struct Usage {
     pub submission_bytes_max: usize,
     /// Whether it takes rows.
     pub state: Condition,
+    /// What is wrong with the disk, and what to do about it.
+    pub trouble: Option<String>,
 }
 
 /// Whether the journal takes rows.
@@ -156,6 +166,8 @@ pub struct Commits {
     pub entries: u64,
     /// Bytes written for them, frame headers included.
     pub bytes: u64,
+    /// Files given up after a failed write or sync; what they were to hold went into new ones.
+    pub rewrites: u64,
 }
 
 /// The entries of one submission, as they are collected.
@@ -210,11 +222,32 @@ impl Submission<'_> {
     }
 }
 
+impl From<&config::Journal> for Options {
+    fn from(journal: &config::Journal) -> Options {
+        let config::Journal { max_bytes, commit_interval, when_full } = *journal;
+        Options { max_bytes, commit_interval, when_full }
+    }
+}
+
 impl Options {
+    /// A journal of that size at its own pace.
+    #[must_use]
+    pub const fn sized(max_bytes: u64) -> Options {
+        Options { max_bytes, commit_interval: Duration::ZERO, when_full: WhenFull::Auto }
+    }
+
     /// Length of a segment.
-    pub(super) fn segment_bytes(&self) -> u64 {
-        let even = self.max_bytes / SEGMENTS / SECTOR_BYTES * SECTOR_BYTES;
-        even.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    ///
+    /// A disk that cannot hold `max_bytes` has segments that suit what it can hold, a power of two of them in length, so
+    /// that the length stays while the room varies.
+    pub(super) fn segment_bytes(&self, room_bytes: u64) -> u64 {
+        let even = |bytes: u64| bytes / SEGMENTS / SECTOR_BYTES * SECTOR_BYTES;
+        let bytes = if room_bytes >= self.max_bytes {
+            even(self.max_bytes)
+        } else {
+            even(self.max_bytes).min(1 << (even(room_bytes) | 1).ilog2())
+        };
+        bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
     }
 }
 

@@ -1,17 +1,19 @@
 //! The committer: makes durable what was submitted.
 //!
 //! * In: the pending buffer.
-//! * Out: frames in segments, the watermark at which receipts resolve, trimmed segments.
+//! * Out: frames in segments, the watermark at which receipts resolve, segments that nobody needs any more.
 //! * Next: `delivery/mod.rs` reads what is below the watermark.
 //!
 //! Operation: group commit is self-clocked. While one fdatasync runs, submissions collect; when it returns, all of them
 //! are the next commit. With a `commit_interval` the first of them waits that long for company, unless
 //! [`COMMIT_BYTES`] have come together or a source is in a hurry, because half of what it may have in flight is out.
-//! A second after the last commit a frame without entries tells the watermark, so that recovery can tell what was
-//! durable and is damaged from what was never finished.
+//! A second after the last commit the end is marked (`end.rs`), so that recovery can tell what was durable and is damaged
+//! from what was never finished.
 //!
-//! Failure: a failed fdatasync is never repeated, because the kernel may have dropped the pages: the watermark stands
-//! still and nothing is taken any more. A full disk is waited out: the same bytes are written again later.
+//! Failure: a failed fdatasync is never repeated, because the kernel may have dropped the pages: the file is given up, and
+//! the frames, which are still in memory, go into a new one, whose first offset supersedes what the old one may hold of
+//! them. A second failure in a row is final until the next start: the watermark stands still and nothing is taken any
+//! more. A full disk is waited out: the same bytes are written again later.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -22,20 +24,25 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::Shared;
+use super::bugs::{Bug, seeded};
+use super::end::{EndFile, EndMark};
 use super::frame::{Frame, FrameHeader};
 use super::intake::Phase;
 use super::pending::Pending;
-use super::segment::{FRAMES_AT, Segment, SegmentHeader, SegmentId, sector_up};
+use super::segment::{FRAMES_AT, Segment, SegmentHeader, sector_up};
 use crate::record::Offset;
 
 /// Pending bytes that do not wait for `commit_interval`.
 pub(super) const COMMIT_BYTES: usize = 64 * 1024;
 
-/// How long the last commit may stay the last before the watermark is told.
+/// How long the last commit may stay the last before the end is marked.
 const MARK_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a full disk is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Failures in a row after which nothing is tried any more.
+const STRIKES_MAX: u32 = 2;
 
 /// Owns the segment that is being written.
 pub(super) struct Committer {
@@ -43,11 +50,16 @@ pub(super) struct Committer {
     taken: Pending,
     /// Frames of `taken` that are durable.
     done: usize,
-    /// Everything below is accounted for in every sink once `taken` is durable.
+    /// Everything below is accounted for once `taken` is durable.
     trim_to: Option<Offset>,
     active: Option<Active>,
+    /// Whether the segment that the next frame begins is the active one.
+    opened: bool,
     watermark: Offset,
-    disk_full: bool,
+    learned: u64,
+    /// Failures since the last commit.
+    strikes: u32,
+    end: Option<EndFile>,
 }
 
 struct Active {
@@ -56,50 +68,58 @@ struct Active {
     previous: u32,
 }
 
-enum CommitError {
+/// Why nothing became durable.
+#[derive(Debug)]
+pub(super) enum CommitError {
     /// Nothing is lost: try again later.
     Full(io::Error),
     /// What became of the bytes is unknown.
     Failed(io::Error),
 }
 
-#[derive(PartialEq, Eq)]
+/// What the committer is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Commit,
+    Mark,
     Stop,
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>) -> Committer {
+    pub(super) fn new(shared: Arc<Shared>, end: Option<EndFile>) -> Committer {
         let watermark = *shared.watermark.borrow();
-        let (taken, active) = (Pending::default(), None);
-        Committer { shared, taken, done: 0, trim_to: None, active, watermark, disk_full: false }
+        let learned = shared.intake().state.learned();
+        Committer {
+            shared,
+            taken: Pending::default(),
+            done: 0,
+            trim_to: None,
+            active: None,
+            opened: false,
+            watermark,
+            learned,
+            strikes: 0,
+            end,
+        }
     }
 
     /// Commits until the journal closes or fails.
     pub(super) fn run(mut self) {
-        while self.wait() == Next::Commit {
-            match self.commit() {
-                Ok(()) => self.set_disk_full(false),
-                Err(CommitError::Full(cause)) => {
-                    if !self.disk_full {
-                        warn!(%cause, "the disk has no room for the journal; acks are held back until it has");
-                    }
-                    self.set_disk_full(true);
-                    if self.pause() == Next::Stop {
-                        break;
-                    }
-                }
-                Err(CommitError::Failed(cause)) => {
-                    error!(%cause, watermark = %self.watermark, "the journal cannot be written; nothing is acked until the next start");
-                    self.shared.fail();
-                    break;
-                }
+        loop {
+            match self.wait() {
+                Next::Stop => break,
+                Next::Mark => self.mark(),
+                Next::Commit => match self.commit() {
+                    Ok(()) => {}
+                    Err(CommitError::Full(_)) if self.pause() == Next::Stop => break,
+                    Err(CommitError::Full(_)) => {}
+                    Err(CommitError::Failed(_)) => break,
+                },
             }
         }
     }
 
-    /// Blocks until there is something to commit.
+    /// Blocks until there is something to do.
     fn wait(&mut self) -> Next {
         if self.done < self.taken.frames.len() {
             return Next::Commit;
@@ -116,8 +136,10 @@ impl Committer {
                     return Next::Commit;
                 }
                 due - now
+            } else if intake.mark_due && closing {
+                return Next::Mark;
             } else if intake.mark_due {
-                if closing { Duration::ZERO } else { MARK_AFTER }
+                MARK_AFTER
             } else if closing {
                 return Next::Stop;
             } else {
@@ -126,8 +148,8 @@ impl Committer {
             let (guard, waited) =
                 self.shared.committer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
             intake = guard;
-            if waited.timed_out() && intake.pending.is_empty() {
-                intake.append_mark();
+            if waited.timed_out() && intake.pending.is_empty() && intake.mark_due {
+                return Next::Mark;
             }
         }
     }
@@ -144,57 +166,155 @@ impl Committer {
         Next::Commit
     }
 
-    /// Makes everything durable that is taken or pending, with one sync per segment touched.
-    fn commit(&mut self) -> Result<(), CommitError> {
+    /// Makes everything durable that is taken or pending, with one sync per segment touched, and tells those who wait
+    /// how that went.
+    pub(super) fn commit(&mut self) -> Result<(), CommitError> {
+        let committed = self.commit_taken();
+        match &committed {
+            Ok(()) => self.shared.set_commit_trouble(None),
+            Err(CommitError::Full(cause)) => {
+                let trouble =
+                    format!("the disk takes nothing: {cause}; make room on it, acks wait until then");
+                self.shared.set_commit_trouble(Some(trouble));
+            }
+            Err(CommitError::Failed(cause)) => {
+                error!(%cause, watermark = %self.watermark, "the journal cannot be written; nothing is acked until the next start");
+                let trouble = format!(
+                    "the journal cannot be written: {cause}; check the disk under data_dir and restart"
+                );
+                self.shared.set_commit_trouble(Some(trouble));
+                self.shared.fail();
+            }
+        }
+        committed
+    }
+
+    /// Notes the end outside the segments. That is a help to recovery, and nothing is lost without it.
+    pub(super) fn mark(&mut self) {
+        self.shared.intake().mark_due = false;
+        let Some(end) = &mut self.end else { return };
+        if let Err(cause) = end.write(EndMark { watermark: self.watermark, learned: self.learned }) {
+            warn!(%cause, "cannot mark the end of the journal; damage to its last rows would look like an unfinished write");
+            self.end = None;
+        }
+    }
+
+    fn commit_taken(&mut self) -> Result<(), CommitError> {
         if self.done >= self.taken.frames.len() {
             self.taken.clear();
             self.done = 0;
             let mut intake = self.shared.intake();
             intake.take(&mut self.taken);
-            self.trim_to = intake.state.lowest_cursor();
+            self.trim_to = intake.state.done_below();
+        }
+        if seeded(Bug::TrimBeforeCursorIsDurable) {
+            self.trim();
         }
         while self.done < self.taken.frames.len() {
             let rest = &self.taken.frames[self.done..];
-            let run = rest.iter().skip(1).position(|f| f.opens.is_some()).map_or(rest.len(), |at| at + 1);
+            let run = rest.iter().skip(1).position(|f| f.opens).map_or(rest.len(), |at| at + 1);
             self.commit_run(self.done..self.done + run)?;
             self.done += run;
+            self.opened = false;
         }
         self.trim();
         Ok(())
     }
 
-    /// Makes frames durable that go into the same segment.
+    /// Makes frames durable that go into the same segment; into another one, if that fails.
     fn commit_run(&mut self, run: Range<usize>) -> Result<(), CommitError> {
+        loop {
+            let cause = match self.write_run(run.clone()) {
+                Ok(()) => {
+                    self.strikes = 0;
+                    return Ok(());
+                }
+                Err(CommitError::Failed(cause)) => cause,
+                full => return full,
+            };
+            self.strikes += 1;
+            if self.strikes >= STRIKES_MAX {
+                return Err(CommitError::Failed(cause));
+            }
+            if seeded(Bug::RetryFailedSync) {
+                continue;
+            }
+            warn!(%cause, "a journal file cannot be written; its last rows go into a new one, and nothing is lost");
+            self.give_up();
+        }
+    }
+
+    /// Never touches the active segment again. What of it is durable stays readable.
+    fn give_up(&mut self) {
+        self.opened = false;
+        let Some(active) = self.active.take() else { return };
+        let id = active.segment.id;
+        let mut segments = self.shared.segments();
+        let begun = active.at > FRAMES_AT;
+        let useless = if begun { None } else { segments.remove(id) };
+        if let Some(segment) = segments.get_mut(id) {
+            segment.sound = false;
+        }
+        drop(segments);
+        if let Some(segment) = useless {
+            self.shared.spares.discard(Segment { sound: false, ..segment });
+        }
+        let mut intake = self.shared.intake();
+        intake.live_bytes += active.segment.length;
+        intake.commits.rewrites += 1;
+        intake.tidy_due = true;
+        drop(intake);
+        self.shared.preparer.notify_one();
+    }
+
+    fn write_run(&mut self, run: Range<usize>) -> Result<(), CommitError> {
         let head = self.taken.frames[run.start];
-        if let Some(id) = head.opens
-            && self.active.as_ref().is_none_or(|active| active.segment.id != id)
-        {
-            self.active = Some(self.open_segment(id, head.first)?);
+        if self.active.is_none() || head.opens && !self.opened {
+            self.active = Some(self.open_segment(head.first, head.opens)?);
+            self.opened = true;
         }
         let Some(active) = &mut self.active else { return Ok(()) };
         let end = self.taken.frames.get(run.end).map_or(self.taken.bytes.len(), |next| next.start);
         let (headers, previous) = seal(&mut self.taken, run, end, active, self.watermark);
         let bytes = &self.taken.bytes[head.start..end];
         active.segment.file.write_at(bytes, active.at).map_err(CommitError::of)?;
-        active.segment.file.sync().map_err(CommitError::Failed)?;
+        if !seeded(Bug::AckBeforeSync) {
+            active.segment.file.sync().map_err(CommitError::Failed)?;
+        }
         // The next commit keeps off the sector in which this one ends.
-        active.at = sector_up(active.at + bytes.len() as u64);
+        active.at += bytes.len() as u64;
+        if !seeded(Bug::SharedSector) {
+            active.at = sector_up(active.at);
+        }
         active.previous = previous;
         self.publish(&headers, head.start..end);
         Ok(())
     }
 
-    fn open_segment(&self, id: SegmentId, first: Offset) -> Result<Active, CommitError> {
-        let file = self.shared.spares.take(id).map_err(CommitError::of)?;
-        let length = self.shared.segment_bytes;
-        let header = SegmentHeader { journal: self.shared.journal, segment: id, first, length };
+    /// Begins the next segment: with a snapshot as intake planned it, or without where a file was given up.
+    fn open_segment(&self, first: Offset, snapshot: bool) -> Result<Active, CommitError> {
+        let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
+        let length = self.shared.shape.segment_bytes;
+        let mut segments = self.shared.segments();
+        let void = segments.iter().next_back().filter(|newest| newest.idle).map_or(first, |idle| idle.void);
+        drop(segments);
+        let header = SegmentHeader { journal: self.shared.journal, segment: id, first, void, length };
         let (sector, previous) = header.encode();
-        file.write_at(&sector, 0).map_err(CommitError::of)?;
-        let segment = Segment { id, first, length, file };
-        self.shared.segments().insert(segment.clone());
-        self.shared.intake().spare_due = true;
+        let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
+        // The header goes out with the first frames' sync.
+        let written = segment.file.write_at(&sector, 0);
+        segments = self.shared.segments();
+        segments.insert(segment.clone());
+        drop(segments);
+        let mut intake = self.shared.intake();
+        if snapshot {
+            intake.unopened = intake.unopened.saturating_sub(1);
+        }
+        intake.tidy_due = true;
+        drop(intake);
         self.shared.preparer.notify_one();
-        Ok(Active { segment, at: FRAMES_AT, previous })
+        let active = Active { segment, at: FRAMES_AT, previous };
+        written.map(|()| active).map_err(CommitError::of)
     }
 
     /// Shows durable frames to readers and resolves receipts.
@@ -208,13 +328,14 @@ impl Committer {
             at += header.length;
             entries += u64::from(header.count);
             self.watermark = header.end();
+            self.learned = header.learned;
             if header.count > 0 {
                 recent.push(Frame::new(frame, header));
             }
         }
         drop(recent);
         let mut intake = self.shared.intake();
-        intake.mark_due = entries > 0;
+        intake.mark_due = true;
         intake.commits.commits += 1;
         intake.commits.entries += entries;
         intake.commits.bytes += commit.len() as u64;
@@ -227,26 +348,19 @@ impl Committer {
         });
     }
 
-    /// Lets go of the segments that every sink is done with.
+    /// Lets go of the segments that nobody needs any more.
     fn trim(&self) {
         let Some(offset) = self.trim_to else { return };
+        let mut trimmed = false;
         loop {
-            let Some(segment) = self.shared.segments().pop_below(offset) else { return };
-            if let Err(cause) = self.shared.spares.recycle(segment.id, segment.length) {
-                warn!(%cause, file = segment.id.file_name(), "cannot remove a journal file that is no longer needed");
-            }
-            let mut intake = self.shared.intake();
-            intake.live_bytes = intake.live_bytes.saturating_sub(segment.length);
-            intake.full = false;
-            self.shared.tell_room(&mut intake);
-            self.shared.preparer.notify_one();
+            let done = self.shared.segments().pop_done(offset);
+            let Some(segment) = done else { break };
+            self.shared.spares.discard(segment);
+            trimmed = true;
         }
-    }
-
-    fn set_disk_full(&mut self, full: bool) {
-        if self.disk_full != full {
-            self.disk_full = full;
-            self.shared.set_disk_full(full);
+        if trimmed {
+            self.shared.intake().tidy_due = true;
+            self.shared.preparer.notify_one();
         }
     }
 }
@@ -254,31 +368,6 @@ impl Committer {
 impl CommitError {
     fn of(cause: io::Error) -> CommitError {
         if is_full(&cause) { CommitError::Full(cause) } else { CommitError::Failed(cause) }
-    }
-}
-
-/// Keeps a spare segment ready until the journal closes or fails.
-pub(super) fn prepare_spares(shared: &Shared) {
-    let mut intake = shared.intake();
-    let mut failing = false;
-    while intake.phase == Phase::Open {
-        if !failing && intake.spare_allowed() {
-            intake.spare_due = false;
-            drop(intake);
-            let made = shared.spares.prepare();
-            if let Err(cause) = &made {
-                warn!(%cause, "cannot make the next journal file ready; trying again");
-                failing = true;
-            }
-            shared.set_disk_full(made.is_err_and(|cause| is_full(&cause)));
-            intake = shared.intake();
-            intake.spare_due |= failing;
-            continue;
-        }
-        let patience = if failing { RETRY_AFTER } else { Duration::MAX };
-        let waited = shared.preparer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
-        intake = waited.0;
-        failing &= !waited.1.timed_out();
     }
 }
 
@@ -299,9 +388,11 @@ fn seal(
             length: frame_end - frame.start,
             count: frame.count,
             complete: frame.complete,
+            snapshot: frame.snapshot,
             segment: active.segment.id,
             first: frame.first,
             watermark,
+            learned: frame.learned,
             previous,
         };
         previous = header.seal(&mut taken.bytes[frame.start..frame_end]);
@@ -311,6 +402,6 @@ fn seal(
 }
 
 /// Whether a later attempt may succeed where this one found no room.
-fn is_full(cause: &io::Error) -> bool {
+pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
 }

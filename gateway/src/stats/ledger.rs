@@ -131,17 +131,20 @@ mod tests {
     fn state() -> State {
         let mut state = State::new(JournalId(1), 1 << 20);
         for sink in ["main", "sqlite"] {
-            state.apply(&Entry::Sink(SinkEntry { sink, start: Offset(0) }));
+            state.apply(Offset(0), &Entry::Sink(SinkEntry { sink, start: Offset(0) }));
         }
-        state.apply(&Entry::Device(DeviceEntry { device: "chip", name: "boiler", boot: 7, first: 0 }));
-        state.apply(&gap("chip", 7, (0, 2), Cause::Overflow, None));
+        state.apply(
+            Offset(0),
+            &Entry::Device(DeviceEntry { device: "chip", name: "boiler", boot: 7, first: 0 }),
+        );
+        state.apply(Offset(0), &gap("chip", 7, (0, 2), Cause::Overflow, None));
         for sequence in 2..10 {
-            state.apply(&row("chip", 7, sequence));
+            state.apply(Offset(0), &row("chip", 7, sequence));
         }
-        state.apply(&gap("chip", 7, (4, 5), Cause::Rejected, Some("main")));
+        state.apply(Offset(0), &gap("chip", 7, (4, 5), Cause::Rejected, Some("main")));
         let confirmed = [("chip".into(), 5)];
         let confirmed = Counts::of(&confirmed);
-        state.apply(&Entry::Cursor(CursorEntry { sink: "main", next: Offset(8), confirmed }));
+        state.apply(Offset(0), &Entry::Cursor(CursorEntry { sink: "main", next: Offset(8), confirmed }));
         state
     }
 
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn rows_from_before_a_sink_was_registered_are_none_of_its_business() {
         let mut state = state();
-        state.apply(&Entry::Sink(SinkEntry { sink: "late", start: Offset(8) }));
+        state.apply(Offset(0), &Entry::Sink(SinkEntry { sink: "late", start: Offset(8) }));
         let ledger = ledger(&state, "late", None, 0);
         assert_eq!((ledger.learned, ledger.confirmed, ledger.queued), (10, 0, 8));
         assert!(ledger.balances());
@@ -191,7 +194,7 @@ mod tests {
         let mut state = state();
         let confirmed = [("chip".into(), 5)];
         let confirmed = Counts::of(&confirmed);
-        state.apply(&Entry::Cursor(CursorEntry { sink: "main", next: Offset(9), confirmed }));
+        state.apply(Offset(0), &Entry::Cursor(CursorEntry { sink: "main", next: Offset(9), confirmed }));
         assert!(!ledger(&state, "main", None, 0).balances());
     }
 }

@@ -23,10 +23,14 @@ fn sample_frames(bytes: &[u8]) -> Vec<(usize, usize, u64, u64)> {
     let storage = MemoryStorage::new();
     storage.put(SAMPLE, bytes.to_vec());
     let segment = segment::Segment {
-        id: segment::SegmentId(1),
+        id: SegmentId(1),
         first: Offset(0),
+        void: Offset(0),
         length: bytes.len() as u64,
         file: storage.open(SAMPLE).unwrap(),
+        snapshot: true,
+        idle: false,
+        sound: true,
     };
     let mut scanner = scan::Scanner::new(&segment);
     std::iter::from_fn(|| scanner.next().unwrap())
@@ -54,8 +58,10 @@ fn a_segment_cut_anywhere_gives_the_submissions_before_the_cut() {
         let storage = MemoryStorage::new();
         storage.put(SAMPLE, bytes[..cut].to_vec());
         let dynamic: Arc<dyn Storage> = Arc::new(storage.clone());
-        let recover =
-            || recovery::recover(&dynamic, &dynamic.list().unwrap(), SEGMENT_BYTES, JournalId(1)).unwrap();
+        let recover = || {
+            recovery::recover(&dynamic, &dynamic.list().unwrap(), Shape::of(SEGMENT_BYTES), JournalId(1))
+                .unwrap()
+        };
         let recovered = recover();
         let intact = frames.iter().filter(|f| f.0 + f.1 <= cut).map(|f| f.2 + f.3).max().unwrap_or(0);
         let expected =
@@ -75,26 +81,36 @@ fn a_segment_cut_anywhere_gives_the_submissions_before_the_cut() {
     }
 }
 
+/// A journal like `files`, its first segment replaced.
+fn with_segment(files: &BTreeMap<String, Vec<u8>>, bytes: Vec<u8>) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    files.iter().for_each(|(name, bytes)| storage.put(name, bytes.clone()));
+    storage.put(SAMPLE, bytes);
+    storage
+}
+
 #[test]
 fn a_wrong_byte_costs_one_frame_and_is_reported() {
-    let bytes = sample().files().remove(SAMPLE).unwrap();
+    let files = sample().files();
+    let bytes = files[SAMPLE].clone();
     let frames = sample_frames(&bytes);
     let all = sequences(&open(&sample()).0);
     let written = frames.last().map(|f| f.0 + f.1).unwrap();
     for at in (0..written).step_by(11).chain(frames.iter().flat_map(|f| [f.0, f.0 + 9, f.0 + 25])) {
         let mut bytes = bytes.clone();
         bytes[at] ^= 0x41;
-        let storage = MemoryStorage::new();
-        storage.put(SAMPLE, bytes);
+        let storage = with_segment(&files, bytes);
         let (journal, report) = open(&storage);
-        let hit = frames.iter().find(|f| (f.0..f.0 + f.1).contains(&at) && f.3 > 0);
-        let expected: Vec<_> = hit.iter().map(|f| (Offset(f.2), Offset(f.2 + f.3))).collect();
+        let hit = frames.iter().find(|f| (f.0..f.0 + f.1).contains(&at));
+        let expected: Vec<_> =
+            hit.iter().filter(|f| f.3 > 0).map(|f| (Offset(f.2), Offset(f.2 + f.3))).collect();
         let (rows, damaged) = read_all(&journal, Offset(0));
         assert_eq!(damaged, expected, "byte {at}");
         assert_eq!(report.damaged, expected, "byte {at}");
-        let lost = hit.map_or(0, |f| if f.2 == 0 { 0 } else { f.3 });
-        let rows_lost = all.len() as u64 - rows.len() as u64;
-        assert!(rows_lost == lost || hit.is_some_and(|f| f.2 == 0) && rows_lost < lost + 4, "byte {at}");
+        assert_eq!(report.snapshot_lost, hit.is_some_and(|f| f.3 == 0), "byte {at}");
+        let lost = hit.map_or(0, |f| f.3);
+        assert_eq!((all.len() as u64 - rows.len() as u64, report.rows_lost), (lost, lost), "byte {at}");
+        assert_eq!(journal.with_state(State::learned), all.len() as u64, "byte {at}");
 
         wait_for(&journal, submit_rows(&journal, 1_000, 1, "new").unwrap());
         journal.close();
@@ -102,6 +118,26 @@ fn a_wrong_byte_costs_one_frame_and_is_reported() {
         let (again, damaged) = read_all(&journal, Offset(0));
         assert_eq!(damaged, expected, "byte {at}, then written on");
         assert_eq!(again.len(), rows.len() + 1, "byte {at}, then written on");
+        assert_eq!(journal.with_state(State::learned), all.len() as u64 + 1, "byte {at}, then written on");
+    }
+}
+
+#[test]
+fn a_segment_of_a_closed_journal_cut_anywhere_is_damaged_from_there_on() {
+    let files = sample().files();
+    let bytes = files[SAMPLE].clone();
+    let frames = sample_frames(&bytes);
+    let end = frames.last().map(|f| f.2 + f.3).unwrap();
+    for cut in (0..bytes.len()).step_by(97) {
+        let (journal, report) = open(&with_segment(&files, bytes[..cut].to_vec()));
+        let whole: u64 = frames.iter().filter(|f| f.0 + f.1 <= cut).map(|f| f.3).sum();
+        let expected = if whole < end { vec![(Offset(whole), Offset(end))] } else { vec![] };
+        assert_eq!(report.damaged, expected, "cut at {cut}");
+        assert_eq!(report.rows_lost, end - whole, "cut at {cut}");
+        let (rows, damaged) = read_all(&journal, Offset(0));
+        assert_eq!((rows.len() as u64, damaged), (whole, expected), "cut at {cut}");
+        let rows = journal.with_state(|state| state.devices().iter().map(|d| d.rows).sum::<u64>());
+        assert_eq!(rows, end, "every row is accounted for, cut at {cut}");
     }
 }
 
@@ -110,8 +146,8 @@ fn a_newer_format_is_refused_and_left_alone() {
     let storage = sample();
     let mut bytes = storage.files().remove(SAMPLE).unwrap();
     bytes[8] = 2;
-    let checksum = crc32c::crc32c(&bytes[..48]);
-    bytes[48..52].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[..56]);
+    bytes[56..60].copy_from_slice(&checksum.to_le_bytes());
     storage.put(SAMPLE, bytes);
     let before = storage.files();
     let refused = Journal::open(Arc::new(storage.clone()), &OPTIONS).map(drop);
@@ -152,8 +188,7 @@ fn what_was_left_out_stays_out_when_the_next_snapshot_is_lost() {
     let (journal, report) = open(&cut);
     assert!(!report.snapshot_lost);
     let (rows, damaged) = read_all(&journal, Offset(0));
-    assert_eq!(rows.into_values().collect::<Vec<_>>(), [0, 1, 12, 13]);
-    assert_eq!(damaged, report.damaged);
-    assert_eq!(damaged, [(acknowledged, acknowledged.plus(3))], "a snapshot and two rows");
-    assert_eq!(journal.with_state(|state| state.device("e6614104").unwrap().rows), 4);
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [0, 1, 10, 11, 12, 13]);
+    assert_eq!((damaged, report.damaged), (vec![], vec![]));
+    assert_eq!(journal.with_state(|state| state.device("e6614104").unwrap().rows), 6);
 }

@@ -36,7 +36,7 @@ fn take(journal: &Journal, step: &Step, next: &mut u64) -> Result<Offset, Refuse
     let device = |n: usize| format!("device {n}");
     match *step {
         Step::Rows { device: d, rows, bytes } => {
-            let (_, receipt) = journal.submit(Class::Intake, |state, submission| {
+            let (_, receipt) = journal.submit(Class::Foreign, |state, submission| {
                 let key = device(d);
                 let boot = state.device(&key).and_then(|d| d.boots.last()).map_or(0, |b| b.boot);
                 for sequence in *next..*next + rows {
@@ -74,7 +74,7 @@ fn take(journal: &Journal, step: &Step, next: &mut u64) -> Result<Offset, Refuse
         Step::Boot { device: d, boot } => {
             let key = device(d);
             let entry = DeviceEntry { device: &key, name: "named", boot, first: *next };
-            Ok(journal.submit(Class::Intake, |_, s| s.add(&Entry::Device(entry)))?.1)
+            Ok(journal.submit(Class::Foreign, |_, s| s.add(&Entry::Device(entry)))?.1)
         }
         Step::Sink(sink) => journal.register_sink(SINKS[sink]).map(|_| Offset(0)),
         Step::Cursor { sink, back } => {

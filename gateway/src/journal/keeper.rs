@@ -1,0 +1,73 @@
+//! The keeper: looks after the files beside the committer.
+//!
+//! Operation: it removes or recycles segments that were trimmed, keeps spares ready, and when intake found the journal
+//! full and may drop the oldest rows, asks delivery to let go of the oldest segment ([`super::Journal::evict_to`]). All of
+//! that may take its time, and none of it holds up a commit.
+//!
+//! Failure: what the disk refuses is tried again every second, and told as trouble meanwhile.
+
+use std::io;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::Shared;
+use super::intake::{Phase, SPARES};
+
+/// How long what failed is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Looks after the files until the journal closes or fails.
+pub(super) fn run(shared: &Shared) {
+    let mut failing = false;
+    let mut intake = shared.intake();
+    while intake.phase == Phase::Open {
+        if intake.tidy_due && !failing {
+            drop(intake);
+            failing = tidy(shared).is_err();
+            intake = shared.intake();
+            intake.tidy_due |= failing;
+            continue;
+        }
+        let patience = if failing { RETRY_AFTER } else { Duration::MAX };
+        let waited = shared.preparer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
+        intake = waited.0;
+        failing &= !waited.1.timed_out() && !intake.evict;
+    }
+}
+
+/// Does once what is due.
+pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
+    shared.intake().tidy_due = false;
+    let (bytes, retired) = shared.spares.retire(SPARES);
+    let mut intake = shared.intake();
+    intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
+    // What was refused has room now; if it is not enough, the next refusal asks again.
+    let evict = std::mem::take(&mut intake.evict) && bytes == 0;
+    if bytes > 0 {
+        intake.full = false;
+        shared.tell_room(&mut intake);
+    }
+    drop(intake);
+    let mut made = retired;
+    while made.is_ok() && shared.intake().spare_allowed() {
+        made = shared.spares.make();
+    }
+    shared.set_spare_trouble(made.as_ref().err());
+    if evict {
+        let end = shared.segments().end_of_oldest();
+        if let Some(end) = end {
+            shared.evict_to.send_if_modified(|to| {
+                let moved = *to < end;
+                *to = end.max(*to);
+                moved
+            });
+        } else {
+            warn!(
+                "the journal is full, and too small to let go of its oldest rows; raise [journal] max_bytes"
+            );
+        }
+    }
+    made
+}
