@@ -43,6 +43,21 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// Nothing is known to be durable.
     fn sync_directory(&self) -> io::Result<()>;
+
+    /// Asks for the room on the medium.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// Room on the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that this process may still take.
+    pub free_bytes: u64,
+    /// Size of the medium in bytes.
+    pub total_bytes: u64,
 }
 
 /// One file of a [`Storage`].
@@ -118,6 +133,14 @@ impl Storage for Directory {
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+
+    fn space(&self) -> io::Result<Space> {
+        let room = rustix::fs::statvfs(&self.path)?;
+        Ok(Space {
+            free_bytes: room.f_bavail.saturating_mul(room.f_frsize),
+            total_bytes: room.f_blocks.saturating_mul(room.f_frsize),
+        })
+    }
 }
 
 impl StorageFile for File {
@@ -144,5 +167,20 @@ impl StorageFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_knows_the_room_on_its_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = Directory::new(directory.path()).space().unwrap();
+        let room = rustix::fs::statvfs(directory.path()).unwrap();
+        assert_eq!(space.total_bytes, room.f_blocks * room.f_frsize);
+        assert!(space.free_bytes <= room.f_bfree.max(room.f_bavail) * room.f_frsize + (1 << 30));
+        assert!(Directory::new(&directory.path().join("none")).space().is_err());
     }
 }

@@ -1,0 +1,1 @@
+//! What the double does, one test per rule.
