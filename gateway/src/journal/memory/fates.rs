@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::content::{digest, mix};
+use super::content::digest;
 
 /// What a power cut has to decide, for a given number of directory operations that survive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,8 +200,7 @@ fn seeded_sector(seed: u64, place: usize, versions: usize) -> Fate {
 
 /// A number below `end` that follows from a seed and a place.
 fn draw(seed: u64, place: usize, end: usize) -> usize {
-    (Noise { state: mix(seed ^ 0xa076_1d64_78bd_642f, (place as u64) << 1 | 1) ^ seed }.next() % end as u64)
-        as usize
+    (Noise::at(seed, place).next() % end as u64) as usize
 }
 
 /// Who decides. Asked for every file in the order of names: for its sectors in order, then for its length.
@@ -266,7 +265,12 @@ pub(super) struct Noise {
 
 impl Noise {
     pub(super) fn new(seed: u64, file: &str, sector: usize) -> Noise {
-        Noise { state: mix(seed ^ digest(file.as_bytes()), (sector as u64) << 1 | 1) ^ seed }
+        Noise::at(seed ^ digest(file.as_bytes()), sector)
+    }
+
+    /// Seeds and places that differ little give noise that differs in everything.
+    fn at(seed: u64, place: usize) -> Noise {
+        Noise { state: Noise { state: seed }.next() ^ place as u64 }
     }
 
     pub(super) fn fill(&mut self, bytes: &mut [u8]) {

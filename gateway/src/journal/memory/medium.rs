@@ -203,6 +203,12 @@ impl Medium {
         })
     }
 
+    /// How many files it keeps, with a name or without.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.files.len()
+    }
+
     fn add(&mut self, content: Content) -> FileId {
         let id = FileId(self.next);
         self.next += 1;
