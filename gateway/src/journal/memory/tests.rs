@@ -459,9 +459,11 @@ fn a_removed_file_lasts_as_long_as_it_is_open_and_is_forgotten_then() {
     file.write_at(b"n", 0).unwrap();
     drop(file);
     assert_eq!(storage.core().medium.kept(), 0);
-    storage.create("b").unwrap();
+    let file = storage.create("b").unwrap();
     storage.remove("b").unwrap();
+    drop(file);
     assert_eq!(storage.core().medium.kept(), 1, "a power cut may bring it back");
+    assert_eq!(names(&storage.after_kill().after_power_cut(&Fates::all_new().with_operations(1))), "b");
     storage.sync_directory().unwrap();
     assert_eq!(storage.core().medium.kept(), 0);
 }
@@ -486,16 +488,35 @@ fn what_is_written_during_a_sync_is_not_durable_with_it() {
 }
 
 #[test]
+fn a_sync_that_is_held_up_when_the_power_goes_fails() {
+    let (storage, file) = old();
+    file.write_at(b"n", 0).unwrap();
+    storage.faults(|faults| faults.hold_syncs = true);
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| file.sync());
+        storage.wait_until_held();
+        storage.cut_at(storage.calls());
+        storage.list().unwrap_err();
+        storage.faults(|faults| faults.hold_syncs = false);
+        assert_eq!(syncing.join().unwrap().unwrap_err().to_string(), "power is off");
+    });
+    assert_eq!(sectors(&storage.after_power_cut(&Fates::all_old())), "oooo");
+}
+
+#[test]
 fn a_power_cut_by_sectors_keeps_each_file_to_its_last_sector() {
-    let storage = MemoryStorage::new();
+    let (storage, durable) = old();
+    storage.rename("a", "0").unwrap();
     let (a, b) = (storage.create("a").unwrap(), storage.create("b").unwrap());
     storage.sync_directory().unwrap();
+    durable.write_at(&[1; SECTOR], SECTOR as u64).unwrap();
     a.write_at(&[1; 3 * SECTOR], 0).unwrap();
     b.write_at(&[1; 3 * SECTOR], 0).unwrap();
     let lengths = |kept: &str, last| {
         let cut = storage.power_cut(|name, sector| name == kept && sector == last);
         cut.files().into_values().map(|bytes| bytes.len() / SECTOR).collect::<Vec<_>>()
     };
-    assert_eq!(lengths("a", 1), [2, 0]);
-    assert_eq!(lengths("b", 2), [0, 3]);
+    assert_eq!(lengths("a", 1), [4, 2, 0]);
+    assert_eq!(lengths("b", 2), [4, 0, 3]);
+    assert_eq!(lengths("0", 1), [4, 0, 0], "the end of one file is not that of the next");
 }
