@@ -17,6 +17,7 @@
 //! | cursor | `5`, sink text, next varint, then device text and rows varint to the end |
 //! | letter | `6`, device text, rows varint, ns i64, origin text, reason text, full length varint, first bytes to the end |
 //! | forget | `7`, sink text |
+//! | skip | `9`, sink text, to varint |
 //! | letters | `8`, kept varint, then device text and rows varint of the dropped ones to the end |
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
@@ -52,6 +53,8 @@ pub enum Entry<'a> {
     Forget(&'a str),
     /// A sink confirmed everything below an offset.
     Cursor(CursorEntry<'a>),
+    /// A sink gets nothing any more that is below an offset: the gaps before it say what it lacks.
+    Skip(SkipEntry<'a>),
     /// Input that could not be read as rows, on its way to the dead letters.
     Letter(LetterEntry<'a>),
     /// Everything below an offset is in the dead letters, or dropped and counted.
@@ -133,6 +136,15 @@ pub struct CursorEntry<'a> {
     pub next: Offset,
     /// Rows confirmed since the previous cursor entry.
     pub confirmed: Counts<'a>,
+}
+
+/// A sink goes on behind what was evicted or is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkipEntry<'a> {
+    /// The sink.
+    pub sink: &'a str,
+    /// Nothing below is delivered any more.
+    pub to: Offset,
 }
 
 /// Input that could not be read as rows.
@@ -245,6 +257,11 @@ impl Entry<'_> {
                 push_varint(out, cursor.next.0);
                 cursor.confirmed.encode(out);
             }
+            Entry::Skip(skip) => {
+                out.push(9);
+                push_text(out, skip.sink);
+                push_varint(out, skip.to.0);
+            }
             Entry::Letter(letter) => letter.encode(out),
             Entry::Letters(letters) => {
                 out.push(8);
@@ -324,6 +341,10 @@ impl<'a> Entry<'a> {
                 sink: take_text(&mut input)?,
                 next: Offset(take_varint(&mut input)?),
                 confirmed: Counts::encoded(std::mem::take(&mut input)),
+            }),
+            9 => Entry::Skip(SkipEntry {
+                sink: take_text(&mut input)?,
+                to: Offset(take_varint(&mut input)?),
             }),
             6 => Entry::Letter(LetterEntry::decode(&mut input)?),
             8 => Entry::Letters(LettersEntry {
@@ -511,6 +532,7 @@ mod tests {
             round_trip(&Entry::Device(DeviceEntry { device: &name, name: &other, boot, first: number }));
             round_trip(&Entry::Sink(SinkEntry { sink: &name, start: Offset(number) }));
             round_trip(&Entry::Forget(&name));
+            round_trip(&Entry::Skip(SkipEntry { sink: &name, to: Offset(number) }));
             round_trip(&Entry::Cursor(CursorEntry {
                 sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
             }));
@@ -522,7 +544,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 9)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 10)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();

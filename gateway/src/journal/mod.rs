@@ -198,6 +198,13 @@ impl Journal {
         self.submit(Class::Internal, |_, submission| submission.add(&Entry::Forget(name))).map(drop)
     }
 
+    /// Looks at the state, and at the offset up to which it holds. `look` runs under the journal's lock: it must be short
+    /// and must not call the journal.
+    pub fn with_state_and_end<R>(&self, look: impl FnOnce(&State, Offset) -> R) -> R {
+        let intake = self.shared.intake();
+        look(&intake.state, intake.tail.end)
+    }
+
     /// Looks at the state. `look` runs under the journal's lock: it must be short and must not call the journal.
     pub fn with_state<R>(&self, look: impl FnOnce(&State) -> R) -> R {
         look(&self.shared.intake().state)

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalId;
 use super::entry::{
-    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
+    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
 use crate::record::Offset;
 
@@ -116,6 +116,8 @@ pub struct SinkState {
     pub name: Box<str>,
     /// Everything below is accounted for.
     pub cursor: Offset,
+    /// Nothing below is delivered any more, whatever the sink has lost since.
+    pub floor: Offset,
 }
 
 impl State {
@@ -192,6 +194,12 @@ impl State {
         self.sinks.iter().find(|s| &*s.name == sink).map(|s| s.cursor)
     }
 
+    /// Nothing below is delivered to this sink any more.
+    #[must_use]
+    pub fn floor(&self, sink: &str) -> Offset {
+        self.sinks.iter().find(|s| &*s.name == sink).map_or(Offset(0), |s| s.floor)
+    }
+
     /// What became of a device's rows, by sink.
     pub fn ledgers<'a>(&'a self, device: &'a DeviceState) -> impl Iterator<Item = (&'a str, Ledger)> {
         self.sinks
@@ -203,11 +211,16 @@ impl State {
     /// Rows that a registered sink is still to get.
     #[must_use]
     pub fn owed(&self, sink: &str) -> u64 {
-        let owed = |device: &DeviceState| {
-            let ledger = self.ledgers(device).find(|(name, _)| *name == sink).map(|(_, ledger)| ledger);
-            ledger.map_or(0, |ledger| device.rows.saturating_sub(ledger.settled()))
+        self.owed_by_device(sink).map(|(_, rows)| rows).sum()
+    }
+
+    /// Rows that a registered sink is still to get, by device; devices without any are left out.
+    pub fn owed_by_device<'a>(&'a self, sink: &'a str) -> impl Iterator<Item = (&'a DeviceState, u64)> {
+        let owed = move |device: &'a DeviceState| {
+            let (_, ledger) = self.ledgers(device).find(|(name, _)| *name == sink)?;
+            Some((device, device.rows.saturating_sub(ledger.settled()))).filter(|(_, rows)| *rows > 0)
         };
-        self.devices.iter().map(owed).sum()
+        self.devices.iter().filter_map(owed)
     }
 
     /// Nanosecond that the gateway's clock last gave to a row or gap; `i64::MIN` before the first.
@@ -255,6 +268,7 @@ impl State {
             Entry::Sink(sink) => self.apply_sink(sink),
             Entry::Forget(sink) => self.apply_forget(sink),
             Entry::Cursor(cursor) => self.apply_cursor(cursor),
+            Entry::Skip(skip) => self.apply_skip(skip),
             Entry::Letter(letter) => self.apply_letter(offset, letter),
             Entry::Letters(letters) => self.apply_letters(letters),
         }
@@ -345,7 +359,11 @@ impl State {
         }
         let slowest = (0..self.sinks.len()).min_by_key(|&at| self.sinks[at].cursor);
         let at = self.sinks.len();
-        self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start });
+        self.sinks.push(SinkState {
+            name: entry.sink.into(),
+            cursor: entry.start,
+            floor: Offset(0),
+        });
         if let Some(slowest) = slowest {
             for device in &mut self.devices {
                 device.ledger(at).skipped = device.ledger(slowest).settled();
@@ -367,9 +385,17 @@ impl State {
         let Some(at) = self.sinks.iter().position(|s| &*s.name == entry.sink) else {
             return;
         };
-        self.sinks[at].cursor = entry.next;
+        let sink = &mut self.sinks[at];
+        sink.cursor = sink.cursor.max(entry.next);
         for (device, rows) in entry.confirmed.iter() {
             self.account(device).ledger(at).confirmed += rows;
+        }
+    }
+
+    fn apply_skip(&mut self, entry: &SkipEntry<'_>) {
+        if let Some(sink) = self.sinks.iter_mut().find(|s| *s.name == *entry.sink) {
+            sink.cursor = sink.cursor.max(entry.to);
+            sink.floor = sink.floor.max(entry.to);
         }
     }
 

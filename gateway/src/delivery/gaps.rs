@@ -1,0 +1,115 @@
+//! Gaps of one sink: what it refused, what was evicted, what the journal's medium lost.
+//!
+//! Rows of one device that follow one another are one entry, because a journal that is full has to become emptier by what
+//! its rows turn into.
+
+use std::collections::HashMap;
+
+use crate::journal::entry::{Cause, GapEntry, RowEntry};
+use crate::record::{SeriesKey, split_series};
+
+/// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
+const COLLISION_NS: i64 = 1_000_000;
+/// Devices whose previous gap is remembered.
+const DEVICES: usize = 10_000;
+
+/// Makes gaps of one sink.
+#[derive(Debug)]
+pub(super) struct GapMaker {
+    /// Configured tags.
+    tags: Vec<(String, String)>,
+    /// Time of each device's latest gap.
+    latest_ns: HashMap<Box<str>, i64>,
+}
+
+/// A gap that owns its texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) device: String,
+    pub(super) boot: u32,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) count: u64,
+    pub(super) cause: Cause,
+    series: String,
+    ns: i64,
+}
+
+impl GapMaker {
+    pub(super) fn new(tags: Vec<(String, String)>) -> GapMaker {
+        GapMaker { tags, latest_ns: HashMap::new() }
+    }
+
+    /// The gap that one row leaves: it has the row's time.
+    pub(super) fn of_row(&mut self, cause: Cause, row: &RowEntry<'_>) -> Gap {
+        let (_, tags) = split_series(row.series);
+        let tag = tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
+        let (from, to) = (row.sequence, row.sequence.saturating_add(1));
+        Gap { from, to, count: 1, ..self.gap(cause, row.device, tag, row.boot, row.ns) }
+    }
+
+    /// The gap of rows of which nothing but their numbers is known, and perhaps not even those.
+    pub(super) fn of_numbers(
+        &mut self,
+        cause: Cause,
+        device: (&str, &str),
+        boot: u32,
+        numbers: (u64, u64),
+        ns: i64,
+    ) -> Gap {
+        let (from, to) = numbers;
+        let (key, tag) = device;
+        Gap { from, to, count: to.saturating_sub(from), ..self.gap(cause, key, tag, boot, ns) }
+    }
+
+    fn gap(&mut self, cause: Cause, device: &str, tag: &str, boot: u32, ns: i64) -> Gap {
+        let own = [("cause", cause.as_str()), ("device", tag)];
+        let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut tags: Vec<_> =
+            configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
+        // Device and configuration were checked before, so the key can be made; if not, the gap counts all the same.
+        let series = SeriesKey::new("forebay_gap", &mut tags)
+            .map_or_else(|_| format!("forebay_gap,cause={}", cause.as_str()), |key| key.as_str().to_owned());
+        let ns = self.own_ns(device, ns);
+        Gap { device: device.to_owned(), boot, from: 0, to: 0, count: 0, cause, series, ns }
+    }
+
+    /// The time, moved behind the device's previous gap where both would be the same point.
+    fn own_ns(&mut self, device: &str, ns: i64) -> i64 {
+        if self.latest_ns.len() >= DEVICES {
+            self.latest_ns.clear();
+        }
+        let latest = self.latest_ns.entry(device.into()).or_insert(i64::MIN);
+        let collides = ns <= *latest && latest.saturating_sub(ns) < COLLISION_NS;
+        *latest = if collides { latest.saturating_add(1) } else { ns };
+        *latest
+    }
+}
+
+impl Gap {
+    /// Makes the row part of the gap, if it belongs there: it is the device's next one.
+    pub(super) fn take_in(&mut self, row: &RowEntry<'_>) -> bool {
+        let belongs = *self.device == *row.device && self.boot == row.boot && row.sequence >= self.to;
+        let follows = row.boot == 0 || row.sequence == self.to;
+        if belongs && follows {
+            self.to = row.sequence.saturating_add(1);
+            self.count += 1;
+        }
+        belongs && follows
+    }
+
+    pub(super) fn entry<'a>(&'a self, sink: &'a str) -> GapEntry<'a> {
+        GapEntry {
+            device: &self.device,
+            boot: self.boot,
+            from: self.from,
+            to: self.to,
+            count: self.count,
+            cause: self.cause,
+            sink: Some(sink),
+            stamped: false,
+            series: &self.series,
+            ns: self.ns,
+        }
+    }
+}
