@@ -4,7 +4,8 @@
 //! * Out: writes to the sink, cursor and gaps to the journal, state to [`SinkStatus`].
 //! * Next: `sink/` (a file per write path).
 //!
-//! The loop is gather, write, commit. While a cursor is on its way to the disk, the next batch is gathered already,
+//! The loop is gather, write, commit; where the journal has a hole, or has to make room, something is skipped instead
+//! (`skip.rs`). While a cursor is on its way to the disk, the next batch is gathered already,
 //! but sent only once the cursor is durable. A failed journal takes no cursors any more; delivery then goes on
 //! without them, and the next start delivers those points again, which changes nothing in a store.
 //!
@@ -12,6 +13,7 @@
 //! the time for draining is over; a write that is under way then is abandoned, and repeated by the next start.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,11 +28,12 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
+use super::gaps::{Gap, GapMaker};
 use super::gather::Gather;
-use super::rejection::{RejectedRows, Rejections};
+use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
 use super::{Delivery, Rejected, Settled, Step};
-use crate::journal::{self, Class, Entry, Journal, Refused};
+use crate::journal::{self, Class, Entry, Journal, Refused, Submission};
 use crate::record::Offset;
 use crate::sink::batch::Record;
 use crate::sink::{Batch, Outcome, Position, Sink};
@@ -38,7 +41,9 @@ use crate::sink::{Batch, Outcome, Position, Sink};
 /// Bytes of journal that a batch keeps in memory.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the journal is asked again after it refused a cursor or failed to be read.
-const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+/// How long a write that is under way may take when the journal needs room.
+const EVICT_GRACE: Duration = Duration::from_secs(2);
 /// The same complaint is logged once in this time.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -86,7 +91,9 @@ pub fn spawn<S: Sink + Send + 'static>(
     let name: Arc<str> = settings.name.as_str().into();
     let thread = thread::Builder::new().name(format!("sink-{name}"));
     let driver = Driver {
-        rejections: Rejections::new(Arc::clone(&name), settings.gap_tags),
+        rejections: Rejections::new(Arc::clone(&name)),
+        gaps: GapMaker::new(settings.gap_tags),
+        evict_to: journal.evict_to(),
         delivery: Delivery::new(Backoff::new(settings.seed)),
         complaints: Complaints::default(),
         accounted: cursor,
@@ -105,21 +112,33 @@ pub fn spawn<S: Sink + Send + 'static>(
     })?)
 }
 
-struct Driver<S> {
-    name: Arc<str>,
-    journal: Journal,
+pub(super) struct Driver<S> {
+    pub(super) name: Arc<str>,
+    pub(super) journal: Journal,
     sink: S,
-    status: Arc<SinkStatus>,
+    pub(super) status: Arc<SinkStatus>,
     stop: watch::Receiver<bool>,
     delivery: Delivery,
     rejections: Rejections,
+    pub(super) gaps: GapMaker,
+    /// Where to go on so that the journal has room.
+    pub(super) evict_to: watch::Receiver<Offset>,
     complaints: Complaints,
     /// Rows below are in the ledger already, though a sink that lost its data may get them again.
-    accounted: Offset,
+    pub(super) accounted: Offset,
 }
 
 /// The driver was asked to stop and has come to a point where it can.
-struct Stopping;
+pub(super) struct Stopping;
+
+/// What is to be done with what comes next in the journal.
+enum Next {
+    Write(Batch),
+    /// The journal has lost it.
+    PassHole(Offset, Offset),
+    /// It has to make room.
+    Evict,
+}
 
 impl<S: Sink> Driver<S> {
     async fn run(mut self, limits: Limits, drain: Duration) {
@@ -132,32 +151,32 @@ impl<S: Sink> Driver<S> {
             sleep(drain).await;
         };
         tokio::select! {
-            Stopping = self.deliver(limits) => {}
+            Err(Stopping) = self.deliver(limits) => {}
             () = deadline => warn!(sink = &*name, "stopped with a write under way; the next start repeats it"),
         }
         status.set(Condition::Stopped);
     }
 
-    async fn deliver(&mut self, limits: Limits) -> Stopping {
-        let start = match self.locate().await {
-            Ok(start) => start,
-            Err(stopping) => return stopping,
-        };
+    async fn deliver(&mut self, limits: Limits) -> Result<Infallible, Stopping> {
+        let start = self.locate().await?;
         let mut gather =
             Gather::new(Arc::clone(&self.name), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
-            let mut batch = match self.gather(&mut gather, &mut watermark).await {
-                Ok(batch) => batch,
-                Err(stopping) => return stopping,
-            };
-            while batch.points() > 0 {
-                let settled = match self.write(&batch).await {
-                    Ok(settled) => settled,
-                    Err(stopping) => return stopping,
-                };
-                self.commit(&batch, &settled, &mut gather, &mut watermark).await;
-                batch.advance(settled.points);
+            match self.gather(&mut gather, &mut watermark).await? {
+                Next::PassHole(from, to) => self.pass_hole(from, to, &mut gather).await?,
+                Next::Evict => self.evict(&mut gather).await?,
+                Next::Write(mut batch) => {
+                    while batch.points() > 0 {
+                        let settled = self.write(&batch).await?;
+                        if settled.points == 0 {
+                            // The rest is what has to make room.
+                            break;
+                        }
+                        self.commit(&batch, &settled, &mut gather).await;
+                        batch.advance(settled.points);
+                    }
+                }
             }
         }
     }
@@ -182,9 +201,10 @@ impl<S: Sink> Driver<S> {
                 }
             }
         };
+        let floor = self.journal.with_state(|state| state.floor(&self.name));
         let start = match position {
             Position::Journal => self.accounted,
-            Position::Own(own) => own.unwrap_or_default().min(self.accounted),
+            Position::Own(own) => own.unwrap_or_default().min(self.accounted).max(floor),
         };
         if start < self.accounted {
             warn!(sink = &*self.name, from = %start, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
@@ -192,18 +212,24 @@ impl<S: Sink> Driver<S> {
         Ok(start)
     }
 
-    /// The next batch that has to leave.
+    /// The next batch that has to leave, or what is to be done instead.
     async fn gather(
         &mut self,
         gather: &mut Gather,
         watermark: &mut watch::Receiver<Offset>,
-    ) -> Result<Batch, Stopping> {
+    ) -> Result<Next, Stopping> {
         loop {
+            if self.must_evict() {
+                return Ok(Next::Evict);
+            }
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
             let now = Instant::now();
+            if let Some((from, to)) = gather.hole() {
+                return Ok(Next::PassHole(from, to));
+            }
             if gather.is_due(now) || (self.is_stopping() && !gather.is_empty()) {
-                return Ok(gather.take());
+                return Ok(Next::Write(gather.take()));
             }
             let mut due = gather.poll_timeout();
             if let Err(error) = read {
@@ -216,17 +242,21 @@ impl<S: Sink> Driver<S> {
             tokio::select! {
                 changed = watermark.changed() => if changed.is_err() { return Err(Stopping) },
                 _ = self.stop.changed() => {}
+                _ = self.evict_to.changed() => {}
                 () = at(due) => {}
             }
         }
     }
 
-    /// Writes the batch's front until it is dealt with.
+    /// Writes the batch's front until it is dealt with, or nothing of it has to be any more.
     async fn write(&mut self, batch: &Batch) -> Result<Settled, Stopping> {
         self.delivery.handle_batch(batch.points());
         let rows = self.rows(batch, batch.points(), &[]);
         let mut unconfirmed = false;
         loop {
+            if self.must_evict() {
+                return Ok(self.delivery.settle());
+            }
             match self.delivery.poll(Instant::now()) {
                 Step::Settle => return Ok(self.delivery.settle()),
                 Step::Wait(until) => self.wait(until).await?,
@@ -234,7 +264,12 @@ impl<S: Sink> Driver<S> {
                     let settled =
                         if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
                     self.status.set_unconfirmed(rows.clone());
-                    let outcome = self.sink.write(&batch.part(points, settled)).await;
+                    let part = batch.part(points, settled);
+                    let patience = patience(self.evict_to.clone(), self.accounted);
+                    let outcome = tokio::select! {
+                        outcome = self.sink.write(&part) => outcome,
+                        () = patience => continue,
+                    };
                     self.note(&outcome);
                     match outcome {
                         Outcome::Retry { unknown: false, .. } | Outcome::Hold { .. } => {}
@@ -250,46 +285,51 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Makes the cursor behind the batch's front durable, together with the gaps of what was refused.
-    async fn commit(
-        &mut self,
-        batch: &Batch,
-        settled: &Settled,
-        gather: &mut Gather,
-        watermark: &mut watch::Receiver<Offset>,
-    ) {
+    async fn commit(&mut self, batch: &Batch, settled: &Settled, gather: &mut Gather) {
         let next = batch.offset_of(settled.points);
-        let gaps = self.rejections.declare(Instant::now(), batch, settled, self.accounted);
+        let gaps = self.rejections.declare(Instant::now(), batch, settled, self.accounted, &mut self.gaps);
         let confirmed = self.rows(batch, settled.points, &settled.rejected);
         let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
+        let name = Arc::clone(&self.name);
+        let submitted = self.submit(&gaps, |submission| submission.add_cursor(&name, next, &confirmed)).await;
+        // A medium that fails to be read is complained about by the next gathering.
+        let _ = gather.advance(Instant::now());
+        if let Some(receipt) = submitted {
+            self.durable(receipt).await;
+        }
+        self.accounted = self.accounted.max(next);
+        self.status.settle(rows, gaps.iter().map(|gap| gap.count).sum());
+    }
+
+    /// Submits gaps and what goes with them, as long as it takes; none if the journal has failed.
+    pub(super) async fn submit(
+        &mut self,
+        gaps: &[Gap],
+        rest: impl Fn(&mut Submission<'_>) -> Result<(), Refused>,
+    ) -> Option<Offset> {
         let mut room = self.journal.room();
-        let receipt = loop {
+        loop {
             room.mark_unchanged();
             let submitted = self.journal.submit(Class::Internal, |_, submission| {
-                for gap in &gaps {
+                for gap in gaps {
                     submission.add(&Entry::Gap(gap.entry(&self.name)))?;
                 }
-                submission.add_cursor(&self.name, next, &confirmed)
+                rest(submission)
             });
             match submitted {
-                Ok(((), receipt)) => break Some(receipt),
-                Err(Refused::Failed) => break None,
+                Ok(((), receipt)) => return Some(receipt),
+                Err(Refused::Failed) => return None,
                 Err(refused) => {
                     self.complain(&format!("the cursor is refused: {refused}"));
                     let _ = tokio::time::timeout(JOURNAL_RETRY, room.changed()).await;
                 }
             }
-        };
-        // A medium that fails to be read is complained about by the next gathering.
-        let _ = gather.advance(Instant::now());
-        if let Some(receipt) = receipt {
-            self.durable(receipt, watermark).await;
         }
-        self.accounted = self.accounted.max(next);
-        self.status.settle(rows, gaps.iter().map(RejectedRows::count).sum());
     }
 
     /// Waits until the receipt is durable, or the journal has failed and nothing will be any more.
-    async fn durable(&self, receipt: Offset, watermark: &mut watch::Receiver<Offset>) {
+    pub(super) async fn durable(&self, receipt: Offset) {
+        let mut watermark = self.journal.watermark();
         while self.journal.usage().state != journal::Condition::Failed {
             let reached = pin!(watermark.wait_for(|watermark| *watermark >= receipt));
             if tokio::time::timeout(JOURNAL_RETRY, reached).await.is_ok() {
@@ -314,14 +354,20 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Waits, unless the driver is to stop: a sink that fails now is not waited for.
-    async fn wait(&mut self, until: Instant) -> Result<(), Stopping> {
+    pub(super) async fn wait(&mut self, until: Instant) -> Result<(), Stopping> {
         if self.is_stopping() {
             return Err(Stopping);
         }
         tokio::select! {
             () = at(Some(until)) => Ok(()),
+            _ = self.evict_to.changed() => Ok(()),
             _ = self.stop.changed() => if self.is_stopping() { Err(Stopping) } else { Ok(()) },
         }
+    }
+
+    /// Whether the journal needs the room of what this sink has not got yet.
+    fn must_evict(&self) -> bool {
+        *self.evict_to.borrow() > self.accounted
     }
 
     fn is_stopping(&self) -> bool {
@@ -357,7 +403,7 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    fn complain(&mut self, reason: &str) {
+    pub(super) fn complain(&mut self, reason: &str) {
         if self.complaints.begin(Instant::now(), reason) {
             warn!(sink = &*self.name, reason, "delivery is delayed; it is tried again");
         }
@@ -386,6 +432,14 @@ impl Complaints {
     /// Whether there was anything to complain about.
     fn end(&mut self) -> bool {
         self.last.take().is_some()
+    }
+}
+
+/// Completes when a write has had its time although the journal needs room; its outcome is then unknown.
+async fn patience(mut evict_to: watch::Receiver<Offset>, accounted: Offset) {
+    match evict_to.wait_for(|to| *to > accounted).await {
+        Ok(_) => sleep(EVICT_GRACE).await,
+        Err(_) => std::future::pending().await,
     }
 }
 

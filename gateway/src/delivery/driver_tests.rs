@@ -92,17 +92,17 @@ fn submit(journal: &Journal, device: &str, times: std::ops::Range<i64>) {
     let series = format!("m,device={device}");
     let mut end = Offset(0);
     for ns in times {
-        let entry = Entry::Row(RowEntry {
-            device,
-            boot: 0,
-            sequence: 0,
-            stamped: false,
-            series: &series,
-            ns,
-            fields: Fields::of(&fields),
+        let submitted: Result<((), Offset), Refused> = journal.submit(Class::Foreign, |state, submission| {
+            submission.add(&Entry::Row(RowEntry {
+                device,
+                boot: 0,
+                sequence: state.next_number(device),
+                stamped: false,
+                series: &series,
+                ns,
+                fields: Fields::of(&fields),
+            }))
         });
-        let submitted: Result<((), Offset), Refused> =
-            journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
         end = submitted.unwrap().1;
     }
     until(|| *journal.watermark().borrow() >= end);
@@ -115,6 +115,17 @@ fn until(condition: impl Fn() -> bool) {
         assert!(began.elapsed() < PATIENCE, "waited in vain");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Rows of one device by what became of them in the sink "main": confirmed, damaged, evicted, still owed.
+fn fate(journal: &Journal, device: &str) -> [u64; 4] {
+    journal.with_state(|state| {
+        let device = state.device(device).unwrap();
+        let (_, ledger) = state.ledgers(device).next().unwrap();
+        let lost = |cause| ledger.gaps.of(cause);
+        let owed = device.rows - ledger.settled();
+        [ledger.confirmed, lost(Cause::Damaged), lost(Cause::Evicted), owed]
+    })
 }
 
 /// Confirmed rows and rows lost to this sink, of one device.
@@ -354,4 +365,114 @@ fn delivery_goes_on_without_cursors_when_the_journal_has_failed() {
     let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
     until(|| points.lock().unwrap().len() == 250);
     running.stop();
+}
+
+#[test]
+fn what_the_journal_lost_is_a_gap_of_the_devices_that_it_hit() {
+    let storage = MemoryStorage::new();
+    let journal = journal_in(&storage);
+    journal.register_sink("main").unwrap();
+    for round in 0..20 {
+        submit_numbered(&journal, "a", 7, round * 10..round * 10 + 10);
+        submit_numbered(&journal, "b", 0, round * 10..round * 10 + 10);
+    }
+    journal.close();
+    drop(journal);
+    // Two frames in the middle and one at the end: each submission is a frame of its own.
+    let name = "00000000000000000001.seg";
+    let mut bytes = storage.files().remove(name).unwrap();
+    let frames: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"\xfbFBj")).skip(1).collect();
+    assert_eq!(frames.len(), 400);
+    for frame in [100, 101, 399] {
+        bytes[frames[frame] + 60] ^= 1;
+    }
+    storage.put(name, bytes);
+
+    let journal = journal_in(&storage);
+    let points = Points::default();
+    let store = Store { points: Arc::clone(&points), script: |_: &[(String, i64)]| Outcome::Confirmed };
+    let running = Running::start(&journal, "main", store);
+    submit_numbered(&journal, "a", 7, 200..201);
+    until(|| fate(&journal, "a")[3] == 0);
+    until(|| {
+        points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("forebay_gap")).count() == 2
+    });
+    assert_eq!(fate(&journal, "a"), [199, 2, 0, 0]);
+    assert_eq!(fate(&journal, "b"), [199, 0, 0, 0], "the last row of b went with every sign of whose it was");
+    assert_eq!(fate(&journal, "(unknown)"), [0, 1, 0, 0]);
+    running.stop();
+}
+
+/// Submits rows of a native device, or of a foreign one if the boot is 0, each as a commit of its own.
+fn submit_numbered(journal: &Journal, device: &str, boot: u32, numbers: std::ops::Range<u64>) {
+    let fields = [("v".to_owned(), Value::Integer(1))];
+    let series = format!("m,device={device}");
+    for sequence in numbers {
+        let ns = i64::try_from(sequence).unwrap();
+        let (stamped, series, fields) = (false, series.as_str(), Fields::of(&fields));
+        let entry = Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields });
+        let submitted: Result<((), Offset), Refused> =
+            journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
+        let end = submitted.unwrap().1;
+        until(|| *journal.watermark().borrow() >= end);
+    }
+}
+
+#[test]
+fn a_full_journal_lets_go_of_its_oldest_rows_and_declares_each() {
+    let storage = MemoryStorage::new();
+    let options = Options { when_full: crate::config::WhenFull::DropOldest, ..Options::sized(2 << 20) };
+    let journal = Journal::open(Arc::new(storage.clone()), &options).unwrap().0;
+    let points = Points::default();
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let script = {
+        let down = Arc::clone(&down);
+        move |_: &[(String, i64)]| match down.load(std::sync::atomic::Ordering::Relaxed) {
+            true => retry(),
+            false => Outcome::Confirmed,
+        }
+    };
+    let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
+    let fields = [("v".to_owned(), Value::Text("x".repeat(1000)))];
+    let mut rows = 0;
+    while rows < 6_000 {
+        let submitted: Result<((), Offset), Refused> = journal.submit(Class::Native, |_, submission| {
+            (rows..rows + 10).try_for_each(|n| {
+                submission.add(&Entry::Row(RowEntry {
+                    device: ["a", "b"][n as usize % 2],
+                    boot: 0,
+                    sequence: n / 2,
+                    stamped: false,
+                    series: ["m,device=a", "m,device=b"][n as usize % 2],
+                    ns: n as i64 * 10_000_000,
+                    fields: Fields::of(&fields),
+                }))
+            })
+        });
+        match submitted {
+            Ok(_) => rows += 10,
+            Err(Refused::Full | Refused::Busy) => std::thread::sleep(Duration::from_millis(1)),
+            Err(other) => panic!("{other}"),
+        }
+        let on_disk: usize = storage.files().values().map(Vec::len).sum();
+        assert!(on_disk <= 2 << 20, "{on_disk} bytes");
+    }
+    down.store(false, std::sync::atomic::Ordering::Relaxed);
+    until(|| ["a", "b"].iter().all(|device| fate(&journal, device)[3] == 0));
+    let (a, b) = (fate(&journal, "a"), fate(&journal, "b"));
+    assert!(a[2] > 1_000 && b[2] > 1_000 && a[0] > 100, "{a:?} {b:?}");
+    assert_eq!(a[0] + a[2] + b[0] + b[2], 6_000);
+    running.stop();
+    let mut stored: Vec<_> =
+        points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("m,")).cloned().collect();
+    let count = stored.len();
+    stored.sort();
+    stored.dedup();
+    assert_eq!((stored.len(), count as u64), (count, a[0] + b[0]), "nothing that was let go comes back");
+    let reopened = {
+        drop(journal);
+        Journal::open(Arc::new(storage), &options).unwrap().0
+    };
+    assert_eq!(fate(&reopened, "a"), a);
 }

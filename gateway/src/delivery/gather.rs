@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::batcher::Batcher;
 use crate::journal::{Frame, Read, ReadError, Reader};
+use crate::record::Offset;
 use crate::sink::Batch;
 
 /// The growing batch of one sink, and where the next frame comes from.
@@ -18,28 +19,36 @@ pub(super) struct Gather {
     batch: Batch,
     /// A frame whose end belongs to the next batch.
     rest: Option<Arc<Frame>>,
+    /// Entries that the medium lost, behind which reading goes on once they are declared.
+    hole: Option<(Offset, Offset)>,
 }
 
 impl Gather {
     pub(super) fn new(sink: Arc<str>, reader: Reader, batcher: Batcher) -> Gather {
         let batch = Batch::new(Arc::clone(&sink), reader.position());
-        Gather { sink, reader, batcher, batch, rest: None }
+        Gather { sink, reader, batcher, batch, rest: None, hole: None }
     }
 
-    /// Adds what is committed, until the batch is full.
+    /// Begins anew at an offset.
+    pub(super) fn restart(&mut self, reader: Reader) {
+        self.batcher.handle_departure();
+        self.batch = Batch::new(Arc::clone(&self.sink), reader.position());
+        (self.reader, self.rest, self.hole) = (reader, None, None);
+    }
+
+    /// Adds what is committed, until the batch is full or stands before a hole.
     ///
     /// # Errors
     /// The journal's medium fails; the batch keeps what it has.
     pub(super) fn advance(&mut self, now: Instant) -> Result<(), ReadError> {
-        while !self.batcher.is_full() {
+        while !self.batcher.is_full() && self.hole.is_none() {
             let frame = match self.rest.take() {
                 Some(frame) => frame,
                 None => match self.reader.next()? {
                     Read::Frame(frame) => frame,
                     Read::Damaged { from, to } => {
-                        error!(sink = &*self.sink, %from, %to, "entries of the journal are damaged and cannot be delivered");
-                        self.batch.skip_to(to);
-                        continue;
+                        self.hole = Some((from, to));
+                        return Ok(());
                     }
                     Read::Wait => return Ok(()),
                 },
@@ -63,7 +72,12 @@ impl Gather {
 
     /// The batch has to leave now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.batcher.is_due(now)
+        self.batcher.is_due(now) || self.hole.is_some() && !self.is_empty()
+    }
+
+    /// The hole that comes next, once what is before it has left.
+    pub(super) fn hole(&self) -> Option<(Offset, Offset)> {
+        self.hole.filter(|_| self.is_empty())
     }
 
     /// When the batch has to leave by its age.

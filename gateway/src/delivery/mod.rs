@@ -23,8 +23,11 @@ pub mod batcher;
 pub mod driver;
 #[cfg(test)]
 mod driver_tests;
+mod gaps;
 mod gather;
+mod losses;
 mod rejection;
+mod skip;
 pub mod status;
 
 use std::ops::Range;

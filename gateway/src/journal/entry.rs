@@ -342,10 +342,9 @@ impl<'a> Entry<'a> {
                 next: Offset(take_varint(&mut input)?),
                 confirmed: Counts::encoded(std::mem::take(&mut input)),
             }),
-            9 => Entry::Skip(SkipEntry {
-                sink: take_text(&mut input)?,
-                to: Offset(take_varint(&mut input)?),
-            }),
+            9 => {
+                Entry::Skip(SkipEntry { sink: take_text(&mut input)?, to: Offset(take_varint(&mut input)?) })
+            }
             6 => Entry::Letter(LetterEntry::decode(&mut input)?),
             8 => Entry::Letters(LettersEntry {
                 kept: Offset(take_varint(&mut input)?),

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalId;
 use super::entry::{
-    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
+    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
+    SkipEntry,
 };
 use crate::record::Offset;
 
@@ -359,11 +360,7 @@ impl State {
         }
         let slowest = (0..self.sinks.len()).min_by_key(|&at| self.sinks[at].cursor);
         let at = self.sinks.len();
-        self.sinks.push(SinkState {
-            name: entry.sink.into(),
-            cursor: entry.start,
-            floor: Offset(0),
-        });
+        self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start, floor: Offset(0) });
         if let Some(slowest) = slowest {
             for device in &mut self.devices {
                 device.ledger(at).skipped = device.ledger(slowest).settled();

@@ -88,11 +88,6 @@ impl Batch {
         Added { whole_frame: end == frame.end(), unreadable }
     }
 
-    /// Passes over entries that cannot be had.
-    pub fn skip_to(&mut self, offset: Offset) {
-        self.to = offset.max(self.to);
-    }
-
     /// Points in the batch.
     #[must_use]
     pub fn points(&self) -> usize {
