@@ -44,7 +44,8 @@
 //! | 16 | salt of the file, u64 |
 //! | 24 | how many letters the file was given before this frame, u32 |
 //! | 28 | where its append begins, u32: everything below was durable when this was written |
-//! | 32 | the letter |
+//! | 32 | how many letters the file was given before its append, u32 |
+//! | 36 | the letter |
 //!
 //! A letter (`letter.rs`):
 //!

@@ -3,7 +3,7 @@
 use super::letter::{LETTER_BYTES_MAX, View};
 
 /// Bytes before the letter.
-pub(super) const FRAME_HEADER_BYTES: usize = 32;
+pub(super) const FRAME_HEADER_BYTES: usize = 36;
 
 /// Largest frame.
 pub(super) const FRAME_BYTES_MAX: usize = FRAME_HEADER_BYTES + LETTER_BYTES_MAX;
@@ -27,12 +27,21 @@ pub(super) struct FrameHeader {
     pub(super) salt: Salt,
     /// Letters that the file was given before it.
     pub(super) index: u32,
-    /// Everything below was durable when it was written.
-    pub(super) durable: u32,
+    /// What was durable when it was written.
+    pub(super) durable: Durable,
+}
+
+/// The beginning of a file that was durable once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Durable {
+    /// Where it ends.
+    pub(super) end: u32,
+    /// How many letters it holds.
+    pub(super) letters: u32,
 }
 
 /// Appends the frame of a letter.
-pub(super) fn push(out: &mut Vec<u8>, letter: &View<'_>, salt: Salt, index: u32, durable: u32) {
+pub(super) fn push(out: &mut Vec<u8>, letter: &View<'_>, salt: Salt, index: u32, durable: Durable) {
     let start = out.len();
     let length = frame_bytes(letter);
     out.extend_from_slice(&MAGIC);
@@ -41,7 +50,8 @@ pub(super) fn push(out: &mut Vec<u8>, letter: &View<'_>, salt: Salt, index: u32,
     out.extend_from_slice(&[LETTER, 0, 0, 0]);
     out.extend_from_slice(&salt.0.to_le_bytes());
     out.extend_from_slice(&index.to_le_bytes());
-    out.extend_from_slice(&durable.to_le_bytes());
+    out.extend_from_slice(&durable.end.to_le_bytes());
+    out.extend_from_slice(&durable.letters.to_le_bytes());
     letter.encode(out);
     debug_assert_eq!(out.len() - start, length);
     let checksum = crc32c::crc32c(&out[start + 8..]);
@@ -63,7 +73,7 @@ impl FrameHeader {
             is_letter: head[12] == LETTER,
             salt: Salt(u64::from_le_bytes(*head[16..].first_chunk()?)),
             index: u32_at(24)?,
-            durable: u32_at(28)?,
+            durable: Durable { end: u32_at(28)?, letters: u32_at(32)? },
         };
         let plausible = head[..4] == MAGIC && salt.is_none_or(|salt| salt == header.salt);
         (plausible && (FRAME_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&header.length)).then_some(header)

@@ -32,10 +32,8 @@ pub(super) struct Scan {
     at: u64,
     /// Letters that the file was given before `at`.
     index: u64,
-    /// Below, a frame that is not there was there once.
-    proven: u64,
-    /// What the file was given, as far as that is known from elsewhere.
-    expected: Option<Extent>,
+    /// What is proven to have been there once.
+    proven: Extent,
     done: bool,
 }
 
@@ -47,36 +45,24 @@ impl Scan {
     pub(super) fn open(files: &dyn Files, link: &Link) -> io::Result<Scan> {
         let file = files.open(&link.number.file_name())?;
         let length = file.length()?;
-        let (limit, expected) = match link.extent {
-            Known::Exactly(extent) => (length.min(extent.end), Some(extent)),
-            Known::AtLeast(extent) => (length, Some(extent)),
-            Known::Nothing => (length, None),
+        let nothing = Extent { number: link.number, end: FRAMES_AT, letters: 0 };
+        let (limit, proven) = match link.extent {
+            Known::Exactly(extent) => (length.min(extent.end), extent),
+            Known::AtLeast(extent) => (length, extent),
+            Known::Nothing => (length, nothing),
         };
         let salt = link.header().map(|header| header.salt);
-        let proven = expected.map_or(FRAMES_AT, |extent| extent.end);
-        let mut scan = Scan {
-            window: Window::new(file, limit),
-            salt,
-            at: FRAMES_AT,
-            index: 0,
-            proven,
-            expected,
-            done: false,
-        };
+        let window = Window::new(file, limit);
+        let mut scan = Scan { window, salt, at: FRAMES_AT, index: 0, proven, done: false };
         if !matches!(link.extent, Known::Exactly(_)) {
-            scan.proven = scan.prove();
+            scan.prove();
         }
         Ok(scan)
     }
 
-    /// Everything below was durable once.
-    pub(super) fn proven(&self) -> u64 {
+    /// What was durable once, intact or not.
+    pub(super) fn proven(&self) -> Extent {
         self.proven
-    }
-
-    /// How many letters the file was given up to here, those that are lost included.
-    pub(super) fn letters(&self) -> u64 {
-        self.index
     }
 
     pub(super) fn next(&mut self) -> Option<Scanned<'_>> {
@@ -107,38 +93,42 @@ impl Scan {
         }
     }
 
-    /// Moves on to the next frame, or to the end. What is lost in between is told by that frame's number, and is damage
-    /// where it was durable; else it belongs to an append that has not returned. Zeros between appends hold no letters.
+    /// Moves on to the next frame, or to the end. How many letters are lost in between is told by that frame's number.
+    /// Those that were durable are damage, the others belong to an append that has not returned. The zeros between
+    /// appends hold no letters.
     fn pass_damage(&mut self) -> Option<Scanned<'static>> {
         // A writer may have been at work just here.
         self.window.forget();
         if self.frame_at(self.at).is_some() {
             return None;
         }
-        let from = self.at;
-        match self.search(from + 1) {
+        let (from, before) = (self.at, self.index);
+        let to = match self.search(from + 1) {
             Some((at, header)) => {
-                let letters = u64::from(header.index).saturating_sub(self.index);
-                (self.at, self.index) = (at, u64::from(header.index));
-                (letters > 0 && from < self.proven).then_some(Scanned::Lost { from, to: at, letters })
+                (self.at, self.index) = (at, before.max(u64::from(header.index)));
+                at
             }
             None => {
                 self.done = true;
-                let letters = self.expected.map_or(0, |extent| extent.letters.saturating_sub(self.index));
-                let to = self.expected.map_or(from, |extent| extent.end.max(from));
-                (letters > 0).then_some(Scanned::Lost { from, to, letters })
+                self.index = before.max(self.proven.letters);
+                self.proven.end
             }
-        }
+        };
+        let letters = self.index.min(self.proven.letters).saturating_sub(before);
+        let to = to.min(self.proven.end).max(from);
+        (letters > 0).then_some(Scanned::Lost { from, to, letters })
     }
 
-    /// How much is proven to have been durable, by what is known and by what the frames behind that say.
-    fn prove(&mut self) -> u64 {
-        let start = self.proven;
-        let (mut at, mut proven) = (start, start);
+    /// Takes into account what the frames say that are not known to have been durable.
+    fn prove(&mut self) {
+        let mut at = self.proven.end;
         loop {
             let frame = self.frame_at(at).map(|header| (at, header));
-            let Some((from, header)) = frame.or_else(|| self.search(at + 1)) else { return proven };
-            proven = proven.max(u64::from(header.durable));
+            let Some((from, header)) = frame.or_else(|| self.search(at + 1)) else { return };
+            if u64::from(header.durable.end) > self.proven.end {
+                self.proven.end = u64::from(header.durable.end);
+                self.proven.letters = u64::from(header.durable.letters);
+            }
             at = from + header.length as u64;
         }
     }

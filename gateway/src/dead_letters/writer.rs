@@ -9,16 +9,14 @@ use tracing::{error, warn};
 
 use super::chain::{Chain, Known, Link, ReadError, State};
 use super::file::{END_FILE, Extent, FRAMES_AT, FileNumber, Header, SECTOR_BYTES, sector_up};
-use super::frame::{self, FRAME_BYTES_MAX, Salt};
-use super::letter::{Key, Letter, View};
+use super::frame::{self, Durable, FRAME_BYTES_MAX, Salt};
+use super::letter::{Key, Letter, Stage, View};
 use super::reader::Damage;
 use super::scan::{Scan, Scanned};
 use super::{AppendError, Appended, Dropped};
 use crate::journal::Storage;
 use crate::journal::storage::StorageFile;
 use crate::record::Offset;
-
-use super::letter::Stage;
 
 /// Files in `max_bytes`, unless they would be smaller or larger than the bounds below.
 const FILES: u64 = 16;
@@ -135,6 +133,8 @@ impl Writer {
             let name = link.number.file_name();
             if let State::Missing = link.state {
                 Damage::of_missing(link).log();
+                // It is named until its turn to be dropped has come.
+                self.files.insert(link.number, Held::default());
                 self.newest = link.known().filter(|_| Some(link.number) == newest).or(self.newest);
                 continue;
             }
@@ -142,14 +142,11 @@ impl Writer {
             let mut held = Held { link: Some(*link), ..Held::default() };
             let length = self.storage.open(&name).and_then(|file| file.length()).map_err(failed(&name))?;
             held.bytes = length;
-            let proven = if Some(link.number) == newest { scan.proven() } else { u64::MAX };
-            let mut durable_letters = 0;
-            loop {
-                let letters = scan.letters();
-                let Some(scanned) = scan.next() else { break };
+            let is_newest = Some(link.number) == newest;
+            let proven = scan.proven();
+            while let Some(scanned) = scan.next() {
                 match scanned {
-                    Scanned::Letter { letter, at } if at >= proven => {
-                        durable_letters = if self.doubtful.is_empty() { letters } else { durable_letters };
+                    Scanned::Letter { letter, at } if is_newest && at >= proven.end => {
                         self.doubtful.push(letter.to_letter());
                     }
                     Scanned::Letter { letter, .. } => held.add(&letter),
@@ -158,10 +155,8 @@ impl Writer {
                     }
                 }
             }
-            if Some(link.number) == newest {
-                let letters = if self.doubtful.is_empty() { scan.letters() } else { durable_letters };
-                let letters = letters.max(link.known().map_or(0, |extent| extent.letters));
-                self.newest = Some(Extent { number: link.number, end: proven, letters });
+            if is_newest {
+                self.newest = Some(proven);
             }
             self.files.insert(link.number, held);
         }
@@ -380,9 +375,10 @@ impl fmt::Debug for Writer {
 /// Appends the frames of one append, up to a sector boundary.
 fn push_frames(out: &mut Vec<u8>, letters: &[View<'_>], salt: Salt, first: u64, at: u64) {
     let start = out.len();
-    for (index, letter) in (first..).zip(letters) {
-        // A file is far shorter than these types can tell.
-        frame::push(out, letter, salt, index as u32, at as u32);
+    // A file is far shorter than these types can tell.
+    let durable = Durable { end: at as u32, letters: first as u32 };
+    for (index, letter) in (durable.letters..).zip(letters) {
+        frame::push(out, letter, salt, index, durable);
     }
     let length = sector_up((out.len() - start) as u64) as usize;
     out.resize(start + length, 0);
