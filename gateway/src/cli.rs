@@ -17,6 +17,7 @@ use crate::{clock, daemon};
 
 mod check;
 mod control;
+mod dead_letters;
 mod sinks;
 mod status;
 mod tail;
@@ -67,6 +68,11 @@ enum Command {
         #[command(subcommand)]
         command: SinksCommand,
     },
+    /// Look at what could not be read or what a database refused; the gateway may run
+    DeadLetters {
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +88,28 @@ enum SinksCommand {
         file: File,
         /// Its name
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLettersCommand {
+    /// One line for each: id, time, stage, sink, device, rows, origin, reason
+    List {
+        #[command(flatten)]
+        file: File,
+        /// Print them as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything that is kept of one, its body included
+    Show {
+        #[command(flatten)]
+        file: File,
+        /// Its id, as the list shows it
+        id: String,
+        /// Print it as a JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -113,6 +141,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Sinks { command: SinksCommand::Forget { file, name } } => {
             with_config(&file.path, |loaded| report(sinks::forget(&loaded.config, &name)))
+        }
+        Command::DeadLetters { command: DeadLettersCommand::List { file, json } } => {
+            with_data_dir(&file.path, |dir| dead_letters::list(dir, json))
+        }
+        Command::DeadLetters { command: DeadLettersCommand::Show { file, id, json } } => {
+            with_data_dir(&file.path, |dir| dead_letters::show(dir, &id, json))
         }
     }
 }

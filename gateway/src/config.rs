@@ -60,6 +60,8 @@ pub struct Config {
     pub influxdb: Vec<Influxdb>,
     /// The embedded store, if it is on. At least one sink is.
     pub sqlite: Option<Sqlite>,
+    /// What could not be stored.
+    pub dead_letters: DeadLetters,
     /// The gateway's own clock.
     pub clock: Clock,
     /// The HTTP interface.
@@ -266,6 +268,13 @@ pub struct Sqlite {
     /// How long points are kept.
     pub retention: Duration,
     /// Bound of the file; the oldest points go first.
+    pub max_bytes: u64,
+}
+
+/// What could not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// Bound of everything that is kept of it on disk; the oldest goes first. At least 256 KiB.
     pub max_bytes: u64,
 }
 

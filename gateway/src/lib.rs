@@ -17,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod dead_letters;
 pub mod http;
 pub mod record;
 pub mod stats;

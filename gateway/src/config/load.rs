@@ -9,7 +9,10 @@ use std::{fs, io};
 use super::document::{self, Table, Variables};
 use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
-use super::{Clock, Config, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name, ports, sinks};
+use super::{
+    Clock, Config, DeadLetters, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name, ports, sinks,
+};
+use crate::dead_letters;
 use crate::record::check_name;
 
 /// A configuration, and what its reading left to say.
@@ -134,17 +137,14 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let journal = read_journal(&mut root);
     let influxdb = sinks::read_influxdb(&mut root, home);
     let sqlite = sinks::read_sqlite(&mut root, &data_dir);
-    if let Some(mut section) = root.table("dead_letters") {
-        section.later("max_bytes", None, "what cannot be stored becomes a counted gap");
-        section.close();
-    }
+    let dead_letters = read_dead_letters(&mut root);
     let clock = read_clock(&mut root);
     let http = read_http(&mut root);
     if !root.has("mqtt") && !root.has("serial") {
         root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
     }
     root.close();
-    Config { data_dir, tags, devices, mqtt, serial, journal, influxdb, sqlite, clock, http }
+    Config { data_dir, tags, devices, mqtt, serial, journal, influxdb, sqlite, dead_letters, clock, http }
 }
 
 fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
@@ -218,6 +218,16 @@ fn read_journal(root: &mut Section<'_>) -> Journal {
         section.close();
     }
     journal
+}
+
+fn read_dead_letters(root: &mut Section<'_>) -> DeadLetters {
+    let mut dead_letters = DeadLetters { max_bytes: 64 << 20 };
+    if let Some(mut section) = root.table("dead_letters") {
+        let range = dead_letters::MAX_BYTES_LEAST..=1 << 36;
+        dead_letters.max_bytes = section.size("max_bytes", range, dead_letters.max_bytes);
+        section.close();
+    }
+    dead_letters
 }
 
 fn read_clock(root: &mut Section<'_>) -> Clock {

@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::section::Section;
 use super::{Influxdb, InfluxdbApi, SQLITE, Sqlite, secret};
+use crate::dead_letters::INTAKE;
 
 /// Most databases: each costs a thread and a cursor.
 const MAX_DATABASES: usize = 16;
@@ -51,6 +52,11 @@ fn parse_name(text: &str) -> Result<String, String> {
     }
     if text == SQLITE {
         return Err(format!("{text:?} is the name of the embedded store; choose another"));
+    }
+    if text == INTAKE {
+        return Err(format!(
+            "{text:?} is what dead letters are named by that no sink was given; choose another"
+        ));
     }
     Ok(text.to_owned())
 }

@@ -114,6 +114,9 @@ path = "readings.sqlite"                 # relative to data_dir
 retention = "30d"
 max_bytes = "2GiB"
 
+[dead_letters]
+max_bytes = "64MiB"
+
 [clock]
 trust = "auto"                           # auto | always
 max_wait = "10m"
@@ -155,6 +158,7 @@ fn the_sample_of_the_design_is_read() {
     let sqlite = config.sqlite.unwrap();
     assert_eq!(sqlite.path, Path::new("/var/lib/forebay/readings.sqlite"));
     assert_eq!((sqlite.retention, sqlite.max_bytes), (Duration::from_secs(2_592_000), 2 << 30));
+    assert_eq!(config.dead_letters, DeadLetters { max_bytes: 64 << 20 });
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8686");
 }
 
@@ -165,6 +169,9 @@ fn a_few_lines_are_enough() {
     assert!(config.sqlite.is_some(), "the embedded store is on when no other sink is configured");
     assert!(config.tags.contains_key("gateway"));
     assert_eq!(config.clock, Clock { trust: Trust::Auto });
+    assert_eq!(config.dead_letters, DeadLetters { max_bytes: 64 << 20 });
+    let small = good("[[serial]]\nport = \"/dev/ttyACM0\"\n[dead_letters]\nmax_bytes = \"256KiB\"\n");
+    assert_eq!(small.dead_letters.max_bytes, 256 << 10);
 }
 
 #[test]
@@ -296,10 +303,10 @@ fn faults_of_small_tables() {
         ),
         ("journal.commit_interval = \"1h\"", "journal.commit_interval: 1h is out of range; use 0ms to 10s"),
         (
-            "dead_letters.max_bytes = \"64MiB\"",
-            "dead_letters.max_bytes: is not supported yet: what cannot be stored becomes a counted gap; \
-             leave the key out",
+            "dead_letters.max_bytes = \"200KiB\"",
+            "dead_letters.max_bytes: 200KiB is out of range; use 256KiB to 64GiB",
         ),
+        ("dead_letters.max_byte = \"1MiB\"", "dead_letters.max_byte: unknown key; did you mean `max_bytes`?"),
         ("clock.trust = \"never\"", "clock.trust: \"never\" is not one of \"auto\", \"always\""),
         (
             "clock.max_wait = \"1m\"",
@@ -607,6 +614,10 @@ fn faults_of_databases() {
         (
             &format!("{v2}name = \"sqlite\""),
             "7: influxdb.name: \"sqlite\" is the name of the embedded store; choose another",
+        ),
+        (
+            &format!("{v2}name = \"intake\""),
+            "7: influxdb.name: \"intake\" is what dead letters are named by that no sink was given; choose another",
         ),
         (
             &format!("{v2}name = \"a b\""),

@@ -1,0 +1,379 @@
+//! `forebay dead-letters`: what could not be stored, and why. Works while the gateway runs, and changes nothing.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::plain;
+use crate::dead_letters::{DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Reader, Stage};
+
+/// Damaged places that are listed one by one; the others are counted.
+const MAX_DAMAGED: usize = 1000;
+
+/// Bytes of a body in a line of a dump.
+const DUMP_LINE_BYTES: usize = 16;
+
+/// Prints a line for each letter, oldest first, then what was dropped and what is damaged.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) fn list(data_dir: &Path, json: bool) -> Result<()> {
+    let reader = Reader::open_dir(&data_dir.join(DIRECTORY))?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if json { list_json(reader, &mut out) } else { list_lines(reader, &mut out) }
+}
+
+/// Prints everything that is kept of a letter.
+///
+/// # Errors
+/// There is no such letter, or the store cannot be read.
+pub(super) fn show(data_dir: &Path, id: &str, json: bool) -> Result<()> {
+    let id: LetterId = id.parse().with_context(|| format!("{id:?}"))?;
+    let letter = Reader::open_dir(&data_dir.join(DIRECTORY))?.find(&id)?.with_context(|| {
+        format!("there is no dead letter {id}; `forebay dead-letters list` shows those that there are")
+    })?;
+    let text = if json { serde_json::to_string(&WholeLetter::of(&letter))? + "\n" } else { page(&letter) };
+    written(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+fn list_lines(mut reader: Reader, out: &mut impl Write) -> Result<()> {
+    let mut damaged = Damaged::default();
+    while let Some(found) = reader.next().transpose()? {
+        match found {
+            Found::Letter(letter) => {
+                if is_closed(writeln!(out, "{}", line(&letter)))? {
+                    return Ok(());
+                }
+            }
+            Found::Damage(damage) => damaged.add(damage),
+        }
+    }
+    let Dropped { letters, rows } = reader.dropped();
+    let mut text = String::new();
+    if letters > 0 {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "dropped to make room: {letters} older letters with {rows} rows");
+    }
+    for Damage { file, from, to, letters } in &damaged.places {
+        let _ = writeln!(text, "damaged: {}, bytes {from} to {to}, {letters} letters lost", plain(file));
+    }
+    if damaged.further > 0 {
+        let _ = writeln!(
+            text,
+            "damaged: {} more places; {} letters lost in all",
+            damaged.further, damaged.letters
+        );
+    }
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The letters are written as they are read, so that no store is too large.
+fn list_json(mut reader: Reader, out: &mut impl Write) -> Result<()> {
+    let mut damaged = Damaged::default();
+    let mut separator = "{\"letters\":[";
+    while let Some(found) = reader.next().transpose()? {
+        match found {
+            Found::Letter(letter) => {
+                let text = serde_json::to_string(&LetterLine::of(&letter))?;
+                if is_closed(write!(out, "{separator}{text}"))? {
+                    return Ok(());
+                }
+                separator = ",";
+            }
+            Found::Damage(damage) => damaged.add(damage),
+        }
+    }
+    let opening = if separator == "," { "" } else { separator };
+    let dropped = serde_json::to_string(&reader.dropped())?;
+    let damaged = serde_json::to_string(&damaged)?;
+    let text = format!("{opening}],\"dropped\":{dropped},\"damaged\":{damaged}}}\n");
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What is damaged.
+#[derive(Debug, Default, Serialize)]
+struct Damaged {
+    letters: u64,
+    places: Vec<Damage>,
+    /// Places that are not listed.
+    further: u64,
+}
+
+/// A letter in a list.
+#[derive(Debug, Serialize)]
+struct LetterLine<'a> {
+    id: String,
+    at: String,
+    at_ns: i64,
+    stage: Stage,
+    sink: Option<&'a str>,
+    offset: u64,
+    device: &'a str,
+    rows: u64,
+    origin: &'a str,
+    reason: &'a str,
+    body_bytes: u64,
+}
+
+/// A letter with its body, which is either text or hexadecimal digits.
+#[derive(Debug, Serialize)]
+struct WholeLetter<'a> {
+    #[serde(flatten)]
+    line: LetterLine<'a>,
+    cut: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+}
+
+impl Damaged {
+    fn add(&mut self, damage: Damage) {
+        self.letters += damage.letters;
+        if self.places.len() < MAX_DAMAGED {
+            self.places.push(damage);
+        } else {
+            self.further += 1;
+        }
+    }
+}
+
+impl LetterLine<'_> {
+    fn of(letter: &Letter) -> LetterLine<'_> {
+        LetterLine {
+            id: letter.id().to_string(),
+            at: time(letter.at_ns),
+            at_ns: letter.at_ns,
+            stage: letter.stage,
+            sink: (letter.stage == Stage::Delivery).then_some(&letter.sink),
+            offset: letter.offset.0,
+            device: &letter.device,
+            rows: letter.rows,
+            origin: &letter.origin,
+            reason: &letter.reason,
+            body_bytes: letter.body_bytes,
+        }
+    }
+}
+
+impl WholeLetter<'_> {
+    fn of(letter: &Letter) -> WholeLetter<'_> {
+        let body = str::from_utf8(&letter.body).ok();
+        let body_hex = body.is_none().then(|| {
+            letter.body.iter().fold(String::new(), |mut digits, byte| {
+                let _ = write!(digits, "{byte:02x}");
+                digits
+            })
+        });
+        WholeLetter { line: LetterLine::of(letter), cut: letter.is_cut(), body, body_hex }
+    }
+}
+
+fn line(letter: &Letter) -> String {
+    let Letter { sink, device, origin, reason, stage, rows, .. } = letter;
+    let columns = [
+        letter.id().to_string(),
+        time(letter.at_ns),
+        stage.to_string(),
+        or_dash(sink),
+        or_dash(device),
+        rows.to_string(),
+        or_dash(origin),
+        or_dash(reason),
+    ];
+    plain(&columns.join("  "))
+}
+
+fn page(letter: &Letter) -> String {
+    let mut text = String::new();
+    let Letter { sink, device, origin, reason, stage, rows, body, body_bytes, .. } = letter;
+    let size = if letter.is_cut() {
+        format!("the first {} of {body_bytes} bytes", body.len())
+    } else {
+        format!("{body_bytes} bytes")
+    };
+    for (name, value) in [
+        ("id", letter.id().to_string()),
+        ("time", time(letter.at_ns)),
+        ("stage", stage.to_string()),
+        ("sink", or_dash(sink)),
+        ("device", or_dash(device)),
+        ("rows", rows.to_string()),
+        ("origin", or_dash(origin)),
+        ("reason", or_dash(reason)),
+        ("body", size),
+    ] {
+        let _ = writeln!(text, "{name:8}{}", plain(&value));
+    }
+    text.push('\n');
+    match str::from_utf8(body) {
+        Ok(body) => {
+            // Line feeds and tabs do no harm, and without them many a payload cannot be read.
+            text.extend(body.split_inclusive(['\n', '\t']).map(|piece| {
+                let end = piece.trim_end_matches(['\n', '\t']).len();
+                plain(&piece[..end]) + &piece[end..]
+            }));
+            if !body.is_empty() && !body.ends_with('\n') {
+                text.push('\n');
+            }
+        }
+        Err(_) => dump(&mut text, body),
+    }
+    text
+}
+
+fn dump(text: &mut String, body: &[u8]) {
+    for (row, bytes) in body.chunks(DUMP_LINE_BYTES).enumerate() {
+        let _ = write!(text, "{:06x} ", row * DUMP_LINE_BYTES);
+        for byte in bytes {
+            let _ = write!(text, " {byte:02x}");
+        }
+        text.extend(std::iter::repeat_n("   ", DUMP_LINE_BYTES - bytes.len()));
+        let shown = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' };
+        let _ = writeln!(text, "  {}", bytes.iter().map(shown).collect::<String>());
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn time(ns: i64) -> String {
+    // 64 bits of nanoseconds end long before the range of this type does; digits would do all the same.
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |time| time.to_string())
+}
+
+/// Whether whoever reads has seen enough.
+fn is_closed(printed: io::Result<()>) -> Result<bool> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        printed => printed.map(|()| false).context("standard output cannot be written"),
+    }
+}
+
+fn written(printed: io::Result<()>) -> Result<()> {
+    is_closed(printed).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::dead_letters::{DeadLetters, MAX_BYTES_LEAST};
+    use crate::journal::memory::MemoryStorage;
+    use crate::record::Offset;
+
+    fn letters() -> [Letter; 2] {
+        let refused = Letter {
+            sink: "main".into(),
+            offset: Offset(1234),
+            stage: Stage::Delivery,
+            at_ns: 1_700_000_000_000_000_001,
+            device: "boi\u{1b}[2Jler".into(),
+            rows: 1,
+            origin: "climate,device=boiler".into(),
+            reason: "field type conflict:\n\"t\"".into(),
+            body: b"climate,device=boiler t=\"a\"\t\nb 5\r\n"[..].into(),
+            body_bytes: 0,
+        };
+        let unread = Letter {
+            sink: "".into(),
+            offset: Offset(7),
+            stage: Stage::Intake,
+            at_ns: 0,
+            device: "".into(),
+            rows: 2,
+            origin: "sensors/esp".into(),
+            reason: "no JSON".into(),
+            body: (0xf0..=0xff).chain(*b"{\"a\":").collect(),
+            body_bytes: 9_000,
+        };
+        [refused, unread]
+    }
+
+    fn stored() -> Reader {
+        let storage = Arc::new(MemoryStorage::new());
+        DeadLetters::open(storage.clone(), MAX_BYTES_LEAST).unwrap().append(&letters()).unwrap();
+        Reader::open(storage).unwrap()
+    }
+
+    #[test]
+    fn a_line_tells_everything_but_the_body() {
+        let mut out = Vec::new();
+        list_lines(stored(), &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "main-1234  2023-11-14T22:13:20.000000001Z  delivery  main  boi\u{fffd}[2Jler  1  climate,device=boiler  \
+             field type conflict:\u{fffd}\"t\"\n\
+             intake-7  1970-01-01T00:00:00Z  intake  -  -  2  sensors/esp  no JSON\n"
+        );
+        let mut out = Vec::new();
+        list_json(stored(), &mut out).unwrap();
+        let list: Value = serde_json::from_slice(&out).unwrap();
+        let expected = json!({
+            "letters": [
+                {
+                    "id": "main-1234", "at": "2023-11-14T22:13:20.000000001Z", "at_ns": 1_700_000_000_000_000_001_i64,
+                    "stage": "delivery", "sink": "main", "offset": 1234, "device": "boi\u{1b}[2Jler", "rows": 1,
+                    "origin": "climate,device=boiler", "reason": "field type conflict:\n\"t\"", "body_bytes": 34,
+                },
+                {
+                    "id": "intake-7", "at": "1970-01-01T00:00:00Z", "at_ns": 0, "stage": "intake", "sink": null,
+                    "offset": 7, "device": "", "rows": 2, "origin": "sensors/esp", "reason": "no JSON",
+                    "body_bytes": 9000,
+                },
+            ],
+            "dropped": { "letters": 0, "rows": 0 },
+            "damaged": { "letters": 0, "places": [], "further": 0 },
+        });
+        assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn an_empty_list_is_json_too() {
+        let mut out = Vec::new();
+        list_json(Reader::open(Arc::new(MemoryStorage::new())).unwrap(), &mut out).unwrap();
+        let list: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(list["letters"], json!([]));
+    }
+
+    #[test]
+    fn a_body_is_text_where_it_is_text_and_a_dump_where_it_is_not() {
+        let [refused, unread] = letters();
+        let text = page(&refused);
+        assert!(text.ends_with("\n\nclimate,device=boiler t=\"a\"\t\nb 5\u{fffd}\n"), "{text}");
+        assert!(text.contains("reason  field type conflict:\u{fffd}\"t\"\n"), "{text}");
+        let text = page(&unread);
+        assert!(text.contains("body    the first 21 of 9000 bytes\n"), "{text}");
+        let dump = "\n000000  f0 f1 f2 f3 f4 f5 f6 f7 f8 f9 fa fb fc fd fe ff  ................\n\
+                    000010  7b 22 61 22 3a                                   {\"a\":\n";
+        assert!(text.ends_with(dump), "{text}");
+    }
+
+    #[test]
+    fn as_json_a_body_comes_back_byte_by_byte() {
+        let [refused, unread] = letters();
+        let whole = |letter| serde_json::to_value(WholeLetter::of(letter)).unwrap();
+        assert_eq!(whole(&refused)["body"].as_str().map(str::as_bytes), Some(&*refused.body));
+        assert_eq!(whole(&unread)["body_hex"], "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff7b2261223a");
+        assert_eq!(whole(&unread)["cut"], true);
+        assert!(whole(&unread).get("body").is_none());
+    }
+
+    #[test]
+    fn an_unknown_letter_says_how_to_list_those_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = format!("{:#}", show(dir.path(), "main-1", false).unwrap_err());
+        assert!(said.contains("no dead letter main-1; `forebay dead-letters list`"), "{said}");
+        let said = format!("{:#}", show(dir.path(), "main", false).unwrap_err());
+        assert!(said.contains("\"main\": is no id"), "{said}");
+        list(dir.path(), false).unwrap();
+        assert!(!dir.path().join(DIRECTORY).exists(), "who looks changes nothing");
+    }
+}

@@ -1,0 +1,389 @@
+//! Appends letters: to the file of this life while there is room in it, else to a new one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tracing::{error, warn};
+
+use super::chain::{Chain, Known, Link, ReadError, State};
+use super::file::{END_FILE, Extent, FRAMES_AT, FileNumber, Header, SECTOR_BYTES, sector_up};
+use super::frame::{self, Durable, FRAME_BYTES_MAX, Salt};
+use super::letter::{Key, Letter, Stage, View};
+use super::reader::Damage;
+use super::scan::{Scan, Scanned};
+use super::{AppendError, Appended, Dropped};
+use crate::journal::Storage;
+use crate::journal::storage::StorageFile;
+use crate::record::Offset;
+
+/// Files in `max_bytes`, unless they would be smaller or larger than the bounds below.
+const FILES: u64 = 16;
+const FILE_BYTES_MIN: u64 = 32 << 10;
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes written and synced at once.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// A file takes up whole blocks on the disk.
+const BLOCK_BYTES: u64 = 4 << 10;
+/// What is kept free, in files: one into which the file of this life grows, and one that is begun before others go.
+const RESERVED_FILES: u64 = 2;
+
+const _: () = assert!(FRAMES_AT + FRAME_BYTES_MAX as u64 + SECTOR_BYTES <= FILE_BYTES_MIN);
+const _: () = assert!((RESERVED_FILES + 1) * FILE_BYTES_MIN + BLOCK_BYTES <= super::MAX_BYTES_LEAST);
+
+pub(super) struct Writer {
+    storage: Arc<dyn Storage>,
+    max_bytes: u64,
+    file_bytes: u64,
+    /// Whether what follows is known yet.
+    recovered: bool,
+    /// The files that count.
+    files: BTreeMap<FileNumber, Held>,
+    dropped: Dropped,
+    /// What went since the last append that returned.
+    unreported: Dropped,
+    /// The newest file that counts, as far as it is durable.
+    newest: Option<Extent>,
+    /// The file that letters are appended to.
+    current: Option<Current>,
+    /// Letters of an earlier life of which only their file says that they are durable.
+    doubtful: Vec<Letter>,
+    next: FileNumber,
+    end_file: Option<Arc<dyn StorageFile>>,
+    /// Files to be removed.
+    stale: Vec<String>,
+}
+
+/// What is in a file.
+#[derive(Debug, Default)]
+struct Held {
+    link: Option<Link>,
+    bytes: u64,
+    letters: u64,
+    rows: u64,
+    /// Lowest and highest offset of each sink.
+    ranges: BTreeMap<(Stage, Box<str>), (Offset, Offset)>,
+}
+
+struct Current {
+    number: FileNumber,
+    salt: Salt,
+    file: Arc<dyn StorageFile>,
+    end: u64,
+    letters: u64,
+}
+
+impl Writer {
+    pub(super) fn new(storage: Arc<dyn Storage>, max_bytes: u64) -> Writer {
+        let even = max_bytes / FILES / BLOCK_BYTES * BLOCK_BYTES;
+        Writer {
+            storage,
+            max_bytes,
+            file_bytes: even.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX),
+            recovered: false,
+            files: BTreeMap::new(),
+            dropped: Dropped::default(),
+            unreported: Dropped::default(),
+            newest: None,
+            current: None,
+            doubtful: Vec::new(),
+            next: FileNumber::default(),
+            end_file: None,
+            stale: Vec::new(),
+        }
+    }
+
+    pub(super) fn append(&mut self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        if !self.recovered {
+            self.recover()?;
+            self.recovered = true;
+        }
+        if !self.doubtful.is_empty() {
+            // All at once, since the file that they go to is the one that excludes their old place.
+            let doubtful = std::mem::take(&mut self.doubtful);
+            let views: Vec<View<'_>> = doubtful.iter().map(Letter::view).collect();
+            let begun = self.begin(&views);
+            self.doubtful = doubtful;
+            begun?;
+            self.doubtful = Vec::new();
+        }
+        let fresh = self.fresh(letters)?;
+        let mut rest = &fresh[..];
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(self.chunk(rest));
+            self.write(chunk)?;
+            rest = later;
+        }
+        let written = fresh.len() as u64;
+        let dropped = std::mem::take(&mut self.unreported);
+        Ok(Appended { written, known: letters.len() as u64 - written, dropped })
+    }
+
+    /// Reads what is there.
+    fn recover(&mut self) -> Result<(), AppendError> {
+        let chain = Chain::read(&self.storage).map_err(|error| match error {
+            ReadError::Unreadable { what, source } => AppendError { what, source },
+            newer @ ReadError::Newer { .. } => failed("the directory")(io::Error::other(newer.to_string())),
+        })?;
+        self.files.clear();
+        self.doubtful.clear();
+        let newest = chain.links.last().map(|link| link.number);
+        for link in &chain.links {
+            let name = link.number.file_name();
+            if let State::Missing = link.state {
+                Damage::of_missing(link).log();
+                // It is named until its turn to be dropped has come.
+                self.files.insert(link.number, Held::default());
+                self.newest = link.known().filter(|_| Some(link.number) == newest).or(self.newest);
+                continue;
+            }
+            let mut scan = Scan::open(&self.storage, link).map_err(failed(&name))?;
+            let mut held = Held { link: Some(*link), ..Held::default() };
+            let length = self.storage.open(&name).and_then(|file| file.length()).map_err(failed(&name))?;
+            held.bytes = length;
+            let is_newest = Some(link.number) == newest;
+            let proven = scan.proven();
+            while let Some(scanned) = scan.next() {
+                match scanned {
+                    Scanned::Letter { letter, at } if is_newest && at >= proven.end => {
+                        self.doubtful.push(letter.to_letter());
+                    }
+                    Scanned::Letter { letter, .. } => held.add(&letter),
+                    Scanned::Lost { from, to, letters } => {
+                        Damage { file: name.clone(), from, to, letters }.log();
+                    }
+                }
+            }
+            if is_newest {
+                self.newest = Some(proven);
+            }
+            self.files.insert(link.number, held);
+        }
+        self.dropped = chain.dropped;
+        self.stale = chain.stale;
+        self.next = chain.highest.next();
+        Ok(())
+    }
+
+    /// Those that are not there yet, each once.
+    fn fresh<'a>(&self, letters: &'a [Letter]) -> Result<Vec<View<'a>>, AppendError> {
+        let views: Vec<View<'a>> = letters.iter().map(Letter::view).collect();
+        let mut wanted: HashSet<Key<'_>> = views.iter().map(|view| view.key).collect();
+        for (number, held) in &self.files {
+            if !wanted.iter().any(|key| held.may_hold(key)) {
+                continue;
+            }
+            let Some(link) = &held.link else { continue };
+            let name = number.file_name();
+            let mut scan = Scan::open(&self.storage, link).map_err(failed(&name))?;
+            while let Some(scanned) = scan.next() {
+                if let Scanned::Letter { letter, .. } = scanned {
+                    wanted.retain(|key| *key != letter.key);
+                }
+            }
+        }
+        Ok(views.into_iter().filter(|view| wanted.remove(&view.key)).collect())
+    }
+
+    /// How many of the letters are written at once.
+    fn chunk(&self, letters: &[View<'_>]) -> usize {
+        let bytes = |letter: &View<'_>| frame::frame_bytes(letter) as u64;
+        let left = self.current.as_ref().map_or(0, |current| self.file_bytes.saturating_sub(current.end));
+        let first = letters.first().map_or(0, bytes);
+        let room = if first <= left { left } else { self.file_bytes - FRAMES_AT };
+        let mut total = 0;
+        let fits = |letter: &&View<'_>| {
+            total += bytes(letter);
+            total <= room.min(WRITE_BYTES_MAX)
+        };
+        letters.iter().take_while(fits).count().max(1)
+    }
+
+    fn write(&mut self, letters: &[View<'_>]) -> Result<(), AppendError> {
+        let bytes: u64 = letters.iter().map(|letter| frame::frame_bytes(letter) as u64).sum();
+        if let Some(current) = self.current.take_if(|current| current.end + bytes <= self.file_bytes) {
+            match self.extend(&current, letters) {
+                Ok(current) => {
+                    self.current = Some(current);
+                    return Ok(());
+                }
+                Err(error) => {
+                    // What was written may be lost whatever a later sync says.
+                    warn!(%error, "dead letters are written again, into a new file");
+                }
+            }
+        }
+        self.begin(letters)
+    }
+
+    /// Writes letters behind the last ones.
+    fn extend(&mut self, current: &Current, letters: &[View<'_>]) -> io::Result<Current> {
+        let mut bytes = Vec::new();
+        push_frames(&mut bytes, letters, current.salt, current.letters, current.end);
+        let after = Current {
+            number: current.number,
+            salt: current.salt,
+            file: Arc::clone(&current.file),
+            end: current.end + bytes.len() as u64,
+            letters: current.letters + letters.len() as u64,
+        };
+        if let Some(held) = self.files.get_mut(&current.number) {
+            held.bytes = after.end;
+        }
+        current.file.write_at(&bytes, current.end)?;
+        current.file.sync()?;
+        self.settle(&after, letters);
+        Ok(after)
+    }
+
+    /// Begins a file with these letters. Nothing counts of it, nor of what it says of other files, until its name is
+    /// durable.
+    fn begin(&mut self, letters: &[View<'_>]) -> Result<(), AppendError> {
+        self.current = None;
+        self.remove_stale();
+        let number = self.next;
+        self.next = number.next();
+        let (victims, dropped) = self.victims();
+        let mut total = self.dropped;
+        total.add(dropped);
+        let oldest = self.files.keys().nth(victims).copied().unwrap_or(number);
+        let random = getrandom::u64().map_err(|e| failed("a salt")(io::Error::other(e.to_string())))?;
+        let header =
+            Header { number, salt: Salt(random), first: oldest, previous: self.newest, dropped: total };
+        let mut bytes = Vec::new();
+        header.push(&mut bytes);
+        push_frames(&mut bytes, letters, header.salt, 0, FRAMES_AT);
+        let file = self.make(number, &bytes)?;
+
+        let gone: Vec<FileNumber> = self.files.keys().take(victims).copied().collect();
+        for number in gone {
+            self.files.remove(&number);
+            self.stale.push(number.file_name());
+        }
+        self.remove_stale();
+        self.dropped = total;
+        self.unreported.add(dropped);
+        let state = State::Intact(header, None);
+        let link = Link { number, state, extent: Known::Nothing };
+        let length = bytes.len() as u64;
+        self.files.insert(number, Held { link: Some(link), bytes: length, ..Held::default() });
+        let current = Current { number, salt: header.salt, file, end: length, letters: letters.len() as u64 };
+        self.settle(&current, letters);
+        self.current = Some(current);
+        Ok(())
+    }
+
+    /// Makes a file with its name durable.
+    fn make(&mut self, number: FileNumber, bytes: &[u8]) -> Result<Arc<dyn StorageFile>, AppendError> {
+        let (new_name, name) = (number.new_name(), number.file_name());
+        let written = self.storage.create(&new_name).and_then(|file| {
+            file.write_at(bytes, 0)?;
+            file.sync()?;
+            self.storage.rename(&new_name, &name)?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => match self.storage.sync_directory() {
+                Ok(()) => Ok(file),
+                Err(error) => {
+                    // The next file's header passes it over, whether it is there after a crash or not.
+                    self.stale.push(name);
+                    Err(failed("the directory")(error))
+                }
+            },
+            Err(error) => {
+                self.stale.extend([new_name, name.clone()]);
+                self.remove_stale();
+                Err(failed(&name)(error))
+            }
+        }
+    }
+
+    /// How many files have to go before another one is begun, oldest first, and what is in them.
+    fn victims(&self) -> (usize, Dropped) {
+        let on_disk = |bytes: u64| bytes.next_multiple_of(BLOCK_BYTES);
+        let room = self.max_bytes.saturating_sub(RESERVED_FILES * self.file_bytes + BLOCK_BYTES);
+        let mut total: u64 = self.files.values().map(|held| on_disk(held.bytes)).sum();
+        let mut dropped = Dropped::default();
+        let mut count = 0;
+        for held in self.files.values() {
+            if total <= room {
+                break;
+            }
+            total -= on_disk(held.bytes);
+            dropped.add(Dropped { letters: held.letters, rows: held.rows });
+            count += 1;
+        }
+        (count, dropped)
+    }
+
+    /// Notes letters that have become durable.
+    fn settle(&mut self, current: &Current, letters: &[View<'_>]) {
+        let extent = Extent { number: current.number, end: current.end, letters: current.letters };
+        self.newest = Some(extent);
+        if let Some(held) = self.files.get_mut(&current.number) {
+            letters.iter().for_each(|letter| held.add(letter));
+            held.link = held.link.map(|link| Link { extent: Known::Exactly(extent), ..link });
+        }
+        // Without it nothing is lost but a proof, so it is neither synced nor worth an error.
+        if self.end_file.is_none() {
+            self.end_file = self.storage.open(END_FILE).or_else(|_| self.storage.create(END_FILE)).ok();
+        }
+        let noted = self.end_file.as_ref().map(|file| file.write_at(&extent.encode(), 0));
+        if !matches!(noted, Some(Ok(()))) {
+            self.end_file = None;
+        }
+    }
+
+    fn remove_stale(&mut self) {
+        let storage = &self.storage;
+        self.stale
+            .retain(|name| storage.remove(name).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
+    }
+}
+
+impl Held {
+    fn add(&mut self, letter: &View<'_>) {
+        self.letters += 1;
+        self.rows = self.rows.saturating_add(letter.rows);
+        let Key { stage, sink, offset } = letter.key;
+        let (low, high) = self.ranges.entry((stage, sink.into())).or_insert((offset, offset));
+        (*low, *high) = (offset.min(*low), offset.max(*high));
+    }
+
+    fn may_hold(&self, key: &Key<'_>) -> bool {
+        self.ranges
+            .get(&(key.stage, key.sink.into()))
+            .is_some_and(|(low, high)| (*low..=*high).contains(&key.offset))
+    }
+}
+
+impl Damage {
+    fn log(&self) {
+        let Damage { file, from, to, letters } = self;
+        error!(%file, from, to, letters, "dead letters are damaged and lost; check the disk under data_dir");
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files, newest {:?}", self.files.len(), self.newest)
+    }
+}
+
+/// Appends the frames of one append, up to a sector boundary.
+fn push_frames(out: &mut Vec<u8>, letters: &[View<'_>], salt: Salt, first: u64, at: u64) {
+    let start = out.len();
+    // A file is far shorter than these types can tell.
+    let durable = Durable { end: at as u32, letters: first as u32 };
+    for (index, letter) in (durable.letters..).zip(letters) {
+        frame::push(out, letter, salt, index, durable);
+    }
+    let length = sector_up((out.len() - start) as u64) as usize;
+    out.resize(start + length, 0);
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> AppendError {
+    move |source| AppendError { what: what.to_owned(), source }
+}
