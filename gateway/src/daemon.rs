@@ -18,7 +18,9 @@ use tracing::{error, info};
 
 use crate::clock;
 use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
+use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
+use crate::delivery::letters;
 use crate::http::Server;
 use crate::ingest::Ingest;
 use crate::ingest::identity::Naming;
@@ -71,7 +73,10 @@ pub fn run(config: &Config) -> Result<()> {
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
-    let sinks = start_sinks(config, &journal, &stats, &sinks_stop)?;
+    let dead_letters = config.data_dir.join(dead_letters::DIRECTORY);
+    let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
+    let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
+    sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
     let context = Context {
         ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
         epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
@@ -149,6 +154,7 @@ fn start_sinks(
     config: &Config,
     journal: &Journal,
     stats: &Stats,
+    dead_letters: &Arc<DeadLetters>,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>> {
     let gap_tags: Vec<(String, String)> =
@@ -158,6 +164,7 @@ fn start_sinks(
         batch_points,
         linger,
         drain: DRAIN,
+        dead_letters: Arc::clone(dead_letters),
         gap_tags: gap_tags.clone(),
         seed: getrandom::u64().unwrap_or_default(),
     };

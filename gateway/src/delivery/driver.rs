@@ -32,7 +32,10 @@ use super::gaps::{Gap, GapMaker};
 use super::gather::Gather;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
-use super::{Delivery, Rejected, Settled, Step};
+use super::{Delivery, Rejected, Settled, Step, letters};
+use crate::clock;
+use crate::dead_letters::{DeadLetters, Letter};
+use crate::journal::entry::Cause;
 use crate::journal::{self, Class, Entry, Journal, Refused, Submission};
 use crate::record::Offset;
 use crate::sink::batch::Record;
@@ -58,6 +61,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Longest time for the rest once the driver was asked to stop.
     pub drain: Duration,
+    /// Where refused points go.
+    pub dead_letters: Arc<DeadLetters>,
     /// Configured tags, which the point of a gap carries besides `device` and `cause`.
     pub gap_tags: Vec<(String, String)>,
     /// Seed of the backoff's jitter.
@@ -93,6 +98,7 @@ pub fn spawn<S: Sink + Send + 'static>(
     let driver = Driver {
         rejections: Rejections::new(Arc::clone(&name)),
         gaps: GapMaker::new(settings.gap_tags),
+        dead_letters: settings.dead_letters,
         evict_to: journal.evict_to(),
         delivery: Delivery::new(Backoff::new(settings.seed)),
         complaints: Complaints::default(),
@@ -121,6 +127,7 @@ pub(super) struct Driver<S> {
     delivery: Delivery,
     rejections: Rejections,
     pub(super) gaps: GapMaker,
+    dead_letters: Arc<DeadLetters>,
     /// Where to go on so that the journal has room.
     pub(super) evict_to: watch::Receiver<Offset>,
     complaints: Complaints,
@@ -173,7 +180,7 @@ impl<S: Sink> Driver<S> {
                             // The rest is what has to make room.
                             break;
                         }
-                        self.commit(&batch, &settled, &mut gather).await;
+                        self.commit(&batch, &settled, &mut gather).await?;
                         batch.advance(settled.points);
                     }
                 }
@@ -284,10 +291,17 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// Makes the cursor behind the batch's front durable, together with the gaps of what was refused.
-    async fn commit(&mut self, batch: &Batch, settled: &Settled, gather: &mut Gather) {
+    /// Makes the cursor behind the batch's front durable, after what was refused is among the dead letters.
+    async fn commit(
+        &mut self,
+        batch: &Batch,
+        settled: &Settled,
+        gather: &mut Gather,
+    ) -> Result<(), Stopping> {
         let next = batch.offset_of(settled.points);
-        let gaps = self.rejections.declare(Instant::now(), batch, settled, self.accounted, &mut self.gaps);
+        let letters = self.rejections.letters(Instant::now(), clock::now_ns(), batch, settled);
+        let cause = if self.keep(&letters).await? { Cause::Rejected } else { Cause::Unkept };
+        let gaps = Rejections::gaps(batch, settled, self.accounted, cause, &mut self.gaps);
         let confirmed = self.rows(batch, settled.points, &settled.rejected);
         let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
         let name = Arc::clone(&self.name);
@@ -299,6 +313,21 @@ impl<S: Sink> Driver<S> {
         }
         self.accounted = self.accounted.max(next);
         self.status.settle(rows, gaps.iter().map(|gap| gap.count).sum());
+        Ok(())
+    }
+
+    /// Makes letters durable, as long as it takes; false if the disk has no room for them.
+    async fn keep(&mut self, letters: &[Letter]) -> Result<bool, Stopping> {
+        let began = Instant::now();
+        loop {
+            let Err(error) = letters::keep(&self.dead_letters, letters) else { return Ok(true) };
+            if letters::has_no_room(&error) && began.elapsed() >= letters::PATIENCE {
+                error!(sink = &*self.name, %error, "refused points are lost: there is no room to keep them");
+                return Ok(false);
+            }
+            self.complain(&error.to_string());
+            self.wait(Instant::now() + JOURNAL_RETRY).await?;
+        }
     }
 
     /// Submits gaps and what goes with them, as long as it takes; none if the journal has failed.

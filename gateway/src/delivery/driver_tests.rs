@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::driver::{Settings, spawn};
 use super::status::{Condition, SinkStatus};
+use crate::dead_letters::{DeadLetters, Found, MAX_BYTES_LEAST, Reader};
 use crate::journal::entry::{Cause, Entry, Fields, RowEntry};
 use crate::journal::memory::MemoryStorage;
 use crate::journal::{Class, Journal, Options, Refused};
@@ -51,22 +52,37 @@ struct Running {
     thread: JoinHandle<()>,
     stop: watch::Sender<bool>,
     status: Arc<SinkStatus>,
+    letters: MemoryStorage,
 }
 
 impl Running {
+    /// What the dead letters hold: offset, reason and body of each.
+    fn letters(&self) -> Vec<(u64, String, String)> {
+        let read = Reader::open(Arc::new(self.letters.clone())).unwrap().map(|found| match found.unwrap() {
+            Found::Letter(letter) => {
+                let body = String::from_utf8(letter.body.into()).unwrap();
+                (letter.offset.0, letter.reason.into(), body)
+            }
+            Found::Damage(damage) => panic!("{damage:?}"),
+        });
+        read.collect()
+    }
+
     fn start<S: Sink + Send + 'static>(journal: &Journal, name: &str, sink: S) -> Running {
+        let letters = MemoryStorage::new();
         let settings = Settings {
             name: name.to_owned(),
             batch_points: 100,
             linger: Duration::from_millis(5),
             drain: Duration::from_millis(300),
+            dead_letters: Arc::new(DeadLetters::open(Arc::new(letters.clone()), MAX_BYTES_LEAST).unwrap()),
             gap_tags: vec![("gateway".to_owned(), "barn".to_owned())],
             seed: 7,
         };
         let (stop, stopped) = watch::channel(false);
         let status = Arc::new(SinkStatus::default());
         let thread = spawn(journal.clone(), sink, settings, Arc::clone(&status), stopped).unwrap();
-        Running { thread, stop, status }
+        Running { thread, stop, status, letters }
     }
 
     fn stop(self) -> Arc<SinkStatus> {
@@ -186,6 +202,11 @@ fn a_refused_row_becomes_a_gap_of_its_sink_and_of_no_other() {
         }
         counts
     };
+    let refused: Vec<(String, String)> =
+        running.letters().into_iter().map(|(_, reason, body)| (reason, body)).collect();
+    let letter = |ns| ("400: partial write".to_owned(), format!("m,device=d v=1i {ns}\n"));
+    let rows: Vec<_> = refused.iter().filter(|(_, body)| body.starts_with("m,")).cloned().collect();
+    assert_eq!(rows, [letter(7), letter(57), letter(107)]);
     // The gaps' points have the times of the refused rows; the strict store refuses those as well, and that is that.
     assert_eq!(count(&strict), BTreeMap::from([("m,device=d".to_owned(), 147)]));
     assert_eq!(running.stop().snapshot().rejected_rows, 3);

@@ -25,6 +25,7 @@ pub mod driver;
 mod driver_tests;
 mod gaps;
 mod gather;
+pub mod letters;
 mod losses;
 mod rejection;
 mod skip;

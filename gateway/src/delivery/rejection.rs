@@ -1,22 +1,24 @@
-//! What a sink refuses becomes a durable, counted gap of that sink.
+//! What a sink refuses is kept among the dead letters, and counted as a gap of that sink.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use super::Settled;
 use super::gaps::{Gap, GapMaker};
+use super::{Rejected, Settled};
+use crate::dead_letters::{Letter, Stage};
 use crate::journal::entry::Cause;
 use crate::record::Offset;
 use crate::sink::Batch;
 use crate::sink::batch::Record;
+use crate::sink::line_protocol::{self, Dialect};
 
 /// Refused points that are logged one by one in each [`LOG_PERIOD`]; the others are counted.
 const LOGGED: u64 = 3;
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Makes gaps of one sink out of refused rows.
+/// Makes letters and gaps of one sink out of refused points.
 pub(super) struct Rejections {
     sink: Arc<str>,
     /// When the period of the log began, and how many points were refused in it.
@@ -28,22 +30,16 @@ impl Rejections {
         Rejections { sink, period: None }
     }
 
-    /// The gaps of the refused rows, and a word in the log about them. A refused gap is logged alone: a gap about it
-    /// would be refused as well.
-    ///
-    /// Rows below `accounted` are in the ledger already.
-    pub(super) fn declare(
+    /// The refused points as letters, and a word in the log about them.
+    pub(super) fn letters(
         &mut self,
         now: Instant,
+        now_ns: i64,
         batch: &Batch,
         settled: &Settled,
-        accounted: Offset,
-        maker: &mut GapMaker,
-    ) -> Vec<Gap> {
-        let mut refused = settled.rejected.iter().peekable();
-        let mut gaps: Vec<Gap> = Vec::new();
-        for (point, (offset, record)) in batch.records().take(settled.points).enumerate() {
-            let Some(rejected) = refused.next_if(|rejected| rejected.point == point) else { continue };
+    ) -> Vec<Letter> {
+        let mut letters = Vec::with_capacity(settled.rejected.len());
+        for (offset, record, rejected) in refused(batch, settled) {
             let (kind, device, series, ns) = match record {
                 Record::Row(row) => ("row", row.device, row.series, row.ns),
                 Record::Gap(gap) => ("gap", gap.device, gap.series, gap.ns),
@@ -58,11 +54,41 @@ impl Rejections {
                     "the database refuses a {kind}"
                 );
             }
+            let mut body = String::new();
+            line_protocol::push_line(&mut body, Dialect::V2, &record.point());
+            letters.push(Letter {
+                sink: (*self.sink).into(),
+                offset,
+                stage: Stage::Delivery,
+                at_ns: now_ns,
+                device: device.into(),
+                rows: u64::from(matches!(record, Record::Row(_))),
+                origin: series.into(),
+                reason: rejected.reason.as_str().into(),
+                body_bytes: body.len() as u64,
+                body: body.into_bytes().into(),
+            });
+        }
+        letters
+    }
+
+    /// The gaps of the refused rows. A refused gap makes none: it would be refused as well.
+    ///
+    /// Rows below `accounted` are in the ledger already.
+    pub(super) fn gaps(
+        batch: &Batch,
+        settled: &Settled,
+        accounted: Offset,
+        cause: Cause,
+        maker: &mut GapMaker,
+    ) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = Vec::new();
+        for (offset, record, _) in refused(batch, settled) {
             if let Record::Row(row) = record
                 && offset >= accounted
                 && !gaps.iter_mut().rev().any(|gap| gap.take_in(&row))
             {
-                gaps.push(maker.of_row(Cause::Rejected, &row));
+                gaps.push(maker.of_row(cause, &row));
             }
         }
         gaps
@@ -83,4 +109,15 @@ impl Rejections {
         *refused += 1;
         *refused <= LOGGED
     }
+}
+
+/// The points of the batch's front that were refused.
+fn refused<'a>(
+    batch: &'a Batch,
+    settled: &'a Settled,
+) -> impl Iterator<Item = (Offset, Record<'a>, &'a Rejected)> {
+    let mut rejected = settled.rejected.iter().peekable();
+    batch.records().take(settled.points).enumerate().filter_map(move |(point, (offset, record))| {
+        rejected.next_if(|rejected| rejected.point == point).map(|rejected| (offset, record, rejected))
+    })
 }

@@ -64,12 +64,19 @@ pub fn render(status: &Status) -> String {
     page.family(
         "forebay_gap_rows_total",
         "counter",
-        "Rows declared lost since the data directory was made, by cause; a row that two databases refuse counts twice.",
+        "Rows declared lost since the data directory was made, by cause; a row that two databases lack counts twice.",
     );
     page.labelled(
         "forebay_gap_rows_total",
         "cause",
         status.gap_rows.iter().map(|(cause, rows)| (cause.as_str(), *rows)),
+    );
+
+    page.single(
+        "forebay_dead_lettered_rows_total",
+        "counter",
+        "Rows that could not be read or that a database refused, kept among the dead letters.",
+        status.dead_lettered_rows,
     );
 
     let journal = &status.journal;
@@ -81,6 +88,12 @@ pub fn render(status: &Status) -> String {
         "counter",
         "Bytes written to the journal's files.",
         journal.bytes_written,
+    );
+    page.single(
+        "forebay_journal_rewrites_total",
+        "counter",
+        "Files of the journal that were given up because a write or sync of them failed.",
+        journal.rewrites,
     );
     page.0
 }

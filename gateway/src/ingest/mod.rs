@@ -20,7 +20,8 @@ use forebay_shared::message::{GapCause, Hello};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, RowEntry};
+use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, RowEntry};
 use crate::journal::state::{DeviceState, State};
 use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
@@ -39,6 +40,15 @@ pub struct Ingest {
     naming: Naming,
     stats: Arc<Stats>,
     redelivery: Mutex<Redelivery>,
+}
+
+/// Where a submission came from, and what it was before it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// A topic, a port, a device.
+    pub name: &'a str,
+    /// The bytes as they came.
+    pub payload: &'a [u8],
 }
 
 /// What became of a submission.
@@ -131,13 +141,19 @@ impl Ingest {
         &self.naming
     }
 
-    /// Takes what one foreign message became: its rows, and a gap for what could not be read, in one submission.
+    /// Takes what one foreign message became: its rows, and a letter for what could not be read, in one submission.
     /// Rows without a time of their own get `received_ns`, or the next free nanosecond. Of a message that the broker
     /// marks as sent `again`, points that are journaled already are left out; its receipt covers them.
     ///
     /// # Errors
     /// The journal takes nothing now; the message is to be held and tried again, except when it is too large.
-    pub fn foreign(&self, parsed: &Parsed, received_ns: i64, again: bool) -> Result<Taken, Refused> {
+    pub fn foreign(
+        &self,
+        parsed: &Parsed,
+        origin: Origin<'_>,
+        received_ns: i64,
+        again: bool,
+    ) -> Result<Taken, Refused> {
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
         let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
@@ -157,7 +173,7 @@ impl Ingest {
                 rows += 1;
             }
             if let Some(refusal) = &parsed.refused {
-                self.push_refusal(submission, refusal, stamp())?;
+                self.push_letter(submission, refusal, origin, received_ns)?;
             }
             Ok::<u64, Refused>(rows)
         })?;
@@ -167,16 +183,16 @@ impl Ingest {
         Ok(Taken { receipt, rows })
     }
 
-    fn push_refusal(
+    fn push_letter(
         &self,
         submission: &mut Submission<'_>,
         refusal: &Refusal,
+        origin: Origin<'_>,
         ns: i64,
     ) -> Result<(), Refused> {
         let named = (refusal.device != UNKNOWN_DEVICE).then(|| self.naming.foreign(&refusal.device));
-        let key = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
-        let lost = Lost { boot: 0, from: 0, to: refusal.rows, cause: Cause::Unparseable };
-        self.push_gap(submission, key, named.as_ref(), lost, ns)
+        let device = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
+        submission.add(&letter(device, refusal.rows, &refusal.reason, origin, ns))
     }
 
     fn push_gap(
@@ -331,6 +347,30 @@ impl Ingest {
         Ok(Taken { receipt, rows: taken })
     }
 
+    /// Takes a block of a native device that cannot be decoded: its rows are a gap, and its bytes are kept.
+    ///
+    /// # Errors
+    /// The journal takes nothing now, or the rows do not continue where the journal stands.
+    pub fn native_undecodable(
+        &self,
+        admission: &Admission,
+        (from, to): (LongSeq, LongSeq),
+        reason: &str,
+        origin: Origin<'_>,
+        now_ns: i64,
+    ) -> Result<Taken, NativeError> {
+        let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
+            let (boot, cause) = (admission.boot.get(), Cause::Unparseable);
+            let lost = Lost { boot, from: expected(state, admission, from.0)?, to: to.0, cause };
+            if lost.from < lost.to {
+                self.push_native_gap(state, submission, admission, lost, now_ns)?;
+                submission.add(&letter(&admission.device, 0, reason, origin, now_ns))?;
+            }
+            Ok::<_, NativeError>(())
+        })?;
+        Ok(Taken { receipt, rows: 0 })
+    }
+
     /// Takes a range of rows that a native device has lost.
     ///
     /// # Errors
@@ -435,6 +475,18 @@ impl<'a> Numbers<'a> {
         *next += 1;
         *next - 1
     }
+}
+
+/// An entry for what could not be read, shortened to what is kept of it.
+fn letter<'a>(device: &'a str, rows: u64, reason: &'a str, origin: Origin<'a>, ns: i64) -> Entry<'a> {
+    let body_bytes = origin.payload.len() as u64;
+    let body = &origin.payload[..origin.payload.len().min(INTAKE_BODY_BYTES_MAX)];
+    let (origin, reason) = (cut(origin.name), cut(reason));
+    Entry::Letter(LetterEntry { device, rows, ns, origin, reason, body_bytes, body })
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 fn foreign_entry(row: &Row, sequence: u64, ns: i64) -> Entry<'_> {

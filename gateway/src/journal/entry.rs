@@ -152,7 +152,7 @@ pub struct SkipEntry<'a> {
 pub struct LetterEntry<'a> {
     /// Ledger key.
     pub device: &'a str,
-    /// Rows that it stands for; at least one.
+    /// Rows that it stands for; none where a gap counts them.
     pub rows: u64,
     /// Nanoseconds since 1970 UTC at receipt, by the gateway's clock as it was.
     pub ns: i64,
@@ -185,7 +185,7 @@ pub enum Cause {
     DeviceReset = 1,
     /// A payload could not be read as rows.
     Unparseable = 2,
-    /// A database refused the row.
+    /// A database refused the row, and it is kept among the dead letters.
     Rejected = 3,
     /// The journal's medium lost what was written.
     Damaged = 4,
@@ -193,11 +193,13 @@ pub enum Cause {
     SinkReset = 5,
     /// The journal was full, and the oldest rows made room.
     Evicted = 6,
+    /// It could not be read or stored, and the disk had no room to keep it among the dead letters.
+    Unkept = 7,
 }
 
 impl Cause {
     /// All causes, in the order of their numbers.
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 8] = [
         Cause::Overflow,
         Cause::DeviceReset,
         Cause::Unparseable,
@@ -205,6 +207,7 @@ impl Cause {
         Cause::Damaged,
         Cause::SinkReset,
         Cause::Evicted,
+        Cause::Unkept,
     ];
 
     /// The stable name, as in tags, metrics and the ledger.
@@ -218,6 +221,7 @@ impl Cause {
             Cause::Damaged => "damaged",
             Cause::SinkReset => "sink_reset",
             Cause::Evicted => "evicted",
+            Cause::Unkept => "unkept",
         }
     }
 }

@@ -327,7 +327,7 @@ impl State {
         for (device, rows) in entry.dropped.iter() {
             let device = self.account(device);
             device.letters = device.letters.saturating_sub(rows);
-            device.gaps.add(Cause::Unparseable, rows);
+            device.gaps.add(Cause::Unkept, rows);
         }
     }
 

@@ -21,7 +21,7 @@ use tracing::{error, warn};
 
 use crate::clock;
 use crate::config::Trust;
-use crate::ingest::{Ingest, Taken};
+use crate::ingest::{Ingest, Origin, Taken};
 use crate::journal::Refused;
 use crate::record::Offset;
 use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
@@ -69,7 +69,7 @@ impl Context {
     pub fn take_foreign(
         &self,
         parsed: Parsed,
-        origin: &str,
+        origin: Origin<'_>,
         received_ns: i64,
         again: bool,
         reporter: &Reporter,
@@ -81,13 +81,19 @@ impl Context {
             );
             return None;
         }
-        match self.ingest.foreign(&parsed, received_ns, again) {
+        match self.ingest.foreign(&parsed, origin, received_ns, again) {
             Ok(taken) => {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
                     reporter.stats().bad_messages.add(1);
                     let reason = &refusal.reason;
-                    reporter.loss("payload", &format!("{origin:.64?} brings what is no reading: {reason}"));
+                    let name = origin.name;
+                    reporter.trouble(
+                        "payload",
+                        &format!(
+                            "{name:.64?} brings what is no reading: {reason}; see `forebay dead-letters list`"
+                        ),
+                    );
                 }
                 Some(taken)
             }
@@ -107,7 +113,7 @@ impl Context {
         &self,
         mut parsed: Parsed,
         reason: &str,
-        origin: &str,
+        origin: Origin<'_>,
         received_ns: i64,
         again: bool,
         reporter: &Reporter,

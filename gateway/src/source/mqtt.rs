@@ -31,7 +31,7 @@ use super::native::Now;
 use super::{Context, Reporter, payload, sleep_until};
 use crate::clock;
 use crate::config;
-use crate::ingest::Taken;
+use crate::ingest::{Origin, Taken};
 use crate::record::Offset;
 use crate::stats::SourceState;
 
@@ -287,7 +287,8 @@ impl Broker {
         if parsed.is_empty() {
             return Some(nothing);
         }
-        self.context.take_foreign(parsed, &publish.topic, received_ns, publish.dup, &self.reporter)
+        let origin = Origin { name: &publish.topic, payload: &publish.payload };
+        self.context.take_foreign(parsed, origin, received_ns, publish.dup, &self.reporter)
     }
 
     /// Hands acks and requests to rumqttc.

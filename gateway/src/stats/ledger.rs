@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Told;
+use crate::journal::entry::Cause;
 use crate::journal::state::{DeviceState, Ledger as Account};
 
 /// Where the rows are, in rows.
@@ -22,7 +23,7 @@ pub struct Ledger {
     pub queued: u64,
     /// Rows that were sent and whose answer is unknown.
     pub unconfirmed: u64,
-    /// Rows kept aside with the reason why the store refuses them.
+    /// Rows kept aside with the reason why they could not be read, or why the store refuses them.
     pub dead_lettered: u64,
     /// Rows declared lost, by cause; causes without rows are left out.
     pub gaps: BTreeMap<String, u64>,
@@ -43,15 +44,20 @@ impl Ledger {
             told.next.saturating_sub(next)
         });
         let mut gaps = BTreeMap::new();
-        for (cause, rows) in device.gaps.iter().chain(account.gaps.iter()) {
+        let kept = account.gaps.of(Cause::Rejected);
+        let lost = account.gaps.iter().filter(|(cause, _)| *cause != Cause::Rejected);
+        for (cause, rows) in device.gaps.iter().chain(lost) {
             *gaps.entry(cause.as_str().to_owned()).or_default() += rows;
         }
         Ledger {
-            learned: rows.saturating_add(device.gaps.total()).saturating_add(not_yet_received),
+            learned: rows
+                .saturating_add(device.gaps.total())
+                .saturating_add(device.letters)
+                .saturating_add(not_yet_received),
             confirmed: account.confirmed,
             queued: waiting - unconfirmed,
             unconfirmed,
-            dead_lettered: 0,
+            dead_lettered: device.letters.saturating_add(kept),
             gaps,
             not_yet_received,
         }
@@ -158,13 +164,13 @@ mod tests {
     fn every_row_is_somewhere() {
         let state = state();
         let ledger = ledger(&state, "main", Some(Told { boot: 7, next: 13 }), 1);
-        let gaps = BTreeMap::from([("overflow".to_owned(), 2), ("rejected".to_owned(), 1)]);
+        let gaps = BTreeMap::from([("overflow".to_owned(), 2)]);
         let expected = Ledger {
             learned: 13,
             confirmed: 5,
             queued: 1,
             unconfirmed: 1,
-            dead_lettered: 0,
+            dead_lettered: 1,
             gaps,
             not_yet_received: 3,
         };

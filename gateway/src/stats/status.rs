@@ -30,8 +30,10 @@ pub struct Status {
     pub ledger: Ledger,
     /// By chip id, or by the tag `device` of a foreign device.
     pub devices: BTreeMap<String, DeviceReport>,
-    /// Rows declared lost since the data directory was made, by cause; a row that two sinks refuse counts twice.
+    /// Rows declared lost since the data directory was made, by cause; a row that two sinks lack counts twice.
     pub gap_rows: BTreeMap<String, u64>,
+    /// Rows that went to the dead letters since the data directory was made; one that two sinks refuse counts twice.
+    pub dead_lettered_rows: u64,
     /// The journal.
     pub journal: JournalReport,
     /// By broker or port.
@@ -68,12 +70,16 @@ pub struct JournalReport {
     pub end: u64,
     /// `running`, `full` or `failed`.
     pub state: String,
+    /// What is wrong with the disk, and what to do about it; none while all is well.
+    pub last_error: Option<String>,
     /// Commits since the start.
     pub commits: u64,
     /// Entries committed since the start.
     pub entries_committed: u64,
     /// Bytes written for them since the start.
     pub bytes_written: u64,
+    /// Files given up since the start because a write or sync of them failed; nothing is lost with them.
+    pub rewrites: u64,
 }
 
 /// One source.
@@ -138,7 +144,8 @@ impl Status {
             clock_trusted,
             ledger: Ledger::default(),
             devices: BTreeMap::new(),
-            gap_rows: Cause::ALL.into_iter().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
+            gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
+            dead_lettered_rows: 0,
             journal: JournalReport::of(journal),
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),
@@ -169,11 +176,13 @@ impl Status {
                 sinks: BTreeMap::new(),
             };
             add_gaps(&mut self.gap_rows, &device.gaps);
+            self.dead_lettered_rows += device.letters;
             for (name, account) in state.ledgers(device) {
                 let in_flight =
                     in_flight.get(name).and_then(|rows| rows.get(&device.key)).copied().unwrap_or(0);
                 let ledger = Ledger::of(device, account, told, in_flight);
                 add_gaps(&mut self.gap_rows, &account.gaps);
+                self.dead_lettered_rows += account.gaps.of(Cause::Rejected);
                 let sink = self.sinks.entry(name.to_owned()).or_default();
                 sink.backlog_rows += ledger.backlog();
                 add_gaps(&mut sink.gaps, &account.gaps);
@@ -200,9 +209,11 @@ impl JournalReport {
                 Condition::Failed => "failed",
             }
             .to_owned(),
+            last_error: usage.trouble,
             commits: commits.commits,
             entries_committed: commits.entries,
             bytes_written: commits.bytes,
+            rewrites: commits.rewrites,
         }
     }
 }
@@ -240,8 +251,13 @@ impl SourceStats {
     }
 }
 
+/// The causes of losses. What a database refuses is no loss: it is kept among the dead letters.
+fn lost_causes() -> impl Iterator<Item = Cause> {
+    Cause::ALL.into_iter().filter(|cause| *cause != Cause::Rejected)
+}
+
 fn add_gaps(sum: &mut BTreeMap<String, u64>, gaps: &Gaps) {
-    for (cause, rows) in gaps.iter() {
-        *sum.entry(cause.as_str().to_owned()).or_default() += rows;
+    for cause in lost_causes().filter(|cause| gaps.of(*cause) > 0) {
+        *sum.entry(cause.as_str().to_owned()).or_default() += gaps.of(cause);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::journal::Storage;
 use crate::journal::memory::MemoryStorage;
-use crate::journal::storage::StorageFile;
+use crate::journal::storage::{Space, StorageFile};
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +112,10 @@ impl Faulty {
 }
 
 impl Storage for Faulty {
+    fn space(&self) -> io::Result<Space> {
+        self.memory.space()
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.memory.list()
     }

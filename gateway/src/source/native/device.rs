@@ -13,7 +13,7 @@ use super::super::Reporter;
 use super::Now;
 use crate::clock;
 use crate::ingest::timestamp::{Burst, TickMap, stamp};
-use crate::ingest::{Admission, Ingest, NativeError, NativeRow};
+use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin};
 use crate::journal::entry::Cause;
 use crate::record::{Offset, SeriesKey, Value};
 
@@ -87,7 +87,8 @@ impl Device {
                     let device = &self.admission.device;
                     reporter.stats().bad_messages.add(1);
                     reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
-                    ingest.native_gap(&self.admission, from, to, Cause::Unparseable, now.ns)?
+                    let origin = Origin { name: reporter.name(), payload: bytes };
+                    ingest.native_undecodable(&self.admission, (from, to), &e.to_string(), origin, now.ns)?
                 }
             },
         };
