@@ -317,7 +317,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Makes letters durable, as long as it takes; false if the disk has no room for them.
-    async fn keep(&mut self, letters: &[Letter]) -> Result<bool, Stopping> {
+    pub(super) async fn keep(&mut self, letters: &[Letter]) -> Result<bool, Stopping> {
         let began = Instant::now();
         loop {
             let Err(error) = letters::keep(&self.dead_letters, letters) else { return Ok(true) };

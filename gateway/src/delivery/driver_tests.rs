@@ -60,7 +60,7 @@ impl Running {
     fn letters(&self) -> Vec<(u64, String, String)> {
         let read = Reader::open(Arc::new(self.letters.clone())).unwrap().map(|found| match found.unwrap() {
             Found::Letter(letter) => {
-                let body = String::from_utf8(letter.body.into()).unwrap();
+                let body = String::from_utf8_lossy(&letter.body).into_owned();
                 (letter.offset.0, letter.reason.into(), body)
             }
             Found::Damage(damage) => panic!("{damage:?}"),
@@ -422,6 +422,9 @@ fn what_the_journal_lost_is_a_gap_of_the_devices_that_it_hit() {
     assert_eq!(fate(&journal, "a"), [199, 2, 0, 0]);
     assert_eq!(fate(&journal, "b"), [199, 0, 0, 0], "the last row of b went with every sign of whose it was");
     assert_eq!(fate(&journal, "(unknown)"), [0, 1, 0, 0]);
+    let letters = running.letters();
+    assert_eq!(letters.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), [101, 400], "{letters:?}");
+    assert!(letters.iter().all(|(_, reason, body)| reason.contains("damaged") && body.contains("m,device=")));
     running.stop();
 }
 

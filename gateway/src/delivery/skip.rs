@@ -10,6 +10,7 @@ use super::gaps::Gap;
 use super::gather::Gather;
 use super::losses::{self, Evicted, GAPS_MAX};
 use crate::clock;
+use crate::dead_letters::{Letter, Stage};
 use crate::journal::Read;
 use crate::journal::entry::{Entry, SkipEntry};
 use crate::record::Offset;
@@ -86,6 +87,7 @@ impl<S: Sink> Driver<S> {
             }
         };
         let rows: u64 = gaps.iter().map(|gap| gap.count).sum();
+        self.quarantine(from, to, rows).await?;
         if rows > 0 {
             error!(sink = &*self.name, %from, %to, rows, "the journal is damaged: rows cannot be delivered; they are declared in forebay_gap; see `forebay journal verify`");
         } else {
@@ -93,6 +95,35 @@ impl<S: Sink> Driver<S> {
         }
         self.skip(&gaps, to).await;
         Ok(())
+    }
+
+    /// Keeps the damaged bytes among the dead letters, before the file that they are in serves again.
+    async fn quarantine(&mut self, from: Offset, to: Offset, rows: u64) -> Result<(), Stopping> {
+        let damaged = match self.journal.reader(from).damaged_bytes(from, to) {
+            Ok(Some(damaged)) => damaged,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.complain(&error.to_string());
+                return Ok(());
+            }
+        };
+        let letter = Letter {
+            sink: (*self.name).into(),
+            offset: from,
+            stage: Stage::Delivery,
+            at_ns: clock::now_ns(),
+            device: "(journal)".into(),
+            // A gap counts them.
+            rows: 0,
+            origin: format!("{}, byte {}", damaged.file, damaged.at).into(),
+            reason: format!(
+                "the journal is damaged: entries {from} to {to} cannot be read, with {rows} rows"
+            )
+            .into(),
+            body_bytes: damaged.length,
+            body: damaged.bytes.into(),
+        };
+        self.keep(&[letter]).await.map(drop)
     }
 
     /// Makes the gaps durable and, with the last of them, that the sink goes on at `to`. Where the journal has failed,

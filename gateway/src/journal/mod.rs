@@ -67,7 +67,7 @@ use tracing::{info, warn};
 
 pub use entry::Entry;
 pub use frame::{FRAME_BYTES_MAX, Frame};
-pub use reader::{Read, ReadError, Reader};
+pub use reader::{DamagedBytes, Read, ReadError, Reader};
 pub use state::State;
 pub use storage::Storage;
 pub use types::{

@@ -38,6 +38,22 @@ pub enum Read {
     Wait,
 }
 
+/// Most bytes of a hole that are handed out.
+const DAMAGED_BYTES_MAX: usize = 16 << 10;
+
+/// What a hole looks like on the medium.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedBytes {
+    /// Name of the file.
+    pub file: String,
+    /// Where in it the hole begins.
+    pub at: u64,
+    /// How many bytes it has at most.
+    pub length: u64,
+    /// The first of them.
+    pub bytes: Vec<u8>,
+}
+
 /// The medium refuses to be read; the reader stays where it is.
 #[derive(Debug, Error)]
 #[error("cannot read the journal at entry {at}, in {file}: {source}; check the disk under data_dir")]
@@ -125,6 +141,32 @@ impl Reader {
         };
         self.scanner = Some(scanner);
         Ok(read)
+    }
+
+    /// What lies where the entries from `from` to `to` should be, and in which file where: the first bytes of it.
+    ///
+    /// # Errors
+    /// The medium fails.
+    pub fn damaged_bytes(&self, from: Offset, to: Offset) -> Result<Option<DamagedBytes>, ReadError> {
+        let held = self.shared.segments().holding(from);
+        let Some((segment, _)) = held else { return Ok(None) };
+        let file = segment.id.file_name();
+        let error = |source| ReadError { at: from, file: file.clone(), source };
+        let mut scanner = Scanner::new(&segment);
+        let mut at = scanner.position();
+        let mut end = segment.length;
+        while let Some(found) = scanner.next().map_err(error)? {
+            if found.header.first >= to && found.header.count > 0 {
+                end = found.at;
+                break;
+            }
+            at = scanner.position();
+        }
+        let length = end.saturating_sub(at);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(DAMAGED_BYTES_MAX)];
+        let read = segment.file.read_at(&mut bytes, at).map_err(error)?;
+        bytes.truncate(read);
+        Ok(Some(DamagedBytes { file, at, length, bytes }))
     }
 
     fn damaged(&mut self, to: Offset) -> Read {

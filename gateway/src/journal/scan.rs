@@ -73,6 +73,11 @@ impl Scanner {
         Ok(None)
     }
 
+    /// Where the next frame is expected.
+    pub(super) fn position(&self) -> u64 {
+        self.at
+    }
+
     /// Steps back in front of a frame.
     pub(super) fn rewind(&mut self, found: &Found) {
         self.at = found.at;
