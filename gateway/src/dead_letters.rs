@@ -200,14 +200,10 @@ impl DeadLetters {
     /// It cannot be made or read, or a newer version wrote it.
     pub fn open_dir(directory: &Path, max_bytes: u64) -> Result<DeadLetters, OpenError> {
         let unusable = |source| OpenError::Directory { directory: directory.display().to_string(), source };
-        if !directory.is_dir() {
-            fs::create_dir_all(directory).map_err(unusable)?;
-            // The letters are only as durable as the name of the directory that they are in.
-            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))
-                .and_then(|file| file.sync_all())
-                .map_err(unusable)?;
-        }
+        fs::create_dir_all(directory).map_err(unusable)?;
+        // Letters are only as durable as the name of their directory, whichever life has made it.
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new("."))).and_then(|file| file.sync_all()).map_err(unusable)?;
         DeadLetters::open(Arc::new(Directory::new(directory)), max_bytes)
     }
 

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use forebay_gateway::dead_letters::{DIRECTORY, DeadLetters, Letter, Stage};
+use forebay_gateway::record::Offset;
 use forebay_tests::clock::{wait_for, wall_ns};
 use forebay_tests::device::publish;
 use forebay_tests::process::{Process, free_port};
@@ -78,6 +80,26 @@ fn finish(arguments: &[String]) -> anyhow::Result<(bool, String)> {
     Ok((output.status.success(), said))
 }
 
+/// Puts the letter that the README shows into the store of a gateway that does not run.
+fn keep_a_letter(data_dir: &Path) -> anyhow::Result<()> {
+    let body = *b"climate,device=esp t=\"a\"\n";
+    let letter = Letter {
+        sink: "main".into(),
+        offset: Offset(1234),
+        stage: Stage::Delivery,
+        at_ns: 1_767_225_600_000_000_000,
+        device: "esp".into(),
+        rows: 1,
+        origin: "climate,device=esp".into(),
+        reason: "field type conflict".into(),
+        body: body.into(),
+        body_bytes: body.len() as u64,
+    };
+    let store = DeadLetters::open_dir(&data_dir.join(DIRECTORY), 1 << 20)?;
+    store.append(&[letter])?;
+    Ok(())
+}
+
 #[test]
 fn the_readme_is_true() -> anyhow::Result<()> {
     let scratch = Scratch::new("readme")?;
@@ -91,7 +113,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 6, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 8, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -127,6 +149,18 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     assert!(gateway.terminate(LIMIT)?.success());
     let (good, said) = finish(&line(&["sinks", "list"])?)?;
     assert!(good && said.contains("main"), "{said}");
+
+    let list = line(&["dead-letters", "list"])?;
+    let (good, said) = finish(&list)?;
+    assert!(good && !said.contains("main-1234"), "{said}");
+    let show = line(&["dead-letters", "show"])?;
+    let (good, said) = finish(&show)?;
+    assert!(!good && said.contains("`forebay dead-letters list`"), "{said}");
+    keep_a_letter(&scratch.path().join("data"))?;
+    let (good, said) = finish(&list)?;
+    assert!(good && said.contains("main-1234  2026-01-01T00:00:00Z  delivery  main  esp  1  "), "{said}");
+    let (good, said) = finish(&show)?;
+    assert!(good && said.contains("field type conflict") && said.ends_with("t=\"a\"\n"), "{said}");
     scratch.passed();
     Ok(())
 }

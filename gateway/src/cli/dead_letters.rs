@@ -58,7 +58,7 @@ fn list_lines(mut reader: Reader, out: &mut impl Write) -> Result<()> {
         let _ = writeln!(text, "dropped to make room: {letters} older letters with {rows} rows");
     }
     for Damage { file, from, to, letters } in &damaged.places {
-        let _ = writeln!(text, "damaged: {}, bytes {from} to {to}, {letters} letters lost", plain(file));
+        let _ = writeln!(text, "damaged: {}, bytes {from} to {to}; letters lost: {letters}", plain(file));
     }
     if damaged.further > 0 {
         let _ = writeln!(
@@ -209,8 +209,8 @@ fn page(letter: &Letter) -> String {
         let _ = writeln!(text, "{name:8}{}", plain(&value));
     }
     text.push('\n');
-    match str::from_utf8(body) {
-        Ok(body) => {
+    match str::from_utf8(body).ok().filter(|body| is_readable(body)) {
+        Some(body) => {
             // Line feeds and tabs do no harm, and without them many a payload cannot be read.
             text.extend(body.split_inclusive(['\n', '\t']).map(|piece| {
                 let end = piece.trim_end_matches(['\n', '\t']).len();
@@ -220,9 +220,14 @@ fn page(letter: &Letter) -> String {
                 text.push('\n');
             }
         }
-        Err(_) => dump(&mut text, body),
+        None => dump(&mut text, body),
     }
     text
+}
+
+/// Whether text is more than bytes that happen to be UTF-8.
+fn is_readable(text: &str) -> bool {
+    text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
 fn dump(text: &mut String, body: &[u8]) {
@@ -354,6 +359,8 @@ mod tests {
         let dump = "\n000000  f0 f1 f2 f3 f4 f5 f6 f7 f8 f9 fa fb fc fd fe ff  ................\n\
                     000010  7b 22 61 22 3a                                   {\"a\":\n";
         assert!(text.ends_with(dump), "{text}");
+        let text = page(&Letter { body: b"\x1b[2J"[..].into(), ..unread });
+        assert!(text.contains("\n000000  1b 5b 32 4a  ") && text.ends_with(".[2J\n"), "{text}");
     }
 
     #[test]

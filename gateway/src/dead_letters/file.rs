@@ -30,7 +30,7 @@ const END_CRC_AT: usize = 40;
 const SUFFIX: &str = ".letters";
 const NEW_SUFFIX: &str = ".new";
 
-/// Number of a file; never used twice.
+/// Number of a file. That of one that counts is never used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FileNumber(pub(super) u64);
 

@@ -142,13 +142,15 @@ fn one_flush_makes_a_thousand_letters_durable() {
 
 #[test]
 fn a_flood_stays_within_the_limit_and_every_letter_is_listed_or_counted() {
-    for max_bytes in [MAX_BYTES_LEAST, 300_000, 1 << 20] {
+    let mixed: &[usize] = &[0, 20, 700, 16_000];
+    let floods = [(MAX_BYTES_LEAST, mixed), (MAX_BYTES_LEAST, &[900]), (300_000, mixed), (1 << 20, mixed)];
+    for (max_bytes, sizes) in floods {
         let storage = Faulty::new();
         let mut store = DeadLetters::open(Arc::new(storage.clone()), max_bytes).unwrap();
         let (mut next, mut reported, mut appended_rows) = (0, Dropped::default(), 0);
-        for round in 0..400_u64 {
-            let size = [0, 20, 700, 16_000][(round % 4) as usize];
-            let count = round % 29 + 1;
+        for round in 0..400 {
+            let size = sizes[round % sizes.len()];
+            let count = round as u64 % 29 + 1;
             let letters: Vec<Letter> =
                 (next..next + count).map(|number| letter(Stage::Delivery, number, size)).collect();
             next += count;

@@ -1,6 +1,6 @@
 //! Appends letters: to the file of this life while there is room in it, else to a new one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ const WRITE_BYTES_MAX: u64 = 1 << 20;
 const BLOCK_BYTES: u64 = 4 << 10;
 /// What is kept free, in files: one into which the file of this life grows, and one that is begun before others go.
 const RESERVED_FILES: u64 = 2;
+
+/// Files that are still to be removed, because it has failed.
+const STALE_MAX: usize = 1024;
 
 const _: () = assert!(FRAMES_AT + FRAME_BYTES_MAX as u64 + SECTOR_BYTES <= FILE_BYTES_MIN);
 const _: () = assert!((RESERVED_FILES + 1) * FILE_BYTES_MIN + BLOCK_BYTES <= super::MAX_BYTES_LEAST);
@@ -169,21 +172,27 @@ impl Writer {
     /// Those that are not there yet, each once.
     fn fresh<'a>(&self, letters: &'a [Letter]) -> Result<Vec<View<'a>>, AppendError> {
         let views: Vec<View<'a>> = letters.iter().map(Letter::view).collect();
-        let mut wanted: HashSet<Key<'_>> = views.iter().map(|view| view.key).collect();
+        let mut wanted: HashMap<Key<'_>, usize> = HashMap::with_capacity(views.len());
+        let mut fresh: Vec<bool> = Vec::with_capacity(views.len());
+        for (place, view) in views.iter().enumerate() {
+            fresh.push(*wanted.entry(view.key).or_insert(place) == place);
+        }
         for (number, held) in &self.files {
-            if !wanted.iter().any(|key| held.may_hold(key)) {
+            let Some(link) = held.link.as_ref().filter(|_| wanted.keys().any(|key| held.may_hold(key)))
+            else {
                 continue;
-            }
-            let Some(link) = &held.link else { continue };
+            };
             let name = number.file_name();
             let mut scan = Scan::open(&self.storage, link).map_err(failed(&name))?;
             while let Some(scanned) = scan.next() {
-                if let Scanned::Letter { letter, .. } = scanned {
-                    wanted.retain(|key| *key != letter.key);
+                if let Scanned::Letter { letter, .. } = scanned
+                    && let Some(place) = wanted.get(&letter.key)
+                {
+                    fresh[*place] = false;
                 }
             }
         }
-        Ok(views.into_iter().filter(|view| wanted.remove(&view.key)).collect())
+        Ok(views.into_iter().zip(fresh).filter_map(|(view, fresh)| fresh.then_some(view)).collect())
     }
 
     /// How many of the letters are written at once.
@@ -337,6 +346,8 @@ impl Writer {
     }
 
     fn remove_stale(&mut self) {
+        // Those that are forgotten here do no harm, and the next life comes across them.
+        self.stale.truncate(STALE_MAX);
         let storage = &self.storage;
         self.stale
             .retain(|name| storage.remove(name).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
