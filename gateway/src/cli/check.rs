@@ -10,6 +10,7 @@ use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock;
 use crate::config::{Loaded, SerialSelector, Trust};
+use crate::journal::Options;
 
 mod brokers;
 mod data_dir;
@@ -30,6 +31,8 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let config = &loaded.config;
     let running = running(&config.data_dir);
     report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
+    let options = Options::from(&config.journal);
+    report.line("journal", data_dir::check_journal(&config.data_dir, &options));
     report.line("clock", clock_finding(config.clock.trust));
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));

@@ -64,6 +64,9 @@ fn render(status: &Status) -> String {
         plain(&journal.state),
         journal.commits
     ));
+    if let Some(error) = &journal.last_error {
+        page.line(&format!("           {}", plain(error)));
+    }
     page.line(&format!("ledger     {}", ledger(&status.ledger)));
 
     page.heading("sources");

@@ -71,8 +71,8 @@ pub use reader::{DamagedBytes, Read, ReadError, Reader};
 pub use state::State;
 pub use storage::Storage;
 pub use types::{
-    Class, Commits, Condition, JournalId, MAX_BYTES_LEAST, OpenError, Options, RecoveryReport, Refused,
-    Submission, Usage, WhenFull,
+    Capacity, Class, Commits, Condition, JournalId, MAX_BYTES_LEAST, OpenError, Options, RecoveryReport,
+    Refused, Submission, Usage, WhenFull,
 };
 
 use crate::cache::{RECENT_BYTES_MAX, Recent};

@@ -36,6 +36,8 @@ pub const BOOTS_MAX: usize = 4;
 const DEVICE_BYTES_MAX: usize = 160;
 /// What one sink's counts for one device take in a snapshot.
 const LEDGER_BYTES_MAX: usize = 50;
+/// What a device with a name of usual length takes in a snapshot, with one or two sinks.
+pub(super) const USUAL_DEVICE_BYTES: usize = 2 * 16 + DEVICE_BYTES_MAX + 2 * LEDGER_BYTES_MAX;
 /// Version of the snapshot's fields.
 const SNAPSHOT_VERSION: u8 = 1;
 

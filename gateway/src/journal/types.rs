@@ -229,7 +229,24 @@ impl From<&config::Journal> for Options {
     }
 }
 
+/// What a journal of a certain size can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Length of a file.
+    pub segment_bytes: u64,
+    /// Devices with names of usual length that can be told apart; more of them share an account, or are refused.
+    pub devices: usize,
+}
+
 impl Options {
+    /// What the journal can do on a medium that has room for so many bytes of it.
+    #[must_use]
+    pub fn capacity(&self, room_bytes: u64) -> Capacity {
+        let segment_bytes = self.segment_bytes(room_bytes);
+        let state_bytes = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
+        Capacity { segment_bytes, devices: state_bytes / super::state::USUAL_DEVICE_BYTES }
+    }
+
     /// A journal of that size at its own pace.
     #[must_use]
     pub const fn sized(max_bytes: u64) -> Options {

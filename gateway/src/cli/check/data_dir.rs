@@ -7,6 +7,8 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::Finding;
+use crate::journal::storage::{Directory, Storage as _};
+use crate::journal::{Capacity, Options};
 
 /// Whether a gateway can use the directory. `running` is the pid of the gateway that uses it and answers.
 pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
@@ -36,6 +38,29 @@ pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
         }
         _ => Ok(format!("{name} is writable and free")),
     }
+}
+
+/// What the journal can do on the disk that it is on.
+pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
+    let exists = |path: &&Path| path.exists() && !path.as_os_str().is_empty();
+    let directory = data_dir.ancestors().find(exists).unwrap_or(Path::new("."));
+    let space = Directory::new(directory).space().map_err(|error| {
+        format!("cannot ask how much room is on the disk of {}: {error}", data_dir.display())
+    })?;
+    let files = std::fs::read_dir(data_dir.join("journal")).into_iter().flatten().flatten();
+    let own: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+    let room_bytes = space.free_bytes.saturating_add(own);
+    let Capacity { segment_bytes, devices } = options.capacity(room_bytes);
+    let short = if room_bytes < options.max_bytes {
+        format!("; the disk has room for {} MiB of it only", room_bytes >> 20)
+    } else {
+        String::new()
+    };
+    Ok(format!(
+        "at most {} MiB in files of {} KiB, for some {devices} devices{short}",
+        options.max_bytes >> 20,
+        segment_bytes >> 10
+    ))
 }
 
 fn check_parent(data_dir: &Path) -> Finding {
@@ -85,6 +110,15 @@ mod tests {
         lock.lock().unwrap();
         assert!(check(dir.path(), None).unwrap_err().contains("is used by process 42, which"));
         assert!(check(dir.path(), Some(7)).unwrap().contains("process 7"));
+    }
+
+    #[test]
+    fn the_journal_is_said_to_hold_what_its_files_allow() {
+        let dir = tempfile::tempdir().unwrap();
+        let finding = check_journal(&dir.path().join("a/b"), &Options::sized(4 << 20)).unwrap();
+        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 2"), "{finding}");
+        let finding = check_journal(dir.path(), &Options::sized(1 << 60)).unwrap();
+        assert!(finding.contains("the disk has room for"), "{finding}");
     }
 
     #[test]
