@@ -128,7 +128,7 @@ impl Journal {
     /// Another process has it, it cannot be read or written, or a newer version wrote it. Nothing was changed.
     pub fn open_dir(directory: &Path, options: &Options) -> Result<(Journal, RecoveryReport), OpenError> {
         let unusable = |source| OpenError::Unreadable { what: directory.display().to_string(), source };
-        fs::create_dir_all(directory).map_err(unusable)?;
+        create_durably(directory).map_err(unusable)?;
         let lock = lock_directory(directory)?;
         let storage = Arc::new(Directory::new(directory));
         let (journal, report) = Journal::open(storage, options)?;
@@ -448,6 +448,21 @@ fn room_bytes(storage: &dyn Storage) -> Result<u64, OpenError> {
 /// Locks a mutex whose content is consistent even if a thread panicked while it held it.
 fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Creates a directory whose name outlives a power cut: what is durable in it is worth nothing without. Names above it
+/// may be as new, so those are made durable too.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let above = directory.ancestors().skip(1).take(3).filter(|path| !path.as_os_str().is_empty());
+    for path in above {
+        match File::open(path).and_then(|opened| opened.sync_all()) {
+            // Whoever may not look into it has not made anything in it either.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Locks the directory for this process and leaves its number for the one that comes second.
