@@ -8,8 +8,8 @@ use forebay_tests::world::{Load, Scratch, World, data_dir};
 
 use crate::site::{Database, acked, assert_complete, finish};
 
-/// 26 devices of every kind, together some 500 rows a second.
-const LOAD: Load = Load { serial: 2, native: 4, json: 20, period: Duration::from_millis(50) };
+/// 26 devices of every kind, together some 1,300 rows a second.
+const LOAD: Load = Load { serial: 2, native: 4, json: 20, period: Duration::from_millis(20) };
 
 /// Segments of 256 KiB, so that the cuts meet rotation, trimming and recycling.
 const JOURNAL: &str = "max_bytes = \"4MiB\"";
@@ -18,7 +18,7 @@ const JOURNAL: &str = "max_bytes = \"4MiB\"";
 const DISK_BYTES: u64 = 64 << 20;
 
 fn cuts_wanted() -> u64 {
-    if long() { 200 } else { 8 }
+    if long() { 200 } else { 20 }
 }
 
 /// Takes the power away at moments that its seed chooses.
@@ -34,11 +34,12 @@ struct PowerCuts<'a> {
 impl PowerCuts<'_> {
     /// One round from a running gateway to the next one.
     fn round(&mut self, world: &mut World, database: &Database) -> anyhow::Result<()> {
+        self.disk.slow_syncs_down(Duration::from_millis(self.rng.in_range(0..5)));
         // While the database is away, the journal alone has what was acknowledged.
         if self.rng.in_range(0..4) > 0 {
             database.link.cut();
         }
-        self.come_to(Duration::from_millis(900), 500)?;
+        self.come_to(Duration::from_millis(900), 200)?;
         match self.rng.in_range(0..4) {
             0 | 1 => self.cut(world)?,
             2 => {

@@ -49,14 +49,26 @@ pub(crate) fn acked(world: &World) -> anyhow::Result<u64> {
     Ok(world.fleet.progress().1)
 }
 
-/// Waits until `rows` more rows are acknowledged; the failure tells what the journal says of itself.
+/// Waits until `rows` more rows are acknowledged. A journal that has failed does not get better, so that it is not waited
+/// for.
 pub(crate) fn await_acks(world: &World, rows: u64, limit: Duration) -> anyhow::Result<()> {
     let goal = acked(world)? + rows;
-    wait_for(&format!("the acknowledging of {rows} more rows"), limit, || match acked(world) {
-        Ok(now) if now >= goal => Ok(()),
-        Ok(now) => Err(format!("{now} of {goal} rows are; the journal says {}", journal(&world.gateway))),
-        Err(error) => Err(format!("{error:#}")),
-    })
+    let what = format!("the acknowledging of {rows} more rows");
+    let missing = wait_for(&what, limit, || {
+        let now = acked(world).map_err(|error| format!("{error:#}"))?;
+        let journal = if now < goal { journal(&world.gateway) } else { String::new() };
+        match goal.saturating_sub(now) {
+            0 => Ok(None),
+            missing if journal.contains("\"failed\"") => Ok(Some((missing, journal))),
+            missing => Err(format!("{missing} are missing; the journal says {journal}")),
+        }
+    })?;
+    match missing {
+        None => Ok(()),
+        Some((missing, journal)) => {
+            anyhow::bail!("{what}: {missing} are missing, and the journal says {journal}")
+        }
+    }
 }
 
 /// Lets the devices run for a while in which nothing may be acknowledged.

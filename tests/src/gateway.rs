@@ -212,14 +212,14 @@ impl Gateway {
         })
     }
 
+    /// Waits until `ask` gets the answer that it wants; a gateway that ends is not waited for any longer.
     fn await_answer<T>(&mut self, what: &str, ask: impl Fn(&Http) -> Result<T, String>) -> anyhow::Result<T> {
         let (process, http, log) = (&mut self.process, &self.http, self.directory.join("gateway.log"));
-        wait_for(what, READY_LIMIT, || {
-            if let Some(status) = process.as_mut().and_then(Process::exited) {
-                return Err(format!("it ended with {status}:\n{}", crate::process::tail(&log)));
-            }
-            ask(http)
-        })
+        wait_for(what, READY_LIMIT, || match process.as_mut().and_then(Process::exited) {
+            Some(status) => Ok(Err((status, crate::process::tail(&log)))),
+            None => ask(http).map(Ok),
+        })?
+        .map_err(|(status, log)| anyhow::anyhow!("before {what}, it ended with {status}:\n{log}"))
     }
 
     /// Starts another life without waiting for it, so that it can be killed at any moment.

@@ -96,7 +96,7 @@ impl Adapter {
         if let Some(size) = size {
             let size = usize::try_from(size).map_err(|_| Errno::FBIG)?;
             disk.tree.file_mut(inode)?.resize(size);
-            disk.note_synced();
+            disk.note_change();
         }
         Ok(attributes(inode, disk.tree.node(inode)?))
     }
@@ -109,11 +109,14 @@ impl Adapter {
         let length = bytes.len().min(room).min(disk.faults.write_bytes_max.unwrap_or(usize::MAX));
         disk.faults.counts.short_writes += u64::from(length < bytes.len());
         disk.tree.file_mut(inode)?.write(at, bytes.get(..length).unwrap_or_default());
-        disk.note_synced();
+        disk.note_change();
         Ok(length)
     }
 
     fn sync(&self, inode: Inode) -> Result<(), Errno> {
+        // What was written stays unsynced meanwhile; the power may go off.
+        let sync_time = self.enter()?.faults.sync_time;
+        std::thread::sleep(sync_time);
         let mut disk = self.change()?;
         let is_synced = disk.tree.file(inode)?.is_synced();
         if disk.faults.syncs_lie || is_synced {
@@ -125,15 +128,15 @@ impl Adapter {
             return Err(Errno::IO);
         }
         disk.tree.file_mut(inode)?.sync();
-        disk.note_synced();
+        disk.note_change();
         Ok(())
     }
 }
 
 impl Disk {
-    fn note_synced(&mut self) {
-        let is_synced = self.tree.is_synced();
-        self.faults.note_synced(is_synced);
+    pub(super) fn note_change(&mut self) {
+        let awaits_sync = self.tree.awaits_sync();
+        self.faults.note_change(awaits_sync);
     }
 
     /// How many of `length` bytes at `at` find room.

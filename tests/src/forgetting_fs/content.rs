@@ -22,6 +22,8 @@ pub(super) struct Content {
     unsynced: BTreeSet<usize>,
     /// The shortest that the file has been since the last sync.
     shortest: usize,
+    /// Whether it was ever synced.
+    is_cared_for: bool,
 }
 
 /// What a power cut did to what was not synced.
@@ -45,6 +47,11 @@ impl Content {
     /// Whether everything that was written is on the disk, or was given up by a failed sync.
     pub(super) fn is_synced(&self) -> bool {
         self.unsynced.is_empty() && self.live.len() == self.durable.len()
+    }
+
+    /// Whether a sync is to be expected: somebody syncs this file, and has written since.
+    pub(super) fn awaits_sync(&self) -> bool {
+        self.is_cared_for && !self.is_synced()
     }
 
     pub(super) fn read(&self, at: usize, length: usize) -> &[u8] {
@@ -81,6 +88,7 @@ impl Content {
             copy_sector(&self.live, &mut self.durable, sector);
         }
         self.shortest = self.live.len();
+        self.is_cared_for = true;
     }
 
     /// Fails as a disk does: what was to become durable never will, unless it is written again.

@@ -1,5 +1,7 @@
 //! What goes wrong, and when: orders that a test gives to the file system while it is mounted.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 
 /// Which syncs of files fail with EIO.
@@ -33,6 +35,8 @@ pub enum ReadOnly {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) bad_syncs: BadSyncs,
+    /// How long a sync of a file takes.
+    pub(super) sync_time: Duration,
     /// Syncs say that all is well and do nothing.
     pub(super) syncs_lie: bool,
     pub(super) read_only: ReadOnly,
@@ -100,12 +104,12 @@ impl Faults {
         fails
     }
 
-    /// Follows the order to turn read-only once its moment has come.
-    pub(super) fn note_synced(&mut self, is_synced: bool) {
+    /// Follows the order to turn read-only once its moment has come; `awaits_sync` says whether a file does.
+    pub(super) fn note_change(&mut self, awaits_sync: bool) {
         match self.read_only {
             ReadOnly::Never => {}
-            ReadOnly::BetweenWrites => self.is_read_only |= is_synced,
-            ReadOnly::BeforeSync => self.is_read_only |= !is_synced,
+            ReadOnly::BetweenWrites => self.is_read_only |= !awaits_sync,
+            ReadOnly::BeforeSync => self.is_read_only |= awaits_sync,
         }
     }
 }

@@ -141,6 +141,11 @@ impl ForgettingFs {
         self.disk().faults.bad_syncs = which;
     }
 
+    /// Lets each sync of a file take so long from now on, in which no other request is answered.
+    pub fn slow_syncs_down(&self, to: Duration) {
+        self.disk().faults.sync_time = to;
+    }
+
     /// Lets every sync say from now on that it went well, and do nothing: the proof that a test notices.
     pub fn lie_about_syncs(&self) {
         self.disk().faults.syncs_lie = true;
@@ -149,12 +154,11 @@ impl ForgettingFs {
     /// Turns read-only, or writable again.
     pub fn set_read_only(&self, when: ReadOnly) {
         let mut disk = self.disk();
-        let is_synced = disk.tree.is_synced();
         disk.faults.read_only = when;
         disk.faults.is_read_only = false;
-        // Writes that wait for a sync must come after the order, so that no test depends on the moment.
+        // A write that waits for its sync must come after the order, so that nothing depends on the moment.
         if when == ReadOnly::BetweenWrites {
-            disk.faults.note_synced(is_synced);
+            disk.note_change();
         }
     }
 

@@ -173,11 +173,11 @@ impl Tree {
         live.iter().filter_map(|inode| self.nodes.get(inode)).map(Node::used_bytes).sum()
     }
 
-    /// Whether nothing that was written to files waits for a sync.
-    pub(super) fn is_synced(&self) -> bool {
-        self.nodes.values().all(|node| match &node.kind {
-            Kind::File(content) => content.is_synced(),
-            Kind::Directory(_) | Kind::Socket => true,
+    /// Whether something was written to a file that is synced as a rule, and was not yet.
+    pub(super) fn awaits_sync(&self) -> bool {
+        self.nodes.values().any(|node| match &node.kind {
+            Kind::File(content) => content.awaits_sync(),
+            Kind::Directory(_) | Kind::Socket => false,
         })
     }
 
