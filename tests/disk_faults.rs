@@ -9,6 +9,8 @@
 
 #[path = "disk_faults/failing_calls.rs"]
 mod failing_calls;
+#[path = "disk_faults/forgetting.rs"]
+mod forgetting;
 #[path = "disk_faults/full_disk.rs"]
 mod full_disk;
 #[path = "disk_faults/kills_at_calls.rs"]

@@ -10,8 +10,8 @@ use forebay_tests::strace::Strace;
 use forebay_tests::world::{Load, Scratch, World, data_dir};
 
 use crate::site::{
-    Database, REACTION_LIMIT, acked, assert_acks_are_held, assert_alarm, assert_complete, await_acks, finish,
-    journal, log_length,
+    Database, REACTION_LIMIT, acked, assert_acks_are_held, assert_alarm, assert_complete, await_acks,
+    catch_up, finish, journal, log_length,
 };
 
 const LOAD: Load = Load { serial: 1, native: 3, json: 20, period: Duration::from_millis(50) };
@@ -147,9 +147,9 @@ fn frames_of_a_failed_sync_are_written_anew_and_survive_the_power_cut() -> anyho
     let rounds = if long() { 20 } else { 3 };
     for round in 1..=rounds {
         if rng.in_range(0..4) > 0 {
-            database.link.cut()
+            database.link.cut();
         } else {
-            database.link.mend()
+            database.link.mend();
         }
         disk.fail_syncs(BadSyncs::Once { after: rng.in_range(0..60) });
         wait_for("a failed sync", REACTION_LIMIT, || match disk.counts().failed_syncs {
@@ -163,6 +163,7 @@ fn frames_of_a_failed_sync_are_written_anew_and_survive_the_power_cut() -> anyho
         acked(&world)?;
         disk.power_cut(rng.next_u64());
         world.gateway.resume()?;
+        catch_up(&world, &database)?;
     }
     eprintln!("{rounds} failed syncs, each with a power cut behind it");
     let (ledger, scratch) = finish(world, &database)?;
@@ -193,8 +194,8 @@ fn what_was_acked_before_every_sync_failed_survives_the_power_cut() -> anyhow::R
         acked(&world)?;
         disk.power_cut(rng.next_u64());
         disk.fail_syncs(BadSyncs::None);
-        database.link.mend();
         world.gateway.resume()?;
+        catch_up(&world, &database)?;
     }
     let (ledger, scratch) = finish(world, &database)?;
     assert_complete(&ledger.total, 2);

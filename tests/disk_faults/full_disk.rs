@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forebay_tests::device::RING_BYTES;
 use forebay_tests::mount::SmallDisk;
 use forebay_tests::world::{Load, Scratch, World, data_dir};
 
@@ -89,7 +90,10 @@ fn a_disk_smaller_than_max_bytes_is_full_and_never_a_crash() -> anyhow::Result<(
     let disk = SmallDisk::mount(&data_dir(&scratch), DISK_BYTES)?;
     let database = Database::start(&scratch)?;
     database.link.cut();
-    let mut world = World::start(scratch, FLOOD, database.tables(""))?;
+    let mut world = World::start_by::<RING_BYTES>(scratch, FLOOD, database.tables(""), |gateway| {
+        gateway.launch()?;
+        gateway.await_journal("the gateway's answering", |_| true).map(drop)
+    })?;
     world.gateway.await_journal("the journal's being full", |state| state == "full")?;
     disk.fill()?;
     assert_acks_are_held(&mut world)?;

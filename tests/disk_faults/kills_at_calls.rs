@@ -47,9 +47,9 @@ fn no_kill_at_a_call_loses_an_acked_row() -> anyhow::Result<()> {
     for (call, nth) in plan() {
         // While the database is away, the journal alone has what was acknowledged; now and then it must be emptied.
         if rng.in_range(0..3) == 0 {
-            database.link.mend()
+            database.link.mend();
         } else {
-            database.link.cut()
+            database.link.cut();
         }
         world.gateway.launch_under(&Strace::kill_at(call, nth, &log))?;
         let ended = world.gateway.wait_for_end(LIFE_LIMIT);

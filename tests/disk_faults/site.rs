@@ -71,6 +71,16 @@ pub(crate) fn await_acks(world: &World, rows: u64, limit: Duration) -> anyhow::R
     }
 }
 
+/// Lets the database have everything but the latest rows, so that the journal has room for another round.
+pub(crate) fn catch_up(world: &World, database: &Database) -> anyhow::Result<()> {
+    database.link.mend();
+    wait_for("the delivery of almost everything", REACTION_LIMIT, || match world.gateway.backlog() {
+        Ok((queued, _)) if queued < 500 => Ok(()),
+        Ok((queued, _)) => Err(format!("{queued} rows wait")),
+        Err(error) => Err(format!("{error:#}")),
+    })
+}
+
 /// Lets the devices run for a while in which nothing may be acknowledged.
 pub(crate) fn assert_acks_are_held(world: &mut World) -> anyhow::Result<()> {
     world.run(IN_FLIGHT)?;

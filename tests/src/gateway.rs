@@ -164,15 +164,22 @@ impl Gateway {
     /// # Errors
     /// The gateway does not get ready.
     pub fn start(program: Program, directory: &Path, settings: &Settings) -> anyhow::Result<Gateway> {
+        let mut gateway = Gateway::configure(program, directory, settings)?;
+        gateway.resume()?;
+        Ok(gateway)
+    }
+
+    /// Writes the configuration into `directory` and starts nothing.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or no port is free.
+    pub fn configure(program: Program, directory: &Path, settings: &Settings) -> anyhow::Result<Gateway> {
         std::fs::create_dir_all(directory)?;
         let http_port = free_port()?;
         let config = settings.to_toml(directory, http_port);
         std::fs::write(directory.join("forebay.toml"), config)?;
         let (directory, http) = (directory.to_owned(), Http::new()?);
-        let mut gateway =
-            Gateway { program, directory, http_port, http, process: None, past: Usage::default() };
-        gateway.resume()?;
-        Ok(gateway)
+        Ok(Gateway { program, directory, http_port, http, process: None, past: Usage::default() })
     }
 
     /// Starts another life on the same data directory, and waits until it acknowledges.

@@ -6,6 +6,7 @@
 //! A short write cannot be made this way: `retval=` answers without writing anything, which is not a short write but a
 //! lie. [`crate::forgetting_fs`] makes them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,15 +47,20 @@ impl Strace {
     /// strace is not installed.
     pub fn wrap(&self, command: &Command) -> anyhow::Result<Command> {
         let mut traced = services::command("strace", "strace")?;
-        traced.args(["-D", "-f", "-qq", "-y"]);
+        traced.args(self.options()).arg("--").arg(command.get_program()).args(command.get_args());
+        Ok(traced)
+    }
+
+    fn options(&self) -> Vec<OsString> {
+        let mut options: Vec<OsString> = ["-D", "-f", "-qq", "-y"].map(OsString::from).into();
         if !self.fault.contains(":signal=") {
             // Only traced calls stop, which costs the others nothing. strace injects no signals in this mode.
-            traced.arg("--seccomp-bpf");
+            options.push("--seccomp-bpf".into());
         }
-        traced.arg("-o").arg(&self.log);
-        traced.arg("-e").arg(format!("trace={}", self.calls)).arg("-e").arg(format!("inject={}", self.fault));
-        traced.arg("--").arg(command.get_program()).args(command.get_args());
-        Ok(traced)
+        options.extend(["-o".into(), self.log.clone().into_os_string()]);
+        options.extend(["-e".into(), format!("trace={}", self.calls).into()]);
+        options.extend(["-e".into(), format!("inject={}", self.fault).into()]);
+        options
     }
 
     /// What strace has logged so far, call by call.
@@ -90,8 +96,8 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::{Call, Strace};
+    use std::ffi::OsStr;
     use std::path::Path;
-    use std::process::Command;
 
     #[test]
     fn calls_are_read_from_the_log() {
@@ -103,15 +109,15 @@ mod tests {
     }
 
     #[test]
-    fn the_program_stands_behind_the_options() {
-        let mut command = Command::new("/bin/echo");
-        command.arg("-e");
-        let strace = Strace::fail("fdatasync", "EIO", "5+", "fsync", Path::new("/l"));
-        let wrapped = strace.wrap(&command).unwrap();
-        let arguments: Vec<_> = wrapped.get_args().map(|argument| argument.to_string_lossy()).collect();
-        let text = arguments.join(" ");
+    fn signals_are_injected_without_the_filter_that_loses_them() {
+        let text = |strace: Strace| strace.options().join(OsStr::new(" ")).to_string_lossy().into_owned();
+        let kill = text(Strace::kill_at("pwrite64", 7, Path::new("/l")));
+        assert_eq!(kill, "-D -f -qq -y -o /l -e trace=pwrite64 -e inject=pwrite64:signal=KILL:when=7");
+        let fail = text(Strace::fail("fdatasync", "EIO", "5+", "fsync", Path::new("/l")));
         assert!(
-            text.ends_with("-e trace=fdatasync,fsync -e inject=fdatasync:error=EIO:when=5+ -- /bin/echo -e")
+            fail.contains(
+                "--seccomp-bpf -o /l -e trace=fdatasync,fsync -e inject=fdatasync:error=EIO:when=5+"
+            )
         );
     }
 }

@@ -120,6 +120,19 @@ impl World {
         load: Load,
         table: String,
     ) -> anyhow::Result<World> {
+        World::start_by::<RING>(scratch, load, table, Gateway::resume)
+    }
+
+    /// The same, with a gateway that `start` starts, which need not wait until it acknowledges.
+    ///
+    /// # Errors
+    /// As [`World::start`].
+    pub fn start_by<const RING: usize>(
+        scratch: Scratch,
+        load: Load,
+        table: String,
+        start: impl FnOnce(&mut Gateway) -> anyhow::Result<()>,
+    ) -> anyhow::Result<World> {
         let since_ns = wall_ns();
         let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
         let mqtt = MqttProxy::start(broker.port)?;
@@ -127,7 +140,9 @@ impl World {
         fleet.add_serial::<RING>(&scratch.path().join("dev"), load.serial, load.period)?;
         let ports = fleet.ports().map(Path::to_owned).collect();
         let settings = Settings { mqtt: Some(mqtt.url()), ports, tables: table };
-        let gateway = Gateway::start(Program::of_this_build(), &gateway_directory(&scratch), &settings)?;
+        let mut gateway =
+            Gateway::configure(Program::of_this_build(), &gateway_directory(&scratch), &settings)?;
+        start(&mut gateway)?;
         mqtt.wait_until_served()?;
         let (host, port) = ("127.0.0.1".to_owned(), broker.port);
         fleet.add_mqtt(&MqttFleet {
