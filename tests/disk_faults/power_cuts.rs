@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_tests::forgetting_fs::{Damage, ForgettingFs};
+use forebay_tests::forgetting_fs::{Damage, ForgettingFs, Freeze};
 use forebay_tests::seed::{Rng, long};
 use forebay_tests::world::{Load, Scratch, World, data_dir};
 
-use crate::site::{Database, acked, assert_complete, finish};
+use crate::site::{Database, REACTION_LIMIT, acked, assert_complete, await_acks, finish};
 
 /// 26 devices of every kind, together some 1,300 rows a second.
 const LOAD: Load = Load { serial: 2, native: 4, json: 20, period: Duration::from_millis(20) };
@@ -40,7 +40,7 @@ impl PowerCuts<'_> {
             database.link.cut();
         }
         self.come_to(Duration::from_millis(900), 200)?;
-        match self.rng.in_range(0..4) {
+        match self.rng.in_range(0..6) {
             0 | 1 => self.cut(world)?,
             2 => {
                 self.cut(world)?;
@@ -48,12 +48,20 @@ impl PowerCuts<'_> {
                 self.cut_in_start += 1;
                 self.cut(world)?;
             }
-            // Recovery must not trust what it finds in the memory of the kernel only.
-            _ => {
+            3 => {
                 self.kill(world)?;
                 self.disk.power_on();
                 self.start(world)?;
                 self.cut_in_start += 1;
+                self.cut(world)?;
+            }
+            // What recovery finds in the memory of the kernel only is acknowledged, when the broker delivers it again, and
+            // must then not be lost.
+            _ => {
+                self.kill(world)?;
+                self.disk.power_on();
+                world.gateway.resume()?;
+                await_acks(world, self.rng.in_range(1..100), REACTION_LIMIT)?;
                 self.cut(world)?;
             }
         }
@@ -69,14 +77,18 @@ impl PowerCuts<'_> {
 
     /// Waits for a moment: a time, or a call that the disk leaves unanswered.
     fn come_to(&mut self, time_max: Duration, changes_max: u64) -> anyhow::Result<()> {
-        if self.rng.in_range(0..2) == 0 {
-            let most = u64::try_from(time_max.as_millis())?;
-            std::thread::sleep(Duration::from_millis(self.rng.in_range(0..most)));
-        } else {
-            self.disk.freeze_after(self.rng.in_range(0..changes_max));
-            // A start may need fewer calls than that; the moment is then some time after it.
-            let _ = self.disk.wait_frozen(2 * time_max);
-        }
+        let when = match self.rng.in_range(0..3) {
+            0 => {
+                let most = u64::try_from(time_max.as_millis())?;
+                std::thread::sleep(Duration::from_millis(self.rng.in_range(0..most)));
+                return Ok(());
+            }
+            1 => Freeze::AfterChanges(self.rng.in_range(0..changes_max)),
+            _ => Freeze::AfterSyncs(self.rng.in_range(0..changes_max / 4)),
+        };
+        self.disk.freeze(when);
+        // A start may need fewer calls than that; the moment is then some time after it.
+        let _ = self.disk.wait_frozen(2 * time_max);
         Ok(())
     }
 

@@ -60,16 +60,14 @@ impl Adapter {
 
     /// The same for a request that writes or syncs, which may be the one to freeze at.
     fn change(&self) -> Result<MutexGuard<'_, Disk>, Errno> {
+        self.enter_as(false)
+    }
+
+    fn enter_as(&self, is_sync: bool) -> Result<MutexGuard<'_, Disk>, Errno> {
         let mut disk = self.enter()?;
-        match disk.faults.changes_left {
-            Some(0) => {
-                disk.faults.changes_left = None;
-                disk.faults.power = Power::Frozen;
-                drop(disk);
-                return self.enter();
-            }
-            Some(left) => disk.faults.changes_left = Some(left - 1),
-            None => {}
+        if disk.faults.freezes_now(is_sync) {
+            drop(disk);
+            disk = self.enter()?;
         }
         disk.faults.counts.changes += 1;
         Ok(disk)
@@ -117,7 +115,7 @@ impl Adapter {
         // What was written stays unsynced meanwhile; the power may go off.
         let sync_time = self.enter()?.faults.sync_time;
         std::thread::sleep(sync_time);
-        let mut disk = self.change()?;
+        let mut disk = self.enter_as(true)?;
         let is_synced = disk.tree.file(inode)?.is_synced();
         if disk.faults.syncs_lie || is_synced {
             return Ok(());

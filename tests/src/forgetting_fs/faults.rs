@@ -43,10 +43,18 @@ pub(super) struct Faults {
     pub(super) is_read_only: bool,
     /// The most that one write takes.
     pub(super) write_bytes_max: Option<usize>,
-    /// Changes that are still let through; `None` for any number.
-    pub(super) changes_left: Option<u64>,
+    pub(super) freeze: Option<Freeze>,
     pub(super) power: Power,
     pub(super) counts: Counts,
+}
+
+/// When the machine stops: before a request that it leaves unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freeze {
+    /// The one behind so many writes, syncs and changes of directories.
+    AfterChanges(u64),
+    /// The sync behind so many others, so that something is written and not synced.
+    AfterSyncs(u64),
 }
 
 /// Whether the machine goes on.
@@ -79,6 +87,22 @@ pub struct Counts {
 }
 
 impl Faults {
+    /// Whether to stop before the request that comes now, which is a sync or another change.
+    pub(super) fn freezes_now(&mut self, is_sync: bool) -> bool {
+        let left = match &mut self.freeze {
+            None => return false,
+            Some(Freeze::AfterSyncs(_)) if !is_sync => return false,
+            Some(Freeze::AfterChanges(left) | Freeze::AfterSyncs(left)) => left,
+        };
+        if *left > 0 {
+            *left -= 1;
+            return false;
+        }
+        self.freeze = None;
+        self.power = Power::Frozen;
+        true
+    }
+
     /// Whether files may be changed now.
     pub(super) fn check_writable(&mut self) -> Result<(), Errno> {
         self.counts.refused_read_only += u64::from(self.is_read_only);

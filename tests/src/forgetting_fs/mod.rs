@@ -18,7 +18,7 @@
 //!
 //! A power cut has three steps, since nothing may be written between the end of the gateway and the cut: send SIGKILL,
 //! [`ForgettingFs::power_off`], wait for the gateway's end, [`ForgettingFs::power_cut`]. To choose the exact call
-//! at which the machine stops, [`ForgettingFs::freeze_after`] leaves the request behind it unanswered.
+//! at which the machine stops, [`ForgettingFs::freeze`] leaves a request unanswered.
 //!
 //! # Failure
 //!
@@ -38,7 +38,7 @@ use anyhow::Context as _;
 use fuser::{BackgroundSession, Config, MountOption};
 
 pub use content::Damage;
-pub use faults::{BadSyncs, Counts, ReadOnly};
+pub use faults::{BadSyncs, Counts, Freeze, ReadOnly};
 
 use crate::clock::wait_for;
 use crate::mount::detach;
@@ -94,10 +94,9 @@ impl ForgettingFs {
         Ok(ForgettingFs { shared, mount_point: mount_point.to_owned(), session: Some(session) })
     }
 
-    /// Leaves the request behind the next `changes` writes, syncs and changes of directories unanswered, and all later
-    /// ones with it, until the power goes off.
-    pub fn freeze_after(&self, changes: u64) {
-        self.disk().faults.changes_left = Some(changes);
+    /// Leaves that request unanswered, and all later ones with it, until the power goes off.
+    pub fn freeze(&self, when: Freeze) {
+        self.disk().faults.freeze = Some(when);
     }
 
     /// Whether it has come to that.
@@ -112,7 +111,7 @@ impl ForgettingFs {
         let frozen = || if self.is_frozen() { Ok(()) } else { Err(String::new()) };
         let came = wait_for("the file system's freezing", limit, frozen).is_ok();
         if !came {
-            self.disk().faults.changes_left = None;
+            self.disk().faults.freeze = None;
         }
         came || self.is_frozen()
     }
@@ -193,7 +192,7 @@ impl ForgettingFs {
     fn set_power(&self, power: Power) {
         let mut disk = self.disk();
         disk.faults.power = power;
-        disk.faults.changes_left = None;
+        disk.faults.freeze = None;
         drop(disk);
         self.shared.power.notify_all();
     }
