@@ -9,10 +9,10 @@ use forebay_tests::seed::{Rng, long};
 use forebay_tests::strace::Strace;
 use forebay_tests::world::{Load, Scratch, World};
 
-use crate::site::{Database, acked, assert_complete, finish};
+use crate::site::{Database, acked, assert_complete, catch_up, finish};
 
-/// Some 450 messages a second, so that a call with a high number comes soon, and a few native devices.
-const LOAD: Load = Load { serial: 1, native: 2, json: 20, period: Duration::from_millis(50) };
+/// Some 500 messages a second, ten at a time, so that a call with a high number comes soon, and a few native devices.
+const LOAD: Load = Load { serial: 1, native: 2, json: 10, period: Duration::from_millis(20) };
 
 /// Segments of 128 KiB, the smallest there are.
 const JOURNAL: &str = "max_bytes = \"2MiB\"";
@@ -20,18 +20,26 @@ const JOURNAL: &str = "max_bytes = \"2MiB\"";
 /// How long a life may take to come to its call.
 const LIFE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Which call, and which numbers of it.
+/// Lives between two that nothing disturbs. Each life begins a segment, and the journal has sixteen.
+const LIVES_BETWEEN: usize = 8;
+
+/// Which call, and which number of it, life by life.
 fn plan() -> Vec<(&'static str, u64)> {
-    let (syncs, writes, others) = if long() { (240, 260, 10) } else { (11, 11, 3) };
-    let spread = |most: u64| move |n: u64| if long() { n } else { 1 + n * n * most / 3 };
-    let numbers = |call: &'static str, count: u64, most: u64| {
-        (0..count).map(move |n| (call, spread(most)(n).max(1))).collect::<Vec<_>>()
-    };
-    let mut plan = numbers("fdatasync", syncs, 3);
-    plan.extend(numbers("pwrite64", writes, 4));
-    plan.extend(numbers("rename", others, 1));
-    plan.extend(numbers("fsync", others, 1));
-    plan
+    let each = |call: &'static str, numbers: &[u64]| numbers.iter().map(|&n| (call, n)).collect::<Vec<_>>();
+    if !long() {
+        let often = [1, 2, 3, 5, 8, 12, 17, 25, 40, 60, 90];
+        let seldom = [1, 2, 3];
+        return [
+            each("fdatasync", &often),
+            each("pwrite64", &often),
+            each("rename", &seldom),
+            each("fsync", &seldom),
+        ]
+        .concat();
+    }
+    let (often, seldom): (Vec<u64>, Vec<u64>) = ((1..=132).collect(), (1..=6).collect());
+    let walk = [each("fdatasync", &often), each("pwrite64", &often)].concat();
+    [each("rename", &seldom), each("fsync", &seldom), walk.clone(), walk].concat()
 }
 
 #[test]
@@ -44,8 +52,14 @@ fn no_kill_at_a_call_loses_an_acked_row() -> anyhow::Result<()> {
     world.gateway.kill();
     let (mut kills, mut missed) = (0_u64, Vec::new());
     let begun = Instant::now();
-    for (call, nth) in plan() {
-        // While the database is away, the journal alone has what was acknowledged; now and then it must be emptied.
+    for (life, (call, nth)) in plan().into_iter().enumerate() {
+        if life % LIVES_BETWEEN == LIVES_BETWEEN - 1 {
+            world.gateway.resume()?;
+            catch_up(&world, &database)?;
+            world.gateway.kill();
+            acked(&world)?;
+        }
+        // While the database is away, the journal alone has what was acknowledged.
         if rng.in_range(0..3) == 0 {
             database.link.mend();
         } else {
