@@ -5,25 +5,20 @@
 
 use std::ffi::OsStr;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use fuser::{
-    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
+use super::answer::{BLOCK_BYTES, NEVER_CACHED, answer_empty, answer_entry, attributes, errno, permissions};
 use super::content::{Content, SECTOR_BYTES};
 use super::faults::Power;
-use super::tree::{Entries, Inode, Kind, Node, bytes_for};
+use super::tree::{Entries, Inode, Kind, bytes_for};
 use super::{Disk, FREEZE_LIMIT, Shared};
-
-/// The kernel may keep nothing: it asks each time.
-const NEVER_CACHED: Duration = Duration::ZERO;
-
-/// Unit of the sizes that are reported.
-const BLOCK_BYTES: u32 = 4096;
 
 /// Bits of a mode that tell what kind of node it is, and those that tell a socket.
 const KIND_MASK: u32 = 0o170_000;
@@ -376,52 +371,4 @@ impl Filesystem for Adapter {
             Err(error) => reply.error(errno(error)),
         }
     }
-}
-
-fn permissions(mode: u32) -> u16 {
-    u16::try_from(mode & 0o7777).unwrap_or(0o600)
-}
-
-fn attributes(inode: Inode, node: &Node) -> FileAttr {
-    let (kind, size) = match &node.kind {
-        Kind::File(content) => (FileType::RegularFile, content.length()),
-        Kind::Directory(_) => (FileType::Directory, 0),
-        Kind::Socket => (FileType::Socket, 0),
-    };
-    let long_ago = SystemTime::UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(inode.0),
-        size: u64::try_from(size).unwrap_or(u64::MAX),
-        blocks: node.used_bytes() / 512,
-        atime: long_ago,
-        mtime: long_ago,
-        ctime: long_ago,
-        crtime: long_ago,
-        kind,
-        perm: node.mode,
-        nlink: 1,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        rdev: 0,
-        blksize: BLOCK_BYTES,
-        flags: 0,
-    }
-}
-
-fn answer_entry(found: Result<FileAttr, Errno>, reply: ReplyEntry) {
-    match found {
-        Ok(attributes) => reply.entry(&NEVER_CACHED, &attributes, Generation(0)),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn answer_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn errno(error: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(error.raw_os_error())
 }

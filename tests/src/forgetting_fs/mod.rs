@@ -26,6 +26,7 @@
 //! that nobody switches off goes on after [`FREEZE_LIMIT`], so that no test hangs.
 
 mod adapter;
+mod answer;
 mod content;
 mod faults;
 mod tree;
