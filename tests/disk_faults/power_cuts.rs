@@ -141,7 +141,30 @@ fn no_power_cut_loses_an_acked_row() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The test above would see a gateway that acknowledges before its sync has happened: here it believes in syncs that never
+/// A new data directory consists of names that were never synced. The first ack must not come before all of them are, up
+/// to the directory that was there before the gateway.
+#[test]
+fn the_first_power_cut_of_a_new_data_directory_loses_nothing() -> anyhow::Result<()> {
+    let scratch = Scratch::new("first-power-cut")?;
+    let disk = ForgettingFs::mount(&data_dir(&scratch), DISK_BYTES)?;
+    let database = Database::start(&scratch)?;
+    database.link.cut();
+    let mut world = World::start(scratch, LOAD, database.tables(JOURNAL))?;
+    await_acks(&world, 50, REACTION_LIMIT)?;
+    world.gateway.send_kill()?;
+    disk.power_off();
+    world.gateway.kill();
+    acked(&world)?;
+    disk.power_cut_forgetting_all();
+    world.gateway.resume()?;
+    let (ledger, scratch) = finish(world, &database)?;
+    assert_complete(&ledger.total, 50);
+    drop(disk);
+    scratch.passed();
+    Ok(())
+}
+
+/// The tests above would see a gateway that acknowledges before its sync has happened: here it believes in syncs that never
 /// happen.
 #[test]
 fn a_disk_that_lies_about_syncs_is_found_out() -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use forebay_tests::proxy::HttpProxy;
 use forebay_tests::readback::{Stored, influxql};
 use forebay_tests::services::InfluxDb;
 use forebay_tests::world::{Scratch, World};
+use serde_json::Value;
 
 /// How long the gateway may take to do what it promises after a fault.
 pub(crate) const REACTION_LIMIT: Duration = Duration::from_secs(30);
@@ -71,13 +72,18 @@ pub(crate) fn await_acks(world: &World, rows: u64, limit: Duration) -> anyhow::R
     }
 }
 
-/// Lets the database have everything but the latest rows, so that the journal has room for another round.
+/// Lets the database have everything but the latest rows, until the journal has room for another round: each start takes
+/// a segment of it.
 pub(crate) fn catch_up(world: &World, database: &Database) -> anyhow::Result<()> {
     database.link.mend();
-    wait_for("the delivery of almost everything", REACTION_LIMIT, || match world.gateway.backlog() {
-        Ok((queued, _)) if queued < 500 => Ok(()),
-        Ok((queued, _)) => Err(format!("{queued} rows wait")),
-        Err(error) => Err(format!("{error:#}")),
+    wait_for("the delivery of almost everything", REACTION_LIMIT, || {
+        let status = world.gateway.status().map_err(|error| format!("{error:#}"))?;
+        let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap_or(u64::MAX);
+        let (queued, bytes) = (number("/ledger/queued"), number("/journal/bytes"));
+        if queued < 500 && bytes <= number("/journal/max_bytes") / 2 {
+            return Ok(());
+        }
+        Err(format!("{queued} rows wait, and the journal has {bytes} bytes"))
     })
 }
 

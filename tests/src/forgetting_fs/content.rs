@@ -120,9 +120,14 @@ impl Content {
                 }
             }
         }
+        self.forget();
+    }
+
+    /// Leaves what the disk has, and nothing of what was not synced.
+    pub(super) fn forget(&mut self) {
         self.unsynced.clear();
         self.live.clone_from(&self.durable);
-        self.shortest = length;
+        self.shortest = self.live.len();
     }
 
     fn touch(&mut self, from: usize, to: usize) {

@@ -130,6 +130,12 @@ impl ForgettingFs {
         damage
     }
 
+    /// Forgets everything that was not synced, which is one of the things that a power cut may come to.
+    pub fn power_cut_forgetting_all(&self) {
+        self.disk().tree.forget();
+        self.power_on();
+    }
+
     /// Goes on with everything, as after a kill without a power cut.
     pub fn power_on(&self) {
         self.set_power(Power::On);

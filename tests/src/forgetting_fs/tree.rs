@@ -196,6 +196,19 @@ impl Tree {
         damage
     }
 
+    /// The same, with nothing left of what was not synced.
+    pub(super) fn forget(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.handles = 0;
+            match &mut node.kind {
+                Kind::File(content) => content.forget(),
+                Kind::Directory(entries) => entries.forget(),
+                Kind::Socket => {}
+            }
+        }
+        self.sweep();
+    }
+
     fn entries(&self, directory: Inode) -> Result<&Entries, Errno> {
         match &self.node(directory)?.kind {
             Kind::Directory(entries) => Ok(entries),
@@ -270,6 +283,10 @@ impl Entries {
         for (_, change) in (0..kept).zip(self.unsynced.drain(..)) {
             change.apply(&mut self.durable);
         }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.unsynced.clear();
         self.live.clone_from(&self.durable);
     }
