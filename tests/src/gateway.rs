@@ -11,12 +11,14 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clock::wait_for;
 use crate::device::NATIVE_PREFIX;
 use crate::http::Http;
 use crate::process::{Process, Usage, free_port};
+use crate::strace::Strace;
 
 /// The variable that names the gateway's program.
 const PROGRAM_VARIABLE: &str = "FOREBAY_BIN";
@@ -43,6 +45,15 @@ impl Program {
             Some(path) => Program { path: path.into(), prefix: &[] },
             None => Program { path: sim.to_owned(), prefix: &["gateway"] },
         }
+    }
+
+    /// The program to test, with the `forebay-sim` that cargo has built for the running test.
+    #[must_use]
+    pub fn of_this_build() -> Program {
+        // A test lies in `deps`, the programs of its package one directory above.
+        let test = std::env::current_exe().unwrap_or_default();
+        let directory = test.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+        Program::find(&directory.join("forebay-sim"))
     }
 
     /// The program without any arguments.
@@ -110,7 +121,7 @@ impl Settings {
     fn to_toml(&self, directory: &Path, http_port: u16) -> String {
         let mut text = format!(
             "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n[clock]\ntrust = \"always\"\n",
-            directory.join("data")
+            data_dir(directory)
         );
         if let Some(url) = &self.mqtt {
             let _ = write!(
@@ -127,6 +138,12 @@ impl Settings {
         text.push_str(&self.tables);
         text
     }
+}
+
+/// The data directory of a gateway whose files live in `directory`.
+#[must_use]
+pub fn data_dir(directory: &Path) -> PathBuf {
+    directory.join("data")
 }
 
 /// A gateway with a data directory that outlives its processes.
@@ -147,15 +164,22 @@ impl Gateway {
     /// # Errors
     /// The gateway does not get ready.
     pub fn start(program: Program, directory: &Path, settings: &Settings) -> anyhow::Result<Gateway> {
+        let mut gateway = Gateway::configure(program, directory, settings)?;
+        gateway.resume()?;
+        Ok(gateway)
+    }
+
+    /// Writes the configuration into `directory` and starts nothing.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or no port is free.
+    pub fn configure(program: Program, directory: &Path, settings: &Settings) -> anyhow::Result<Gateway> {
         std::fs::create_dir_all(directory)?;
         let http_port = free_port()?;
         let config = settings.to_toml(directory, http_port);
         std::fs::write(directory.join("forebay.toml"), config)?;
         let (directory, http) = (directory.to_owned(), Http::new()?);
-        let mut gateway =
-            Gateway { program, directory, http_port, http, process: None, past: Usage::default() };
-        gateway.resume()?;
-        Ok(gateway)
+        Ok(Gateway { program, directory, http_port, http, process: None, past: Usage::default() })
     }
 
     /// Starts another life on the same data directory, and waits until it acknowledges.
@@ -164,18 +188,45 @@ impl Gateway {
     /// It ends, or does not get ready in time.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.launch()?;
+        self.await_ready()
+    }
+
+    /// Waits until it acknowledges.
+    ///
+    /// # Errors
+    /// It ends, or does not get ready in time.
+    pub fn await_ready(&mut self) -> anyhow::Result<()> {
         let url = self.url("/readyz");
-        let (process, http, log) = (&mut self.process, &self.http, self.directory.join("gateway.log"));
-        wait_for("the gateway's getting ready", READY_LIMIT, || {
-            if let Some(status) = process.as_mut().and_then(Process::exited) {
-                return Err(format!("it ended with {status}:\n{}", crate::process::tail(&log)));
-            }
-            match http.get(&url) {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(format!("/readyz answers {}: {}", answer.status, answer.body)),
-                Err(error) => Err(format!("{error:#}")),
-            }
+        self.await_answer("the gateway's getting ready", |http| match http.get(&url) {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(format!("/readyz answers {}: {}", answer.status, answer.body)),
+            Err(error) => Err(format!("{error:#}")),
         })
+    }
+
+    /// Waits until its journal is in a state that `is_wanted`, and returns that state.
+    ///
+    /// # Errors
+    /// It ends, or does not come to that in time.
+    pub fn await_journal(&mut self, what: &str, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let url = self.url("/api/v1/status");
+        self.await_answer(what, |http| match http.get_json(&url) {
+            Ok(status) => match status.pointer("/journal/state").and_then(Value::as_str) {
+                Some(state) if is_wanted(state) => Ok(state.to_owned()),
+                state => Err(format!("the journal's state is {state:?}")),
+            },
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
+    /// Waits until `ask` gets the answer that it wants; a gateway that ends is not waited for any longer.
+    fn await_answer<T>(&mut self, what: &str, ask: impl Fn(&Http) -> Result<T, String>) -> anyhow::Result<T> {
+        let (process, http, log) = (&mut self.process, &self.http, self.directory.join("gateway.log"));
+        wait_for(what, READY_LIMIT, || match process.as_mut().and_then(Process::exited) {
+            Some(status) => Ok(Err((status, crate::process::tail(&log)))),
+            None => ask(http).map(Ok),
+        })?
+        .map_err(|(status, log)| anyhow::anyhow!("before {what}, it ended with {status}:\n{log}"))
     }
 
     /// Starts another life without waiting for it, so that it can be killed at any moment.
@@ -183,9 +234,36 @@ impl Gateway {
     /// # Errors
     /// The program cannot be started.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let command = self.program.command("run", &self.config());
+        self.spawn(self.program.command("run", &self.config()))
+    }
+
+    /// The same, with a fault at some of its system calls.
+    ///
+    /// # Errors
+    /// strace cannot be started.
+    pub fn launch_under(&mut self, strace: &Strace) -> anyhow::Result<()> {
+        self.spawn(strace.wrap(&self.program.command("run", &self.config()))?)
+    }
+
+    fn spawn(&mut self, command: Command) -> anyhow::Result<()> {
         self.process = Some(Process::spawn("forebay", command, &self.directory.join("gateway.log"))?);
         Ok(())
+    }
+
+    /// Sends SIGKILL without waiting for the end, which [`Gateway::kill`] does.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn send_kill(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("the gateway is not running")?.signal(Signal::KILL)
+    }
+
+    /// Waits for it to end by itself or by an injected fault, and kills it after `limit`. Returns how it ended by then.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let process = self.process.as_mut()?;
+        let ended = wait_for("the gateway's end", limit, || process.exited().ok_or(String::new())).ok();
+        self.kill();
+        ended
     }
 
     /// Kills the process without warning.
@@ -229,6 +307,14 @@ impl Gateway {
     /// It does not answer.
     pub fn status(&self) -> anyhow::Result<Value> {
         self.http.get_json(&self.url("/api/v1/status"))
+    }
+
+    /// The status code of `/readyz`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn readiness(&self) -> anyhow::Result<u16> {
+        Ok(self.http.get(&self.url("/readyz"))?.status)
     }
 
     /// Rows that are journaled and not confirmed by the sink yet, and rows that it has confirmed.

@@ -86,6 +86,18 @@ pub fn judge<'a>(
     ledger
 }
 
+/// How many rows were acknowledged that the store does not return, at this moment of a run.
+pub fn acked_but_missing<'a>(truths: impl IntoIterator<Item = &'a Truth>, stored: &Stored) -> u64 {
+    let there: BTreeSet<(&str, u64)> =
+        stored.rows.iter().map(|row| (row.device.as_str(), row.number)).collect();
+    let missing = truths.into_iter().map(|truth| {
+        let log = truth.log();
+        let acked = (0_u64..).zip(&log.rows).filter(|(_, row)| row.acked);
+        count(acked.filter(|(number, _)| !there.contains(&(truth.name(), *number))).count())
+    });
+    missing.sum()
+}
+
 fn judge_device(truth: &Truth, samples: &[&StoredRow], stored: &Stored, allowed_ns: i64) -> Account {
     let log = truth.log();
     let acked = log.rows.iter().filter(|row| row.acked).count();

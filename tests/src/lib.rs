@@ -7,17 +7,22 @@
 //! were acknowledged to it. [`ledger`] holds that log against the store's own answers.
 //!
 //! In reading order: [`truth`] is the log, [`device`] writes it, [`pty`] and [`proxy`] carry the bytes, [`gateway`] and
-//! [`services`] are the processes, [`readback`] asks the stores, [`ledger`] judges.
+//! [`services`] are the processes, [`readback`] asks the stores, [`ledger`] judges. [`world`] puts them together. Faults of the disk come from
+//! [`forgetting_fs`], [`strace`] and [`mount`].
 
 pub mod clock;
 pub mod device;
+pub mod forgetting_fs;
 pub mod gateway;
 pub mod http;
 pub mod ledger;
+pub mod mount;
 pub mod process;
 pub mod proxy;
 pub mod pty;
 pub mod readback;
 pub mod seed;
 pub mod services;
+pub mod strace;
 pub mod truth;
+pub mod world;

@@ -38,6 +38,6 @@ fn program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} is not installed: apt-get install {package}, or run tests/run"))
 }
 
-fn command(name: &str, package: &str) -> anyhow::Result<Command> {
+pub(crate) fn command(name: &str, package: &str) -> anyhow::Result<Command> {
     Ok(Command::new(program(name, package)?))
 }
