@@ -36,7 +36,8 @@ fn a_full_disk_holds_acks_back_survives_a_kill_and_goes_on_when_the_database_is_
     let disk = SmallDisk::mount(&data_dir(&scratch), DISK_BYTES)?;
     let database = Database::start(&scratch)?;
     database.link.cut();
-    let mut world = World::start(scratch, FLOOD, database.tables("max_bytes = \"4MiB\""))?;
+    let mut world =
+        World::start(scratch, FLOOD, database.tables("max_bytes = \"4MiB\"\nwhen_full = \"refuse\""))?;
     world.gateway.await_journal("the journal's being full", |state| state == "full")?;
     let filled = disk.fill()?;
     eprintln!(
@@ -62,7 +63,8 @@ fn other_files_that_fill_the_disk_first_do_the_journal_no_harm() -> anyhow::Resu
     let scratch = Scratch::new("filled-disk")?;
     let disk = SmallDisk::mount(&data_dir(&scratch), DISK_BYTES)?;
     let database = Database::start(&scratch)?;
-    let mut world = World::start(scratch, FLOOD, database.tables("max_bytes = \"4MiB\""))?;
+    let mut world =
+        World::start(scratch, FLOOD, database.tables("max_bytes = \"4MiB\"\nwhen_full = \"refuse\""))?;
     await_acks(&world, 300, REACTION_LIMIT)?;
     database.link.cut();
     disk.fill()?;
@@ -90,10 +92,15 @@ fn a_disk_smaller_than_max_bytes_is_full_and_never_a_crash() -> anyhow::Result<(
     let disk = SmallDisk::mount(&data_dir(&scratch), DISK_BYTES)?;
     let database = Database::start(&scratch)?;
     database.link.cut();
-    let mut world = World::start_by::<RING_BYTES>(scratch, FLOOD, database.tables(""), |gateway| {
-        gateway.launch()?;
-        gateway.await_journal("the gateway's answering", |_| true).map(drop)
-    })?;
+    let mut world = World::start_by::<RING_BYTES>(
+        scratch,
+        FLOOD,
+        database.tables("when_full = \"refuse\""),
+        |gateway| {
+            gateway.launch()?;
+            gateway.await_journal("the gateway's answering", |_| true).map(drop)
+        },
+    )?;
     world.gateway.await_journal("the journal's being full", |state| state == "full")?;
     disk.fill()?;
     assert_acks_are_held(&mut world)?;

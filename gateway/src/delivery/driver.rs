@@ -36,7 +36,7 @@ use super::{Delivery, Rejected, Settled, Step, letters};
 use crate::clock;
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::journal::entry::Cause;
-use crate::journal::{self, Class, Entry, Journal, Refused, Submission};
+use crate::journal::{self, Class, Journal, Refused, Submission};
 use crate::record::Offset;
 use crate::sink::batch::Record;
 use crate::sink::{Batch, Outcome, Position, Sink};
@@ -341,7 +341,7 @@ impl<S: Sink> Driver<S> {
             room.mark_unchanged();
             let submitted = self.journal.submit(Class::Internal, |_, submission| {
                 for gap in gaps {
-                    submission.add(&Entry::Gap(gap.entry(&self.name)))?;
+                    submission.add(&gap.entry(&self.name))?;
                 }
                 rest(submission)
             });

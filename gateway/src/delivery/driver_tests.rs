@@ -488,8 +488,10 @@ fn a_full_journal_lets_go_of_its_oldest_rows_and_declares_each() {
     assert!(a[2] > 1_000 && b[2] > 1_000 && a[0] > 100, "{a:?} {b:?}");
     assert_eq!(a[0] + a[2] + b[0] + b[2], 6_000);
     running.stop();
-    let mut stored: Vec<_> =
-        points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("m,")).cloned().collect();
+    let stored = points.lock().unwrap().clone();
+    let told = stored.iter().filter(|(series, _)| series.starts_with("forebay_gap,cause=evicted")).count();
+    assert!((2..=64).contains(&told), "{told} points tell of what was let go");
+    let mut stored: Vec<_> = stored.into_iter().filter(|(series, _)| series.starts_with("m,")).collect();
     let count = stored.len();
     stored.sort();
     stored.dedup();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::journal::entry::{Cause, GapEntry, RowEntry};
+use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry};
 use crate::record::{SeriesKey, split_series};
 
 /// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
@@ -31,6 +31,8 @@ pub(super) struct Gap {
     pub(super) to: u64,
     pub(super) count: u64,
     pub(super) cause: Cause,
+    /// Whether it is counted already, so that only its point is to be delivered.
+    again: bool,
     series: String,
     ns: i64,
 }
@@ -71,7 +73,7 @@ impl GapMaker {
         let series = SeriesKey::new("forebay_gap", &mut tags)
             .map_or_else(|_| format!("forebay_gap,cause={}", cause.as_str()), |key| key.as_str().to_owned());
         let ns = self.own_ns(device, ns);
-        Gap { device: device.to_owned(), boot, from: 0, to: 0, count: 0, cause, series, ns }
+        Gap { device: device.to_owned(), boot, from: 0, to: 0, count: 0, cause, again: false, series, ns }
     }
 
     /// The time, moved behind the device's previous gap where both would be the same point.
@@ -98,8 +100,29 @@ impl Gap {
         belongs && follows
     }
 
-    pub(super) fn entry<'a>(&'a self, sink: &'a str) -> GapEntry<'a> {
-        GapEntry {
+    /// A gap whose entry is let go before its point was delivered.
+    pub(super) fn again(gap: &GapEntry<'_>) -> Gap {
+        Gap {
+            device: gap.device.to_owned(),
+            boot: gap.boot,
+            from: gap.from,
+            to: gap.to,
+            count: gap.count,
+            cause: gap.cause,
+            again: true,
+            series: gap.series.to_owned(),
+            ns: gap.ns,
+        }
+    }
+
+    /// Makes a gap of the same device, boot and cause part of this one, which comes again like it.
+    pub(super) fn join(&mut self, gap: &GapEntry<'_>) {
+        (self.from, self.to) = (self.from.min(gap.from), self.to.max(gap.to));
+        self.count = self.count.saturating_add(gap.count);
+    }
+
+    pub(super) fn entry<'a>(&'a self, sink: &'a str) -> Entry<'a> {
+        let gap = GapEntry {
             device: &self.device,
             boot: self.boot,
             from: self.from,
@@ -110,6 +133,12 @@ impl Gap {
             stamped: false,
             series: &self.series,
             ns: self.ns,
-        }
+        };
+        if self.again { Entry::GapAgain(gap) } else { Entry::Gap(gap) }
+    }
+
+    /// Rows that become lost with it.
+    pub(super) fn rows(&self) -> u64 {
+        if self.again { 0 } else { self.count }
     }
 }

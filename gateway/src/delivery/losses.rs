@@ -8,7 +8,7 @@
 //!
 //! Both end in one submission, of gaps and a skip, so that what is skipped is declared in the same instant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use super::gaps::{Gap, GapMaker};
 use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry};
@@ -107,20 +107,49 @@ fn read(journal: &Journal, owed: &Owed) -> Result<Readable, ReadError> {
 #[derive(Debug, Default)]
 pub(super) struct Evicted {
     gaps: Vec<Gap>,
-    /// Place of each device's latest gap.
+    /// Place of each device's latest gap of evicted rows.
     latest: HashMap<Box<str>, usize>,
+    /// Place of the gap that comes again, by device, boot and cause: there is one of each, however often room is made.
+    again: HashMap<(Box<str>, u32, Cause), usize>,
 }
 
 impl Evicted {
-    /// Adds the rows of a frame from one offset up to another.
-    pub(super) fn add(&mut self, frame: &Frame, from: Offset, to: Offset, maker: &mut GapMaker) {
+    /// Adds the entries of a frame from one offset up to another, as far as they concern the sink.
+    pub(super) fn add(
+        &mut self,
+        frame: &Frame,
+        (from, to): (Offset, Offset),
+        sink: &str,
+        maker: &mut GapMaker,
+    ) {
         let entries = frame.entries().skip_while(|(offset, _)| *offset < from);
         for (_, entry) in entries.take_while(|(offset, _)| *offset < to) {
-            let Ok(Entry::Row(row)) = entry else { continue };
-            let latest = self.latest.get(row.device).copied();
-            if latest.is_none_or(|at| !self.gaps[at].take_in(&row)) {
-                self.latest.insert(row.device.into(), self.gaps.len());
-                self.gaps.push(maker.of_row(Cause::Evicted, &row));
+            match entry {
+                Ok(Entry::Row(row)) => self.add_row(&row, maker),
+                Ok(Entry::Gap(gap) | Entry::GapAgain(gap)) if gap.sink.is_none_or(|name| name == sink) => {
+                    self.add_gap(&gap);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_row(&mut self, row: &RowEntry<'_>, maker: &mut GapMaker) {
+        let latest = self.latest.get(row.device).copied();
+        if latest.is_none_or(|at| !self.gaps[at].take_in(row)) {
+            self.latest.insert(row.device.into(), self.gaps.len());
+            self.gaps.push(maker.of_row(Cause::Evicted, row));
+        }
+    }
+
+    /// A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
+    fn add_gap(&mut self, gap: &GapEntry<'_>) {
+        let known = self.again.entry((gap.device.into(), gap.boot, gap.cause));
+        match known {
+            hash_map::Entry::Occupied(at) => self.gaps[*at.get()].join(gap),
+            hash_map::Entry::Vacant(place) => {
+                place.insert(self.gaps.len());
+                self.gaps.push(Gap::again(gap));
             }
         }
     }
@@ -133,6 +162,7 @@ impl Evicted {
     /// The gaps so far.
     pub(super) fn take(&mut self) -> Vec<Gap> {
         self.latest.clear();
+        self.again.clear();
         std::mem::take(&mut self.gaps)
     }
 }

@@ -47,13 +47,13 @@ impl<S: Sink> Driver<S> {
                 Read::Wait => break,
                 Read::Damaged { from, to } => (from, Some((from, to))),
                 Read::Frame(frame) => {
-                    evicted.add(&frame, self.accounted, to, &mut self.gaps);
+                    evicted.add(&frame, (self.accounted, to), &self.name, &mut self.gaps);
                     (frame.end().min(to), None)
                 }
             };
             if at >= to || hole.is_some() || evicted.is_large() {
                 let gaps = evicted.take();
-                rows += gaps.iter().map(|gap| gap.count).sum::<u64>();
+                rows += gaps.iter().map(Gap::rows).sum::<u64>();
                 self.skip(&gaps, at).await;
             }
             if let Some((from, to)) = hole {

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | row | `1`, flags u8 (bit 0: stamped), device text, boot varint, sequence varint, series text, ns i64, fields to the end |
 //! | gap | `2`, flags u8 (bit 0: stamped, bit 1: has a sink), cause u8, device text, boot, from, to, count varints, sink text if any, series text, ns i64 |
+//! | gap again | `10`, and the rest as a gap |
 //! | device | `3`, device text, name text, boot varint, first varint |
 //! | sink | `4`, sink text, start varint |
 //! | cursor | `5`, sink text, next varint, then device text and rows varint to the end |
@@ -45,6 +46,8 @@ pub enum Entry<'a> {
     Row(RowEntry<'a>),
     /// A declared loss, which becomes a point too.
     Gap(GapEntry<'a>),
+    /// A gap that is counted already, whose point its sink has yet to get: what held it first made room.
+    GapAgain(GapEntry<'a>),
     /// A boot of a native device was assigned or adopted.
     Device(DeviceEntry<'a>),
     /// A sink was registered: nothing from `start` on is trimmed before it is confirmed.
@@ -244,7 +247,8 @@ impl Entry<'_> {
         out.extend_from_slice(&[0; LENGTH_BYTES]);
         match self {
             Entry::Row(row) => row.encode(out),
-            Entry::Gap(gap) => gap.encode(out),
+            Entry::Gap(gap) => gap.encode(2, out),
+            Entry::GapAgain(gap) => gap.encode(10, out),
             Entry::Device(device) => device.encode(out),
             Entry::Sink(sink) => {
                 out.push(4);
@@ -302,7 +306,7 @@ impl<'a> Entry<'a> {
     /// Whether somebody beyond the journal is to get it, so that it must not be trimmed before.
     #[must_use]
     pub(super) fn is_owed(&self) -> bool {
-        matches!(self, Entry::Row(_) | Entry::Gap(_) | Entry::Letter(_))
+        matches!(self, Entry::Row(_) | Entry::Gap(_) | Entry::GapAgain(_) | Entry::Letter(_))
     }
 
     /// Decodes one entry without its length prefix.
@@ -330,6 +334,7 @@ impl<'a> Entry<'a> {
                 Entry::Row(row)
             }
             2 => Entry::Gap(GapEntry::decode(&mut input)?),
+            10 => Entry::GapAgain(GapEntry::decode(&mut input)?),
             3 => Entry::Device(DeviceEntry {
                 device: take_text(&mut input)?,
                 name: take_text(&mut input)?,
@@ -396,10 +401,10 @@ impl<'a> RowEntry<'a> {
 }
 
 impl GapEntry<'_> {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, kind: u8, out: &mut Vec<u8>) {
         let stamped = if self.stamped { STAMPED } else { 0 };
         let has_sink = if self.sink.is_some() { HAS_SINK } else { 0 };
-        out.extend_from_slice(&[2, stamped | has_sink, self.cause as u8]);
+        out.extend_from_slice(&[kind, stamped | has_sink, self.cause as u8]);
         push_text(out, self.device);
         for number in [u64::from(self.boot), self.from, self.to, self.count] {
             push_varint(out, number);
@@ -520,10 +525,12 @@ mod tests {
             texts in (".{0,20}", ".{1,60}", prop::option::of(".{1,9}")),
             numbers: (u32, u64, u64, u64, i64), stamped: bool, cause in 0..Cause::ALL.len(),
         ) {
-            round_trip(&Entry::Gap(GapEntry {
+            let gap = GapEntry {
                 device: &texts.0, boot: numbers.0, from: numbers.1, to: numbers.2, count: numbers.3,
                 cause: Cause::ALL[cause], sink: texts.2.as_deref(), stamped, series: &texts.1, ns: numbers.4,
-            }));
+            };
+            round_trip(&Entry::Gap(gap));
+            round_trip(&Entry::GapAgain(gap));
         }
 
         #[test]
@@ -547,7 +554,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 10)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 11)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();

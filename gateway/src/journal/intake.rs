@@ -135,11 +135,13 @@ impl Intake {
         self.hurry = false;
     }
 
-    /// Whether another spare may be made now.
-    pub(super) fn spare_allowed(&self) -> bool {
+    /// Whether another spare is to be made now. The second one can wait until half of the segment is full: most often a
+    /// trimmed one comes first, which costs nothing.
+    pub(super) fn wants_spare(&self) -> bool {
         let spares = self.spares();
         let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
-        spares < SPARES && bytes <= self.max_bytes
+        let soon = spares == 0 || self.tail.left() <= self.tail.shape.segment_bytes / 2;
+        spares < SPARES && soon && bytes <= self.max_bytes
     }
 
     /// Spares that nobody has a plan for.

@@ -51,7 +51,7 @@ pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
     }
     drop(intake);
     let mut made = retired;
-    while made.is_ok() && shared.intake().spare_allowed() {
+    while made.is_ok() && shared.intake().wants_spare() {
         made = shared.spares.make();
     }
     shared.set_spare_trouble(made.as_ref().err());

@@ -27,6 +27,10 @@ pub(super) const FILLING: &str = "filling.tmp";
 /// Zeros written between two syncs, so that a commit waits for no more than this.
 const STRIDE_BYTES: u64 = 1 << 20;
 
+/// Zeros written at once. Larger writes leave larger folios in the page cache, which make each later write of a few
+/// sectors dearer.
+const WRITE_BYTES: u64 = 64 << 10;
+
 /// Free bytes that are left to others on the medium: a part of it, and no more than this.
 const LEFT_FREE_BYTES: u64 = 16 << 20;
 const LEFT_FREE_PART: u64 = 64;
@@ -150,13 +154,15 @@ impl Spares {
 
     fn write_zeros(&self) -> io::Result<Arc<dyn StorageFile>> {
         let file = self.storage.create(FILLING)?;
-        let zeros = vec![0; STRIDE_BYTES.min(self.segment_bytes) as usize];
+        let zeros = vec![0; WRITE_BYTES.min(self.segment_bytes) as usize];
         let mut at = 0;
         while at < self.segment_bytes {
             let length = (self.segment_bytes - at).min(zeros.len() as u64);
             file.write_at(&zeros[..length as usize], at)?;
-            file.sync()?;
             at += length;
+            if at.is_multiple_of(STRIDE_BYTES) || at == self.segment_bytes {
+                file.sync()?;
+            }
         }
         Ok(file)
     }

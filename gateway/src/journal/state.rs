@@ -267,6 +267,7 @@ impl State {
         match entry {
             Entry::Row(row) => self.apply_row(row),
             Entry::Gap(gap) => self.apply_gap(gap),
+            Entry::GapAgain(_) => {}
             Entry::Device(device) => self.apply_device(device),
             Entry::Sink(sink) => self.apply_sink(sink),
             Entry::Forget(sink) => self.apply_forget(sink),

@@ -339,8 +339,13 @@ impl Committer {
         intake.commits.commits += 1;
         intake.commits.entries += entries;
         intake.commits.bytes += commit.len() as u64;
+        let tidy = !intake.tidy_due && intake.spare_trouble.is_none() && intake.wants_spare();
+        intake.tidy_due |= tidy;
         self.shared.tell_room(&mut intake);
         drop(intake);
+        if tidy {
+            self.shared.preparer.notify_one();
+        }
         self.shared.watermark.send_if_modified(|watermark| {
             let moved = *watermark != self.watermark;
             *watermark = self.watermark;

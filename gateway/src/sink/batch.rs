@@ -165,7 +165,9 @@ impl<'a> Record<'a> {
     fn of(entry: Entry<'a>, sink: &str) -> Option<Record<'a>> {
         match entry {
             Entry::Row(row) => Some(Record::Row(row)),
-            Entry::Gap(gap) if gap.sink.is_none_or(|name| name == sink) => Some(Record::Gap(gap)),
+            Entry::Gap(gap) | Entry::GapAgain(gap) if gap.sink.is_none_or(|name| name == sink) => {
+                Some(Record::Gap(gap))
+            }
             _ => None,
         }
     }
