@@ -5,6 +5,7 @@
 //! are recycled. The others only ever append, which spares them the cost of deleting.
 
 mod fjall;
+mod floor;
 pub(crate) mod ours;
 mod redb;
 mod sqlite;
@@ -45,6 +46,8 @@ pub(crate) enum Kind {
     Sqlite,
     Fjall,
     Redb,
+    /// Writes and syncs and does nothing else: what any engine must spend.
+    Floor,
     /// Makes and encodes the records and drops them: what feeding an engine costs.
     Nothing,
 }
@@ -71,6 +74,7 @@ impl Kind {
             Kind::Sqlite => "sqlite",
             Kind::Fjall => "fjall",
             Kind::Redb => "redb",
+            Kind::Floor => "floor",
             Kind::Nothing => "nothing",
         }
     }
@@ -82,6 +86,7 @@ impl Kind {
             Kind::Sqlite => sqlite::settings(),
             Kind::Fjall => fjall::settings(),
             Kind::Redb => redb::settings(),
+            Kind::Floor => floor::settings(),
             Kind::Nothing => "makes and encodes the records only".into(),
         }
     }
@@ -95,6 +100,7 @@ impl Setup {
             Kind::Sqlite => Box::new(sqlite::Sqlite::open(directory)?),
             Kind::Fjall => Box::new(fjall::Fjall::open(directory)?),
             Kind::Redb => Box::new(redb::Redb::open(directory)?),
+            Kind::Floor => Box::new(floor::Floor::open(directory)?),
             Kind::Nothing => Box::new(Nothing::new()),
         })
     }

@@ -88,7 +88,7 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
     let counted = Device::counted(&base, plan.device_mib << 20)?;
     let plain = Device::plain(&base)?;
     for run in 1..=plan.runs {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().chain([Kind::Floor]) {
             progress!("paced, run {run} of {}: {kind}", plan.runs);
             outcomes.paced.entry(kind).or_default().push(plan.paced(kind, &counted)?);
         }

@@ -46,7 +46,7 @@ impl Workload {
             series,
             ns: ns_of(number),
             temperature: 15.0 + (noise % 2_000) as f64 / 100.0,
-            humidity: 20.0 + (noise >> 32) as f64 % 600.0 / 10.0,
+            humidity: 20.0 + ((noise >> 32) % 600) as f64 / 10.0,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{Spent, WARM_UP_COMMIT};
+use super::{Spent, WARM_UP_COMMIT, record_bytes};
 use crate::device::Counters;
 use crate::engine::{Engine, Setup};
 use crate::process::{cpu_time, peak_rss_mib};
@@ -39,6 +39,20 @@ pub(crate) struct PacedOutcome {
     /// Commits that began more than an interval late.
     pub(crate) late: u64,
     pub(crate) rss_mib: f64,
+    pub(crate) commits: u64,
+}
+
+impl PacedOutcome {
+    /// None without a device of its own.
+    pub(crate) fn device_bytes_per_payload_byte(&self) -> Option<f64> {
+        let payload = self.spent.records * record_bytes().ok()?;
+        Some(self.device?.bytes as f64 / payload as f64)
+    }
+
+    /// None without a device of its own.
+    pub(crate) fn flushes_per_commit(&self) -> Option<f64> {
+        Some(self.device?.flushes as f64 / self.commits as f64)
+    }
 }
 
 impl Task for Paced {
@@ -62,7 +76,8 @@ impl Task for Paced {
         let device = counters()?.zip(before).map(|(after, before)| after.since(before));
         let rss_mib = peak_rss_mib()?;
         engine.close()?;
-        Ok(PacedOutcome { spent, device, commit: Latency::of(&mut samples), late, rss_mib })
+        let (commit, commits) = (Latency::of(&mut samples), self.commits);
+        Ok(PacedOutcome { spent, device, commit, late, rss_mib, commits })
     }
 }
 

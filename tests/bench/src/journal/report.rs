@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{INTERVAL_MS, Outcomes, Plan, RATE, WINDOW, record_bytes};
+use super::{FlatOutcome, INTERVAL_MS, Outcomes, PacedOutcome, Plan, RATE, WINDOW, record_bytes};
 use crate::cli::Common;
 use crate::device::Device;
 use crate::engine::Kind;
@@ -33,6 +33,8 @@ pub(crate) struct Report {
     plan: Plan,
     /// Processor time to make and encode a record, which is part of every engine's figure.
     feeding_cpu_us_per_record: f64,
+    /// What the paced part costs without any engine: what no engine can spare.
+    floor: Steady,
     #[serde(flatten)]
     engines: BTreeMap<&'static str, Engine>,
     bars: Vec<Bar>,
@@ -42,10 +44,8 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Engine {
     records_per_s: f64,
-    cpu_us_per_record: f64,
-    /// None without a device of its own.
-    device_bytes_per_payload_byte: Option<f64>,
-    flushes_per_commit: Option<f64>,
+    #[serde(flatten)]
+    steady: Steady,
     ready_s: f64,
     rss_mib: f64,
     best_commit: u64,
@@ -54,15 +54,24 @@ struct Engine {
     records_per_s_by_commit: BTreeMap<u64, f64>,
     /// The same, waiting for each commit before the next is handed in.
     records_per_s_one_by_one: BTreeMap<u64, f64>,
-    commit_ms_p50: f64,
-    commit_ms_p99: f64,
-    late_commits: u64,
-    rss_mib_paced: f64,
     rss_mib_flat_out: f64,
     rss_mib_empty: f64,
     ready_s_closed: f64,
     /// Least and most of the runs.
     spread: BTreeMap<&'static str, Spread>,
+}
+
+/// The paced part of one engine, or of none. Each figure is the median of the runs.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Steady {
+    cpu_us_per_record: f64,
+    /// None without a device of its own.
+    device_bytes_per_payload_byte: Option<f64>,
+    flushes_per_commit: Option<f64>,
+    commit_ms_p50: f64,
+    commit_ms_p99: f64,
+    late_commits: u64,
+    rss_mib_paced: f64,
 }
 
 impl Report {
@@ -89,8 +98,11 @@ impl Report {
         );
         let bars = bars(&engines)?;
         let feeding_cpu_us_per_record = median(outcomes.feeding_us.iter().copied());
+        let floor = Steady::of(&outcomes.paced[&Kind::Floor]);
+        settings.insert("floor", Kind::Floor.settings());
         let plan = plan.clone();
-        Ok(Report { bench: "journal", machine, settings, plan, feeding_cpu_us_per_record, engines, bars })
+        let bench = "journal";
+        Ok(Report { bench, machine, settings, plan, feeding_cpu_us_per_record, floor, engines, bars })
     }
 
     /// Prints and plots; whether every bar was met.
@@ -100,9 +112,12 @@ impl Report {
 
     fn table(&self) -> String {
         let names: Vec<&str> = Kind::ALL.map(Kind::name).to_vec();
-        let mut table = Table::new("", &names);
-        for (key, heading, digits) in FIGURES {
-            table.row(heading, names.iter().map(|name| self.cell(name, key, digits)));
+        let mut table = Table::new("", &[names.as_slice(), &["floor"]].concat());
+        let (cpu, floor) = (Some(self.floor.cpu_us_per_record), &self.floor);
+        let floors = [None, cpu, floor.device_bytes_per_payload_byte, floor.flushes_per_commit, None, None];
+        for ((key, heading, digits), floor) in FIGURES.into_iter().zip(floors) {
+            let floor = floor.map_or(String::new(), |figure| number(figure, digits));
+            table.row(heading, names.iter().map(|name| self.cell(name, key, digits)).chain([floor]));
         }
         let mut row = |heading: &str, digits, of: &dyn Fn(&Engine) -> f64| {
             table.row(heading, names.iter().map(|name| number(of(&self.engines[name]), digits)));
@@ -117,12 +132,20 @@ impl Report {
             row(&format!("  waiting for each, {commit} a commit"), 0, &of);
         }
         row("CPU µs/record flat out", 3, &|e| e.cpu_us_per_record_flat_out);
-        row("commit ms p50, paced", 3, &|e| e.commit_ms_p50);
-        row("commit ms p99, paced", 3, &|e| e.commit_ms_p99);
+        row("records per CPU second flat out", 0, &|e| 1e6 / e.cpu_us_per_record_flat_out);
         row("s until ready, closed cleanly", 4, &|e| e.ready_s_closed);
         row("peak MiB, empty", 1, &|e| e.rss_mib_empty);
-        row("peak MiB, paced", 1, &|e| e.rss_mib_paced);
         row("peak MiB, flat out", 1, &|e| e.rss_mib_flat_out);
+        let mut steady = |heading: &str, digits, of: &dyn Fn(&Steady) -> f64| {
+            let all = names.iter().map(|name| &self.engines[name].steady).chain([&self.floor]);
+            table.row(heading, all.map(|steady| number(of(steady), digits)));
+        };
+        let floor = self.floor.cpu_us_per_record;
+        steady("CPU µs/record above the floor, paced", 3, &|s| s.cpu_us_per_record - floor);
+        steady("commit ms p50, paced", 3, &|s| s.commit_ms_p50);
+        steady("commit ms p99, paced", 3, &|s| s.commit_ms_p99);
+        steady("commits more than 10 ms late, all runs", 0, &|s| s.late_commits as f64);
+        steady("peak MiB, paced", 1, &|s| s.rss_mib_paced);
         let mut text = self.machine.line() + "\n";
         for (what, setting) in &self.settings {
             text += &format!("{what}: {setting}\n");
@@ -137,7 +160,7 @@ impl Report {
         match self.engines[name].spread.get(key) {
             Some(s) => {
                 let [median, least, most] = [s.median, s.least, s.most].map(|figure| number(figure, digits));
-                format!("{median} ({least} to {most})")
+                if self.plan.runs > 1 { format!("{median} ({least} to {most})") } else { median }
             }
             None => "not counted".into(),
         }
@@ -166,44 +189,31 @@ impl Engine {
     fn new(kind: Kind, outcomes: &Outcomes) -> Result<Engine> {
         let paced = &outcomes.paced[&kind];
         let flat: Vec<_> = outcomes.flat.iter().filter(|((of, ..), _)| *of == kind).collect();
-        let rate = |runs: &[super::FlatOutcome]| median(runs.iter().map(|run| run.spent.records_per_s()));
+        let rate = |runs: &[FlatOutcome]| median(runs.iter().map(|run| run.spent.records_per_s()));
         let by_window = |overlapping| {
             let of_window = flat.iter().filter(move |((_, _, window), _)| (*window == WINDOW) == overlapping);
             of_window.map(|((_, commit, _), runs)| (*commit, rate(runs))).collect::<BTreeMap<_, _>>()
         };
         let best = flat.iter().max_by(|(_, a), (_, b)| rate(a).total_cmp(&rate(b)));
         let ((_, best_commit, _), best) = best.context("nothing ran flat out")?;
-        let payload =
-            |run: &super::PacedOutcome| run.spent.records as f64 * record_bytes().unwrap_or(1) as f64;
-        let commit = (RATE * INTERVAL_MS / 1_000) as f64;
-        let figures: [Option<Spread>; 6] =
-            [
-                Spread::of(best.iter().map(|run| run.spent.records_per_s())),
-                Spread::of(paced.iter().map(|run| run.spent.cpu_us_per_record())),
-                Spread::of(paced.iter().filter_map(|run| Some(run.device?.bytes as f64 / payload(run)))),
-                Spread::of(paced.iter().filter_map(|run| {
-                    Some(run.device?.flushes as f64 / (run.spent.records as f64 / commit))
-                })),
-                Spread::of(outcomes.killed[&kind].iter().map(|run| run.ready_s)),
-                Spread::of(outcomes.killed[&kind].iter().map(|run| run.rss_mib)),
-            ];
+        let figures: [Option<Spread>; 6] = [
+            Spread::of(best.iter().map(|run| run.spent.records_per_s())),
+            Spread::of(paced.iter().map(|run| run.spent.cpu_us_per_record())),
+            Spread::of(paced.iter().filter_map(PacedOutcome::device_bytes_per_payload_byte)),
+            Spread::of(paced.iter().filter_map(PacedOutcome::flushes_per_commit)),
+            Spread::of(outcomes.killed[&kind].iter().map(|run| run.ready_s)),
+            Spread::of(outcomes.killed[&kind].iter().map(|run| run.rss_mib)),
+        ];
         let spread = FIGURES.iter().zip(figures).filter_map(|((key, ..), s)| Some((*key, s?))).collect();
-        let [records_per_s, cpu, bytes, flushes, ready, rss] = figures.map(|s| s.map(|s| s.median));
         Ok(Engine {
-            records_per_s: records_per_s.unwrap_or(f64::NAN),
-            cpu_us_per_record: cpu.unwrap_or(f64::NAN),
-            device_bytes_per_payload_byte: bytes,
-            flushes_per_commit: flushes,
-            ready_s: ready.unwrap_or(f64::NAN),
-            rss_mib: rss.unwrap_or(f64::NAN),
+            records_per_s: rate(best),
+            steady: Steady::of(paced),
+            ready_s: median(outcomes.killed[&kind].iter().map(|run| run.ready_s)),
+            rss_mib: median(outcomes.killed[&kind].iter().map(|run| run.rss_mib)),
             best_commit: *best_commit,
             cpu_us_per_record_flat_out: median(best.iter().map(|run| run.spent.cpu_us_per_record())),
             records_per_s_by_commit: by_window(true),
             records_per_s_one_by_one: by_window(false),
-            commit_ms_p50: median(paced.iter().map(|run| run.commit.p50_ms)),
-            commit_ms_p99: median(paced.iter().map(|run| run.commit.p99_ms)),
-            late_commits: paced.iter().map(|run| run.late).sum(),
-            rss_mib_paced: median(paced.iter().map(|run| run.rss_mib)),
             rss_mib_flat_out: median(best.iter().map(|run| run.rss_mib)),
             rss_mib_empty: median(outcomes.empty[&kind].iter().map(|run| run.rss_mib)),
             ready_s_closed: median(outcomes.closed[&kind].iter().map(|run| run.ready_s)),
@@ -212,15 +222,32 @@ impl Engine {
     }
 }
 
+impl Steady {
+    fn of(runs: &[PacedOutcome]) -> Steady {
+        let counted = |figure: fn(&PacedOutcome) -> Option<f64>| {
+            Spread::of(runs.iter().filter_map(figure)).map(|spread| spread.median)
+        };
+        Steady {
+            cpu_us_per_record: median(runs.iter().map(|run| run.spent.cpu_us_per_record())),
+            device_bytes_per_payload_byte: counted(PacedOutcome::device_bytes_per_payload_byte),
+            flushes_per_commit: counted(PacedOutcome::flushes_per_commit),
+            commit_ms_p50: median(runs.iter().map(|run| run.commit.p50_ms)),
+            commit_ms_p99: median(runs.iter().map(|run| run.commit.p99_ms)),
+            late_commits: runs.iter().map(|run| run.late).sum(),
+            rss_mib_paced: median(runs.iter().map(|run| run.rss_mib)),
+        }
+    }
+}
+
 fn bars(engines: &BTreeMap<&str, Engine>) -> Result<Vec<Bar>> {
     let ours = engines.get("ours").context("ours did not run")?;
     let mut bars = vec![
-        Bar::at_most("device bytes per payload byte", ours.device_bytes_per_payload_byte, 1.3),
+        Bar::at_most("device bytes per payload byte", ours.steady.device_bytes_per_payload_byte, 1.3),
         // The rest is what a new segment takes: one commit in hundreds.
-        Bar::at_most("flushes per commit", ours.flushes_per_commit, 1.05),
+        Bar::at_most("flushes per commit", ours.steady.flushes_per_commit, 1.05),
     ];
     for (name, engine) in engines.iter().filter(|(name, _)| **name != "ours") {
-        let cpu = engine.cpu_us_per_record / ours.cpu_us_per_record;
+        let cpu = engine.steady.cpu_us_per_record / ours.steady.cpu_us_per_record;
         bars.push(Bar::at_least(&format!("records per CPU second, ours over {name}"), Some(cpu), 2.5));
     }
     for (name, engine) in engines.iter().filter(|(name, _)| **name != "ours") {
@@ -230,7 +257,7 @@ fn bars(engines: &BTreeMap<&str, Engine>) -> Result<Vec<Bar>> {
     bars.push(Bar::at_most("s until the backlog is ready, after a kill", Some(ours.ready_s), 0.5));
     bars.push(Bar::at_most("s until the backlog is ready, closed cleanly", Some(ours.ready_s_closed), 0.5));
     for (what, mib) in
-        [("backlog", ours.rss_mib), ("paced", ours.rss_mib_paced), ("flat out", ours.rss_mib_flat_out)]
+        [("backlog", ours.rss_mib), ("paced", ours.steady.rss_mib_paced), ("flat out", ours.rss_mib_flat_out)]
     {
         let growth = mib - ours.rss_mib_empty;
         bars.push(Bar::at_most(&format!("MiB more than with an empty journal, {what}"), Some(growth), 16.0));
