@@ -22,7 +22,7 @@ pub(crate) use limited::Limited;
 pub(crate) use wear::Wear;
 
 use crate::cli::Common;
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::engine::{Kind, Setup};
 use crate::process::Machine;
 use crate::progress;
@@ -76,6 +76,7 @@ struct Outcomes {
 /// Runs the benchmark; whether every bar was met.
 pub(crate) fn run(common: &Common) -> Result<bool> {
     let plan = Plan::of(common);
+    device::enter_namespace();
     let mut machine = Machine::look();
     let mut outcomes = Outcomes::default();
     let base = common.directory()?;

@@ -19,7 +19,13 @@ pub(crate) struct Cli {
 pub(crate) enum Bench {
     /// Our journal beside SQLite, fjall and redb: processor time, device bytes, flushes, top rate, cold start, memory.
     /// About 25 minutes
-    Journal(Common),
+    Journal {
+        #[command(flatten)]
+        common: Common,
+        /// Spare the others the work of deleting what was delivered; ours goes on recycling its files.
+        #[arg(long)]
+        append_only: bool,
+    },
     /// Ack latency and rate of 1 to 1,000 senders beside a bare fdatasync loop, and what the commit interval spares.
     /// About 10 minutes
     Ack(Common),

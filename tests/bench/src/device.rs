@@ -150,7 +150,7 @@ fn attach(image: &Path, bytes: u64) -> Result<String> {
     file.sync_all()?;
     let image = image.display().to_string();
     let options = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
-    call("mkfs.ext4", &["-q", "-F", "-E", options, &image])?;
+    call("mkfs.ext4", &["-q", "-F", "-b", "4096", "-E", options, &image])?;
     let device = call("losetup", &["--find", "--show", "--direct-io=on", &image])?;
     Ok(device.trim().to_owned())
 }

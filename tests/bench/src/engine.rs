@@ -1,8 +1,8 @@
 //! The engines, behind the few calls that a journal needs.
 //!
-//! Constraint: all of them store the same bytes for a record, made in the same way ([`ours::Encoder`]), and none is asked for
-//! anything that another need not do, but for one: ours confirms and trims as it goes, since that is how its files
-//! are recycled. The others only ever append, which spares them the cost of deleting.
+//! Constraint: all of them store the same bytes for a record, made in the same way ([`ours::Encoder`]), and do the same
+//! work: append, and let go of what a database has confirmed, [`BATCH_ROWS`] at a time, in the transaction of a commit.
+//! Ours cannot be spared the latter, since that is how its files are recycled; the others can (`--append-only`).
 
 mod fjall;
 mod floor;
@@ -38,6 +38,9 @@ pub(crate) trait Engine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
 
+/// Rows that a database confirms at once.
+const BATCH_ROWS: u64 = 5_000;
+
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,7 +59,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
-    /// Whether ours confirms records as soon as they are durable, and so recycles its segments.
+    /// Whether records are let go of as soon as they are durable.
     pub(crate) trim: bool,
     /// Limit of ours.
     pub(crate) max_bytes: u64,
@@ -97,9 +100,9 @@ impl Setup {
     pub(crate) fn open(&self, directory: &Path) -> Result<Box<dyn Engine>> {
         Ok(match self.kind {
             Kind::Ours => Box::new(ours::Ours::open(directory, self)?),
-            Kind::Sqlite => Box::new(sqlite::Sqlite::open(directory)?),
-            Kind::Fjall => Box::new(fjall::Fjall::open(directory)?),
-            Kind::Redb => Box::new(redb::Redb::open(directory)?),
+            Kind::Sqlite => Box::new(sqlite::Sqlite::open(directory, self.trim)?),
+            Kind::Fjall => Box::new(fjall::Fjall::open(directory, self.trim)?),
+            Kind::Redb => Box::new(redb::Redb::open(directory, self.trim)?),
             Kind::Floor => Box::new(floor::Floor::open(directory)?),
             Kind::Nothing => Box::new(Nothing::new()),
         })
@@ -128,6 +131,25 @@ impl Source {
     pub(crate) fn body(&mut self, number: u64) -> Result<&[u8]> {
         self.body.clear();
         self.encoder.encode(&self.workload.record(number), &mut self.body)
+    }
+}
+
+/// What a database has confirmed, for an engine that knows its records by their numbers.
+struct Confirmed {
+    trim: bool,
+    /// Everything below has been let go of.
+    gone: u64,
+}
+
+impl Confirmed {
+    fn new(trim: bool) -> Confirmed {
+        Confirmed { trim, gone: 0 }
+    }
+
+    /// What the commit of `records` has to let go of, if a batch has come together since the last time.
+    fn take(&mut self, records: &Range<u64>) -> Option<Range<u64>> {
+        let due = self.trim && records.start - self.gone >= BATCH_ROWS;
+        due.then(|| std::mem::replace(&mut self.gone, records.start)..records.start)
     }
 }
 
@@ -160,5 +182,33 @@ impl Engine for Nothing {
 
     fn close(self: Box<Self>) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_commits_trims_and_finds_the_oldest_record_again() {
+        for kind in Kind::ALL {
+            let directory = tempfile::tempdir().unwrap();
+            let setup = Setup { kind, trim: false, max_bytes: 16 << 20, commit_interval_ms: 0 };
+            let path = directory.path().join("journal");
+            let mut engine = setup.open(&path).unwrap();
+            let ticket = engine.submit(0..2_500).unwrap();
+            engine.wait(ticket).unwrap();
+            engine.close().unwrap();
+            let mut engine = setup.open(&path).unwrap();
+            assert_eq!(engine.first_ns().unwrap(), crate::workload::ns_of(0), "{kind}");
+            engine.close().unwrap();
+            let mut engine = Setup { trim: true, ..setup }.open(&path).unwrap();
+            for first in (2_500..200_000).step_by(2_500) {
+                let ticket = engine.submit(first..first + 2_500).unwrap();
+                engine.wait(ticket).unwrap();
+            }
+            assert_ne!(engine.first_ns().unwrap(), crate::workload::ns_of(0), "{kind}");
+            engine.close().unwrap();
+        }
     }
 }

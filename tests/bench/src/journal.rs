@@ -24,7 +24,7 @@ pub(crate) use flat_out::FlatOut;
 pub(crate) use paced::Paced;
 
 use crate::cli::Common;
-use crate::device::{Device, forget_cached};
+use crate::device::{self, Device, forget_cached};
 use crate::engine::{Kind, Setup, Source};
 use crate::process::Machine;
 use crate::progress;
@@ -55,6 +55,8 @@ struct Plan {
     backlog_mib: u64,
     device_mib: u64,
     max_bytes_mib: u64,
+    /// Whether the others are spared the deleting.
+    append_only: bool,
 }
 
 /// What a stretch of work took.
@@ -79,8 +81,9 @@ struct Outcomes {
 }
 
 /// Runs the benchmark; whether every bar was met.
-pub(crate) fn run(common: &Common) -> Result<bool> {
-    let plan = Plan::of(common);
+pub(crate) fn run(common: &Common, append_only: bool) -> Result<bool> {
+    let plan = Plan { append_only, ..Plan::of(common) };
+    device::enter_namespace();
     let mut machine = Machine::look();
     let mut outcomes = Outcomes::default();
     let base = common.directory()?;
@@ -119,6 +122,7 @@ impl Plan {
                 backlog_mib: 16,
                 device_mib: 256,
                 max_bytes_mib: 64,
+                append_only: false,
             }
         } else {
             Plan {
@@ -131,6 +135,7 @@ impl Plan {
                 backlog_mib: 1_024,
                 device_mib: 2_048,
                 max_bytes_mib: 1_024,
+                append_only: false,
             }
         };
         Plan { runs: common.runs().unwrap_or(plan.runs), ..plan }
@@ -213,7 +218,8 @@ impl Plan {
     }
 
     fn setup(&self, kind: Kind) -> Setup {
-        Setup { kind, trim: true, max_bytes: self.max_bytes_mib << 20, commit_interval_ms: 0 }
+        let trim = kind == Kind::Ours || !self.append_only;
+        Setup { kind, trim, max_bytes: self.max_bytes_mib << 20, commit_interval_ms: 0 }
     }
 }
 

@@ -38,12 +38,10 @@ pub(crate) use progress;
 
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    let (common, run): (_, fn(&cli::Common) -> Result<bool>) = match &cli.bench {
-        Bench::Journal(common) => (common, journal::run),
-        Bench::Ack(common) => (common, ack::run),
+    let (common, met) = match &cli.bench {
+        Bench::Journal { common, append_only } => (common, journal::run(common, *append_only)?),
+        Bench::Ack(common) => (common, ack::run(common)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
-    device::enter_namespace();
-    let met = run(common)?;
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,7 @@
 //! Senders that wait for each ack before they send again.
 //!
-//! One thread speaks for all of them, as a source of the gateway does for all devices behind it: acks leave in the order of
-//! the records, as soon as the watermark says so.
+//! One thread speaks for all of them, as a source of the gateway does for all devices behind it: acks leave in the order
+//! of the records, as soon as the watermark says so.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

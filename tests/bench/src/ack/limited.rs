@@ -1,7 +1,7 @@
 //! A stream that keeps its rate, whatever the acks do.
 //!
-//! Whoever submits sleeps until the next record is due, and the system wakes it some tens of microseconds late, so records
-//! come in small bursts. The wait for the ack begins when a record is handed in; how late that was is told apart.
+//! Whoever submits sleeps until the next record is due, and the system wakes it some tens of microseconds late, so that
+//! records come in small bursts. The wait for the ack begins when a record is handed in; how late that was is told apart.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};

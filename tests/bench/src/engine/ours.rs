@@ -12,16 +12,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Engine, Setup, Ticket};
+use super::{BATCH_ROWS, Engine, Setup, Ticket};
 use crate::workload::{Record, Workload};
 
 const SINK: &str = "bench";
 
 /// Rows in one submission at most, which keeps it well below the largest that the journal takes.
 const SUBMISSION_ROWS_MAX: u64 = 1_000;
-
-/// Rows that a database confirms at once.
-const BATCH_ROWS: u64 = 5_000;
 
 /// Bytes before an encoded entry, in which the journal keeps its length.
 const LENGTH_BYTES: usize = 2;
@@ -30,7 +27,7 @@ const LENGTH_BYTES: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn settings() -> String {
-    "segments of max_bytes / 16, at most 16 MiB; submissions of at most 1,000 rows; one sink that confirms 5,000 rows at a time where it trims".into()
+    "segments of max_bytes / 16, at most 16 MiB; submissions of at most 1,000 rows; one sink".into()
 }
 
 /// Encodes records as the journal does.

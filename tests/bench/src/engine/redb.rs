@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::{Engine, Source, Ticket, ours};
+use super::{Confirmed, Engine, Source, Ticket, ours};
 
 const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 
@@ -17,12 +17,17 @@ pub(crate) fn settings() -> String {
 pub(crate) struct Redb {
     database: Database,
     source: Source,
+    confirmed: Confirmed,
 }
 
 impl Redb {
-    pub(crate) fn open(directory: &Path) -> Result<Redb> {
+    pub(crate) fn open(directory: &Path, trim: bool) -> Result<Redb> {
         std::fs::create_dir_all(directory)?;
-        Ok(Redb { database: Database::create(directory.join("journal.redb"))?, source: Source::new() })
+        Ok(Redb {
+            database: Database::create(directory.join("journal.redb"))?,
+            source: Source::new(),
+            confirmed: Confirmed::new(trim),
+        })
     }
 }
 
@@ -31,6 +36,9 @@ impl Engine for Redb {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut table = transaction.open_table(TABLE)?;
+        if let Some(confirmed) = self.confirmed.take(&records) {
+            table.retain_in(confirmed, |_, _| false)?;
+        }
         for number in records {
             table.insert(number, self.source.body(number)?)?;
         }

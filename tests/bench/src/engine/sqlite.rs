@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use rusqlite::{Connection, params};
 
-use super::{Engine, Source, Ticket, ours};
+use super::{Confirmed, Engine, Source, Ticket, ours};
 
 pub(crate) fn settings() -> String {
     format!(
@@ -18,10 +18,11 @@ pub(crate) fn settings() -> String {
 pub(crate) struct Sqlite {
     connection: Connection,
     source: Source,
+    confirmed: Confirmed,
 }
 
 impl Sqlite {
-    pub(crate) fn open(directory: &Path) -> Result<Sqlite> {
+    pub(crate) fn open(directory: &Path, trim: bool) -> Result<Sqlite> {
         std::fs::create_dir_all(directory)?;
         let connection = Connection::open(directory.join("journal.sqlite"))?;
         // One process has the file, so nothing has to be shared with another.
@@ -33,7 +34,7 @@ impl Sqlite {
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS journal (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
         )?;
-        Ok(Sqlite { connection, source: Source::new() })
+        Ok(Sqlite { connection, source: Source::new(), confirmed: Confirmed::new(trim) })
     }
 }
 
@@ -41,10 +42,15 @@ impl Engine for Sqlite {
     fn submit(&mut self, records: Range<u64>) -> Result<Ticket> {
         let transaction = self.connection.transaction()?;
         let mut insert = transaction.prepare_cached("INSERT INTO journal VALUES (?1, ?2)")?;
+        let confirmed = self.confirmed.take(&records);
         for number in records {
             insert.execute(params![number as i64, self.source.body(number)?])?;
         }
         drop(insert);
+        if let Some(confirmed) = confirmed {
+            let mut delete = transaction.prepare_cached("DELETE FROM journal WHERE number < ?1")?;
+            delete.execute([confirmed.end as i64])?;
+        }
         transaction.commit()?;
         Ok(Ticket::default())
     }

@@ -1,7 +1,7 @@
 //! Part (c): a backlog that waits on disk, opened by a process that has nothing of it in memory.
 //!
-//! The page cache forgets the contents of the files before each opening; what the file system knows of the files themselves stays,
-//! for all engines alike.
+//! The page cache forgets the contents of the files before each opening; what the file system knows of the files
+//! themselves stays, for all engines alike.
 
 use std::path::PathBuf;
 use std::time::Instant;

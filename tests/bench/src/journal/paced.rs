@@ -1,7 +1,8 @@
 //! Part (a): a steady stream, one durable commit in each interval, as a gateway lives most of its life.
 //!
 //! Operation: the engine first takes enough, flat out, to be where it will stay: segments are recycled, tables
-//! flushed, logs wrapped around. Only then the counters are read. What the file system still holds back at the end counts too.
+//! flushed, logs wrapped around. Only then the counters are read. What the file system still holds back at the end counts
+//! too.
 
 use std::path::PathBuf;
 use std::thread;

@@ -88,10 +88,12 @@ impl Report {
             format!("up to {WINDOW} commits handed in and not yet durable, where an engine can"),
         );
         settings.insert("paced device", device.description.clone());
-        settings.insert(
-            "trimming",
-            "ours is confirmed, trimmed and recycled as it goes; the others only append".into(),
-        );
+        let trimming = if plan.append_only {
+            "ours lets go of delivered records, 5,000 at a time, and recycles their files; the others only append"
+        } else {
+            "all let go of delivered records, 5,000 at a time, in the transaction of a commit"
+        };
+        settings.insert("trimming", trimming.into());
         settings.insert(
             "backlog",
             "page cache of its files dropped before each opening; ready_s after a kill".into(),
