@@ -22,7 +22,8 @@ impl Bare {
     /// Fills the file with zeros.
     pub(crate) fn create(directory: &Path) -> Result<Bare> {
         let file = File::create(directory.join("bare"))?;
-        let zeros = vec![0; 1 << 20];
+        // Larger writes make larger folios, which cost each later write into them more.
+        let zeros = vec![0; 64 << 10];
         for at in (0..FILE_BYTES).step_by(zeros.len()) {
             file.write_all_at(&zeros, at)?;
         }

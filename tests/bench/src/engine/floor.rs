@@ -29,7 +29,8 @@ impl Floor {
     pub(crate) fn open(directory: &Path) -> Result<Floor> {
         fs::create_dir_all(directory)?;
         let file = File::create(directory.join("floor"))?;
-        let zeros = vec![0; 1 << 20];
+        // Larger writes make larger folios, which cost each later write into them more.
+        let zeros = vec![0; 64 << 10];
         for at in (0..FILE_BYTES).step_by(zeros.len()) {
             file.write_all_at(&zeros, at)?;
         }
