@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+
+/// Benchmarks of Forebay, each beside its alternatives in one run.
+#[derive(Debug, Parser)]
+#[command(bin_name = "tests/bench/run", arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Our journal beside SQLite, fjall and redb: processor time, device bytes, flushes, top rate, cold start, memory.
+    /// About 25 minutes
+    Journal {
+        #[command(flatten)]
+        common: Common,
+        /// Spare the others the work of deleting what was delivered; ours goes on recycling its files.
+        #[arg(long)]
+        append_only: bool,
+    },
+    /// Ack latency and rate of 1 to 1,000 senders beside a bare fdatasync loop, and what the commit interval spares.
+    /// About 10 minutes
+    Ack(Common),
+    /// One measurement, in the process that was started for it.
+    #[command(hide = true)]
+    Task {
+        /// Which task.
+        name: String,
+        /// The task as JSON.
+        task: String,
+    },
+}
+
+/// What all benchmarks take.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Take seconds instead of minutes, to show that the benchmark works.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// End with status 1 if a bar is missed.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Runs of which the median counts; 5 unless told, 1 if quick.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
+    /// Write the plot here instead of into the directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Where data is written, on the disk to be measured; `bench` beside the program's directory unless told.
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+}
+
+impl Common {
+    /// How often the engines take turns, if that was told.
+    pub(crate) fn runs(&self) -> Option<usize> {
+        self.runs.map(usize::from)
+    }
+
+    /// The directory for data and plots.
+    pub(crate) fn directory(&self) -> Result<PathBuf> {
+        let directory = match &self.dir {
+            Some(directory) => directory.clone(),
+            None => {
+                let program = env::current_exe()?;
+                let target = program.ancestors().nth(2).context("the program lies nowhere")?;
+                target.join("bench")
+            }
+        };
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        Ok(directory)
+    }
+}
