@@ -145,7 +145,7 @@ pub(super) fn survey(
     let known = known.or(files.end.map(|end| end.journal));
     let device_bytes_max = usize::try_from(shape.segment_bytes / 4).unwrap_or(usize::MAX);
     let (base, snapshot) = find_snapshots(&mut files.candidates, device_bytes_max)?;
-    let snapshot_lost = snapshot.is_none() && !files.candidates.is_empty();
+    let without_snapshot = snapshot.is_none();
     let state = snapshot.unwrap_or_else(|| State::new(known.unwrap_or(new_id), device_bytes_max));
     for candidate in &mut files.candidates[base..] {
         candidate.frames = scan(&candidate.segment, usize::MAX)?;
@@ -155,6 +155,8 @@ pub(super) fn survey(
     let verdict = judge::judge(&files.candidates[base..], mark.map(|mark| mark.watermark));
     let folded = fold::fold(state, &files.candidates[base..], &verdict, mark)
         .map_err(|(id, cause)| unreadable(id, cause))?;
+    // A first segment that was left unfinished never told anything.
+    let snapshot_lost = without_snapshot && verdict.end > Offset(0);
     Ok(Survey { files, base, verdict, folded, snapshot_lost })
 }
 
