@@ -4,11 +4,14 @@
 //! that the call had written by then, and the pattern of what survived, or `k` where only the process was killed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
+use super::super::super::frame::FrameHeader;
 use super::super::super::memory::MemoryStorage;
+use super::super::super::segment::{SegmentHeader, SegmentId};
+use super::super::super::storage::Storage;
 use super::life::{Life, Profile};
 use super::names::{Rng, mix};
 use super::tap::{Known, Point, Tap};
@@ -89,7 +92,10 @@ impl Explorer {
                 }
                 None => before.after_kill(),
             };
+            println!("acked {}, submitted {}", point.known.acked, point.known.view.end());
+            println!("{}", listing(&storage));
             points = self.live(&Start { storage, known: point.known.clone() }, LATER_STEPS)?;
+            points.iter().enumerate().for_each(|(at, point)| println!("    {at}: {point:?}"));
         }
         Ok(())
     }
@@ -168,6 +174,23 @@ impl Explorer {
             Err(_) => Err(Failure { path: self.path.clone(), message: "a panic".into() }),
         }
     }
+}
+
+/// The segments of a storage and their frames.
+fn listing(storage: &MemoryStorage) -> String {
+    let mut text = String::new();
+    for (name, bytes) in storage.fork().files() {
+        let _ = writeln!(text, "{name}: {} bytes", bytes.len());
+        let Some(id) = SegmentId::of_file_name(&name) else { continue };
+        let file = storage.fork().open(&name).unwrap();
+        let _ = writeln!(text, "    {:?}", SegmentHeader::read(&*file, id).unwrap());
+        for at in 0..bytes.len() {
+            if let Some((header, _)) = FrameHeader::parse(&bytes[at..], id) {
+                let _ = writeln!(text, "    at {at}: {header:?}");
+            }
+        }
+    }
+    text
 }
 
 fn kind(depth: usize, sectors: usize, kill: bool) -> &'static str {

@@ -183,8 +183,8 @@ impl Life {
             self.commit()?;
             self.committer.mark();
         }
-        let tap = self.world.tap.moved_to(self.world.tap.inner().after_kill());
-        *self = Life::open(tap, self.world.profile, Rng(self.rng.next()))?;
+        self.world.tap.kill();
+        *self = Life::open(self.world.tap.clone(), self.world.profile, Rng(self.rng.next()))?;
         Ok(())
     }
 }

@@ -144,6 +144,13 @@ impl Fact {
     }
 }
 
+impl Fact {
+    /// Whether a sink or the dead letters are to get it.
+    pub(super) fn is_owed(self) -> bool {
+        matches!(self, Fact::Row { .. } | Fact::Lost { .. } | Fact::SinkGap | Fact::Letter { .. })
+    }
+}
+
 impl Facts {
     fn take_in(&mut self, offset: u64, fact: Fact) {
         match fact {

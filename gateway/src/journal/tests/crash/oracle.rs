@@ -1,11 +1,12 @@
 //! The oracle: what must hold of an open journal, given what was submitted and what was acknowledged.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::super::entry::Entry;
 use super::super::super::{Read, Reader, RecoveryReport, Shared, State};
-use super::model::{Fact, View};
+use super::model::{Fact, Told, View};
 use super::tap::Known;
 use crate::record::Offset;
 
@@ -91,7 +92,8 @@ fn judge_ledger(state: &State, view: &View, end: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads everything from an offset up to `end`, which must be the watermark: each entry once, in order, unchanged.
+/// Reads everything from an offset up to `end`, which must be the watermark: each entry once, in order, unchanged. What
+/// nobody is owed may be passed over where a segment says so.
 pub(super) fn read_back(shared: &Arc<Shared>, view: &View, from: u64, end: u64) -> Result<u64, String> {
     let mut reader = Reader::new(Arc::clone(shared), Offset(from));
     let mut expected = view.entries_from(from);
@@ -100,9 +102,13 @@ pub(super) fn read_back(shared: &Arc<Shared>, view: &View, from: u64, end: u64) 
         let frame = match reader.next().map_err(|cause| cause.to_string())? {
             Read::Frame(frame) => frame,
             Read::Damaged { from, to } => return Err(format!("entries {from} to {to} read as damaged")),
-            Read::Wait if next < end => return Err(format!("nothing to read at {next} below {end}")),
-            Read::Wait => return Ok(end),
+            Read::Wait => {
+                pass_over(shared, &mut expected, next..end)?;
+                return Ok(end);
+            }
         };
+        pass_over(shared, &mut expected, next..frame.first().0)?;
+        next = next.max(frame.first().0);
         let begin = next;
         for (offset, entry) in frame.entries().skip_while(|(offset, _)| offset.0 < begin) {
             let entry = entry.map_err(|cause| format!("entry {offset}: {cause}"))?;
@@ -119,4 +125,19 @@ pub(super) fn read_back(shared: &Arc<Shared>, view: &View, from: u64, end: u64) 
             next = at + 1;
         }
     }
+}
+
+fn pass_over<'v>(
+    shared: &Shared,
+    expected: &mut impl Iterator<Item = (u64, &'v Told)>,
+    offsets: Range<u64>,
+) -> Result<(), String> {
+    for missing in offsets {
+        let void = shared.segments().iter().any(|s| (s.void.0..s.first.0).contains(&missing));
+        match expected.next() {
+            Some((_, told)) if void && !told.fact.is_owed() => {}
+            _ => return Err(format!("entry {missing} cannot be read, void {void}")),
+        }
+    }
+    Ok(())
 }
