@@ -272,4 +272,9 @@ impl StorageFile for TapFile {
         self.tap.point(Some(CallKind::Sync), &self.name(), None);
         self.inner.sync()
     }
+
+    fn settle(&self) -> io::Result<()> {
+        self.tap.point(Some(CallKind::Sync), &self.name(), None);
+        self.inner.settle()
+    }
 }
