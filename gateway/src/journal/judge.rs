@@ -35,8 +35,7 @@ pub(super) fn judge(candidates: &[Candidate], marked: Option<Offset>) -> Verdict
         return Verdict { end, damaged, torn: false };
     };
     let durable = proven_durable(candidates, marked);
-    // A segment without its header seems to begin with the first frame that is left, which need not be its first one.
-    let mut verdict = Verdict { end: first.segment.first.min(durable), ..Verdict::default() };
+    let mut verdict = Verdict { end: first.segment.first, ..Verdict::default() };
     // Everything below is the end of a submission, or was durable.
     let mut whole = verdict.end;
     'frames: for candidate in candidates {

@@ -200,7 +200,7 @@ fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenErro
         match header {
             Some(header) => (segment.first, segment.void) = (header.first, header.void),
             None => match first_frame(&segment, spare)? {
-                Some(found) => (segment.first, segment.void) = (found.header.first, found.header.first),
+                Some(found) => (segment.first, segment.void) = (found.header.begins(), found.header.begins()),
                 None => {
                     files.spares.push((id, segment.file));
                     continue;
