@@ -84,7 +84,7 @@ impl EndFile {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(cause),
         };
-        file.sync()?;
+        file.settle()?;
         let mut bytes = [0; 2 * SLOT_BYTES];
         let length = file.read_at(&mut bytes, 0)?;
         let slots = bytes[..length].chunks(SLOT_BYTES);

@@ -114,6 +114,12 @@ impl FrameHeader {
         self.first.plus(u64::from(self.count))
     }
 
+    /// Where its segment begins at the latest, if it is the first frame that is left: what was written with it lies in the
+    /// same segment, from the watermark of that moment on.
+    pub(super) fn begins(&self) -> Offset {
+        self.first.min(self.watermark)
+    }
+
     /// Writes the header into the space before the entries and returns the frame's checksum.
     pub(super) fn seal(&self, frame: &mut [u8]) -> u32 {
         let flags = if self.complete { COMPLETE } else { 0 } | if self.snapshot { SNAPSHOT } else { 0 };

@@ -337,6 +337,11 @@ impl StorageFile for MemoryFile {
             }
         }
     }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync()?;
+        self.shared.core().medium.forget_lost(self.id)
+    }
 }
 
 impl MemoryFile {

@@ -148,7 +148,11 @@ impl Journal {
             return Err(OpenError::TooSmall { max_bytes: options.max_bytes });
         }
         let shape = Shape::of(options.segment_bytes(room_bytes(&*storage)?));
-        let (shared, committer, report) = Shared::open(storage, options, shape)?;
+        let new_id = getrandom::u64().map_err(|cause| OpenError::Unreadable {
+            what: "the system's random numbers".into(),
+            source: io::Error::other(cause.to_string()),
+        })?;
+        let (shared, committer, report) = Shared::open(storage, options, shape, JournalId(new_id))?;
         let running =
             Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
         running
@@ -282,15 +286,15 @@ impl Journal {
 }
 
 impl Shared {
-    /// Recovers what is there and makes the parts, of which none runs yet.
+    /// Recovers what is there and makes the parts, of which none runs yet. A journal that is new gets `new_id`.
     fn open(
         storage: Arc<dyn Storage>,
         options: &Options,
         shape: Shape,
+        new_id: JournalId,
     ) -> Result<(Arc<Shared>, Committer, RecoveryReport), OpenError> {
         let unlistable = |source| OpenError::Unreadable { what: "the directory".into(), source };
         let names = storage.list().map_err(unlistable)?;
-        let new_id = JournalId(getrandom::u64().map_err(|e| unlistable(io::Error::other(e.to_string())))?);
         let recovered = recovery::recover(&storage, &names, shape, new_id)?;
         let (journal, tail) = (recovered.state.journal(), recovered.tail);
         let live_bytes = recovered.segments.bytes();

@@ -1,7 +1,7 @@
 //! Recovery: from whatever is on disk to a state and an end to go on from.
 //!
 //! Operation: everything is synced before it is trusted, because after a kill the page cache may hold what the disk does
-//! not. The newest intact snapshot gives the state; the frames behind it are gone through in order, and this table
+//! not, and then read from the disk, because after a failed sync it may hold what no later one writes. The newest intact snapshot gives the state; the frames behind it are gone through in order, and this table
 //! decides (`judge.rs`):
 //!
 //! | found | decided |
@@ -145,7 +145,7 @@ pub(super) fn survey(
     let known = known.or(files.end.map(|end| end.journal));
     let device_bytes_max = usize::try_from(shape.segment_bytes / 4).unwrap_or(usize::MAX);
     let (base, snapshot) = find_snapshots(&mut files.candidates, device_bytes_max)?;
-    let snapshot_lost = snapshot.is_none() && !files.candidates.is_empty();
+    let without_snapshot = snapshot.is_none();
     let state = snapshot.unwrap_or_else(|| State::new(known.unwrap_or(new_id), device_bytes_max));
     for candidate in &mut files.candidates[base..] {
         candidate.frames = scan(&candidate.segment, usize::MAX)?;
@@ -155,6 +155,8 @@ pub(super) fn survey(
     let verdict = judge::judge(&files.candidates[base..], mark.map(|mark| mark.watermark));
     let folded = fold::fold(state, &files.candidates[base..], &verdict, mark)
         .map_err(|(id, cause)| unreadable(id, cause))?;
+    // A first segment that was left unfinished never told anything.
+    let snapshot_lost = without_snapshot && verdict.end > Offset(0);
     Ok(Survey { files, base, verdict, folded, snapshot_lost })
 }
 
@@ -167,17 +169,18 @@ fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenErro
         if let HeaderRead::Newer { version, features } = header {
             return Err(OpenError::Newer { file: id.file_name(), version, features });
         }
-        opened.insert(id, (file, header));
+        opened.insert(id, file);
     }
     let next = opened.last_key_value().map_or(SegmentId(1), |(id, _)| id.next());
     let unreadable_end = |source| OpenError::Unreadable { what: super::end::END_FILE.into(), source };
     let end = EndFile::read(storage).map_err(unreadable_end)?;
     let useless = names.iter().filter(|name| *name == FILLING).cloned().collect();
     let mut files = Files { candidates: Vec::new(), spares: Vec::new(), useless, next, end };
-    for (id, (file, header)) in opened {
+    for (id, file) in opened {
         if !seeded(Bug::RecoveryWithoutSync) {
-            file.sync().map_err(|e| unreadable(id, e))?;
+            file.settle().map_err(|e| unreadable(id, e))?;
         }
+        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
         let bytes = file.length().map_err(|e| unreadable(id, e))?;
         let mut segment = Segment {
             id,
@@ -189,14 +192,15 @@ fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenErro
             idle: false,
             sound: true,
         };
+        let spare = header == HeaderRead::Spare;
         let header = match header {
             HeaderRead::Intact(header) => Some(header),
             _ => None,
         };
         match header {
             Some(header) => (segment.first, segment.void) = (header.first, header.void),
-            None => match first_frame(&segment, header_is_spare(&segment)?)? {
-                Some(found) => (segment.first, segment.void) = (found.header.first, found.header.first),
+            None => match first_frame(&segment, spare)? {
+                Some(found) => (segment.first, segment.void) = (found.header.begins(), found.header.begins()),
                 None => {
                     files.spares.push((id, segment.file));
                     continue;
@@ -213,11 +217,6 @@ fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenErro
         storage.sync_directory().map_err(failed)?;
     }
     Ok(files)
-}
-
-fn header_is_spare(segment: &Segment) -> Result<bool, OpenError> {
-    let read = SegmentHeader::read(&*segment.file, segment.id).map_err(|e| unreadable(segment.id, e))?;
-    Ok(read == HeaderRead::Spare)
 }
 
 /// The first frame of a segment without a header of its own. One that looks as if it had not begun is not searched.

@@ -150,6 +150,14 @@ impl SegmentHeader {
     }
 }
 
+impl Segment {
+    /// The header that it begins with.
+    pub(super) fn header(&self, journal: JournalId) -> SegmentHeader {
+        let Segment { id, first, void, length, .. } = *self;
+        SegmentHeader { journal, segment: id, first, void, length }
+    }
+}
+
 impl Segments {
     pub(super) fn insert(&mut self, segment: Segment) {
         self.0.insert(segment.id, segment);

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Advice;
+
 /// A flat directory of files. Nothing is durable before it was synced.
 pub trait Storage: Send + Sync {
     /// Names of all files.
@@ -85,6 +87,13 @@ pub trait StorageFile: Send + Sync {
     /// # Errors
     /// What was written since the last sync may be lost, and asking again does not bring it back.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes what was written durable, and sees to it that what is read then comes from the medium: what a failed sync
+    /// has lost may go on to read as if it were there, even for the next process.
+    ///
+    /// # Errors
+    /// As for [`StorageFile::sync`].
+    fn settle(&self) -> io::Result<()>;
 }
 
 /// A directory of the file system.
@@ -167,6 +176,12 @@ impl StorageFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync_data()?;
+        // Pages that a failed write-back left behind count as clean, and are dropped with the others.
+        Ok(rustix::fs::fadvise(self, 0, None, Advice::DontNeed)?)
     }
 }
 

@@ -29,7 +29,7 @@ use super::end::{EndFile, EndMark};
 use super::frame::{Frame, FrameHeader};
 use super::intake::Phase;
 use super::pending::Pending;
-use super::segment::{FRAMES_AT, Segment, SegmentHeader, sector_up};
+use super::segment::{FRAMES_AT, Segment, sector_up};
 use crate::record::Offset;
 
 /// Pending bytes that do not wait for `commit_interval`.
@@ -261,6 +261,7 @@ impl Committer {
         }
         let mut intake = self.shared.intake();
         intake.live_bytes += active.segment.length;
+        intake.unopened += usize::from(active.segment.snapshot && !begun);
         intake.commits.rewrites += 1;
         intake.tidy_due = true;
         drop(intake);
@@ -274,6 +275,11 @@ impl Committer {
             self.opened = true;
         }
         let Some(active) = &mut self.active else { return Ok(()) };
+        if active.at == FRAMES_AT {
+            // The header goes out with the first frames' sync.
+            let (sector, _) = active.segment.header(self.shared.journal).encode();
+            active.segment.file.write_at(&sector, 0).map_err(CommitError::of)?;
+        }
         let end = self.taken.frames.get(run.end).map_or(self.taken.bytes.len(), |next| next.start);
         let (headers, previous) = seal(&mut self.taken, run, end, active, self.watermark);
         let bytes = &self.taken.bytes[head.start..end];
@@ -291,21 +297,16 @@ impl Committer {
         Ok(())
     }
 
-    /// Begins the next segment: with a snapshot as intake planned it, or without where a file was given up.
+    /// Takes a file for the next segment: with a snapshot as intake planned it, or without where a file was given up.
     fn open_segment(&self, first: Offset, snapshot: bool) -> Result<Active, CommitError> {
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let mut segments = self.shared.segments();
         let void = segments.iter().next_back().filter(|newest| newest.idle).map_or(first, |idle| idle.void);
         drop(segments);
-        let header = SegmentHeader { journal: self.shared.journal, segment: id, first, void, length };
-        let (sector, previous) = header.encode();
         let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
-        // The header goes out with the first frames' sync.
-        let written = segment.file.write_at(&sector, 0);
-        segments = self.shared.segments();
-        segments.insert(segment.clone());
-        drop(segments);
+        let (_, previous) = segment.header(self.shared.journal).encode();
+        self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();
         if snapshot {
             intake.unopened = intake.unopened.saturating_sub(1);
@@ -313,8 +314,7 @@ impl Committer {
         intake.tidy_due = true;
         drop(intake);
         self.shared.preparer.notify_one();
-        let active = Active { segment, at: FRAMES_AT, previous };
-        written.map(|()| active).map_err(CommitError::of)
+        Ok(Active { segment, at: FRAMES_AT, previous })
     }
 
     /// Shows durable frames to readers and resolves receipts.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use super::fates::{Decide, Fact, Fate, Noise, Undecided};
+use super::fates::{ByFates, Decide, Fact, Fate, Fates, Noise, Undecided};
 
 pub(super) const SECTOR_BYTES: usize = 512;
 
@@ -98,6 +98,12 @@ impl Content {
         if let Some(versions) = &mut self.length {
             versions.lost = versions.lost.max(up_to);
         }
+    }
+
+    /// Reads from now on as it is durable: what a sync has lost is gone.
+    pub(super) fn forget_lost(&mut self) {
+        let durable = self.survivor(&Arc::from(""), &mut ByFates::new(&Fates::all_old()));
+        *self = Content { written: self.written, ..durable };
     }
 
     /// Adds what a power cut decides.

@@ -145,6 +145,14 @@ impl Medium {
         Ok(())
     }
 
+    /// Forgets what failed syncs of a file have lost.
+    pub(super) fn forget_lost(&mut self, id: FileId) -> io::Result<()> {
+        if !self.content(id)?.is_durable() {
+            self.content_mut(id)?.forget_lost();
+        }
+        Ok(())
+    }
+
     pub(super) fn total_bytes(&self) -> u64 {
         self.capacity_bytes.unwrap_or(u64::MAX)
     }

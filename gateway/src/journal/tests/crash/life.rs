@@ -1,0 +1,423 @@
+//! A life of the journal: one thread that does what the threads would, in an order that follows from a seed.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+
+use super::super::super::entry::{
+    Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
+};
+use super::super::super::memory::{CallKind, Fault};
+use super::super::super::pending::Shape;
+use super::super::super::writer::{CommitError, Committer};
+use super::super::super::{
+    Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
+};
+use super::model::Fact;
+use super::names::{DEVICES, NATIVES, Rng, SINKS};
+use super::oracle;
+use super::tap::{Meanwhile, Tap};
+use crate::record::{Offset, Value};
+
+/// Rows that fill a frame.
+const FRAME_ROWS: u64 = 8;
+const FRAME_BYTES: usize = 600;
+const SERIES: &str = "climate,device=boiler,room=cellar..";
+
+/// Size and habits of a journal.
+#[derive(Clone, Copy)]
+pub(super) struct Profile {
+    pub(super) shape: Shape,
+    pub(super) options: Options,
+}
+
+/// An open journal under observation.
+pub(super) struct Life {
+    world: Arc<World>,
+    committer: Committer,
+    rng: Rng,
+    /// Whether the journal has failed, as it must after two failures in a row.
+    pub(super) over: bool,
+    /// What all files may take.
+    limit_bytes: u64,
+}
+
+/// What submitters, the keeper and delivery see.
+struct World {
+    shared: Arc<Shared>,
+    tap: Tap,
+    profile: Profile,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Profile {
+    pub(super) fn of(seed: u64) -> Profile {
+        let segment_bytes = [4096, 6144, 8192][(seed % 3) as usize];
+        let segments = 6 + seed / 3 % 4;
+        let when_full = [WhenFull::DropOldest, WhenFull::Auto, WhenFull::DropOldest, WhenFull::Refuse];
+        let when_full = when_full[(seed / 2 % 4) as usize];
+        let options = Options { when_full, ..Options::sized(4096 + segments * segment_bytes) };
+        Profile { shape: Shape { segment_bytes, frame_bytes: FRAME_BYTES }, options }
+    }
+
+    pub(super) fn device_bytes_max(&self) -> usize {
+        self.shape.segment_bytes as usize / 4
+    }
+}
+
+impl Life {
+    /// Opens what is there and judges it.
+    pub(super) fn open(tap: Tap, profile: Profile, rng: Rng) -> Result<Life, String> {
+        let known = tap.known();
+        let start_bytes = tap.peak_bytes();
+        // Every life offers another identity, and none but the first may be taken.
+        let offered = JournalId(rng.clone().next());
+        let opened = Shared::open(Arc::new(tap.clone()), &profile.options, profile.shape, offered);
+        let (shared, committer, report) = opened.map_err(|cause| format!("it does not open: {cause}"))?;
+        let end = oracle::judge_opened(&shared, &report, &known, profile.device_bytes_max())?;
+        tap.learn(|known| {
+            let view = Arc::make_mut(&mut known.view);
+            view.truncate(end);
+            view.journal = Some(shared.journal);
+            known.acked = end;
+        });
+        tap.follow(shared.watermark.subscribe());
+        let spared = if end > 0 { profile.shape.segment_bytes } else { 0 };
+        let limit_bytes = start_bytes.max(profile.options.max_bytes) + spared;
+        let world = World { shared, tap, profile, trouble: Mutex::new(None) };
+        Ok(Life { world: Arc::new(world), committer, rng, over: false, limit_bytes })
+    }
+
+    /// Does the next thing, whatever it is.
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        let world = Arc::clone(&self.world);
+        match self.rng.below(100) {
+            0..22 => world.rows(self.rng.next(), 1),
+            22..25 => world.rows(self.rng.next(), 3),
+            25..40 => world.rows(self.rng.next(), FRAME_ROWS * (1 + self.rng.clone().below(3))),
+            40..43 => world.boot(self.rng.next()),
+            43..45 => world.lost(self.rng.next()),
+            45..48 => world.letter(self.rng.next()),
+            48..51 => world.letters(self.rng.next()),
+            51..54 => world.sink(self.rng.next()),
+            54 => world.forget(self.rng.next()),
+            55..65 => world.deliver(self.rng.next()),
+            65..68 => world.tidy(),
+            68..70 => self.committer.mark(),
+            70..72 => world.read(self.rng.next())?,
+            72..75 => self.fault()?,
+            75..77 => self.restart()?,
+            _ => self.commit()?,
+        }
+        self.judge()
+    }
+
+    /// Appends as much as a frame holds and makes it durable.
+    pub(super) fn append_a_frame(&mut self) -> Result<(), String> {
+        self.world.rows(self.rng.next(), FRAME_ROWS);
+        self.commit()?;
+        self.judge()
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        if let Some(trouble) = self.world.trouble.lock().unwrap().take() {
+            return Err(trouble);
+        }
+        let peak = self.world.tap.peak_bytes();
+        if peak > self.limit_bytes {
+            return Err(format!("the files take {peak} bytes, and may take {}", self.limit_bytes));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        let (calls, what) = (self.rng.below(4), self.rng.next());
+        let meanwhile = self.rng.one_in(2).then(|| self.meanwhile(what));
+        self.world.tap.meanwhile(calls, meanwhile);
+        let committed = self.committer.commit();
+        self.world.tap.meanwhile(0, None);
+        match committed {
+            Ok(()) | Err(CommitError::Full(_)) => {}
+            Err(CommitError::Failed(_)) => self.over = true,
+        }
+        if !self.rng.one_in(3) {
+            self.world.tidy();
+        }
+        Ok(())
+    }
+
+    /// What another thread does while the committer waits for the disk.
+    fn meanwhile(&self, what: u64) -> Meanwhile {
+        let world = Arc::clone(&self.world);
+        Box::new(move || match what % 4 {
+            0 => world.rows(what, 1),
+            1 => world.rows(what, FRAME_ROWS),
+            2 => world.tidy(),
+            _ => {
+                if let Err(trouble) = world.read(what) {
+                    *world.trouble.lock().unwrap() = Some(trouble);
+                }
+            }
+        })
+    }
+
+    /// Lets the disk fail once, during a commit that has something to do.
+    fn fault(&mut self) -> Result<(), String> {
+        self.world.rows(self.rng.next(), FRAME_ROWS * (1 + self.rng.clone().below(2)));
+        let disk = self.world.tap.inner();
+        let (kind, error) = match self.rng.below(5) {
+            0 | 1 => (CallKind::Sync, ErrorKind::Other),
+            2 => (CallKind::SyncDirectory, ErrorKind::Other),
+            3 => (CallKind::Write, ErrorKind::Other),
+            _ => (CallKind::Write, ErrorKind::StorageFull),
+        };
+        let nth = disk.calls_of(kind) + self.rng.below(3);
+        disk.plan(Fault::once(kind, nth, error).after_writing(self.rng.below(3) as usize));
+        self.commit()
+    }
+
+    /// Ends the process, in good order or not, and starts another.
+    fn restart(&mut self) -> Result<(), String> {
+        let clean = self.rng.one_in(2);
+        if clean {
+            self.commit()?;
+            self.committer.mark();
+        }
+        self.world.tap.kill();
+        *self = Life::open(self.world.tap.clone(), self.world.profile, Rng(self.rng.next()))?;
+        Ok(())
+    }
+}
+
+impl World {
+    fn submit(
+        &self,
+        class: Class,
+        decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<(), Refused>,
+    ) -> bool {
+        let mut encoded = Vec::new();
+        let submitted = self.shared.submit(class, |state, submission| {
+            decide(state, submission)?;
+            encoded.clone_from(submission.out);
+            Ok::<_, Refused>(())
+        });
+        let Ok(((), receipt)) = submitted else { return false };
+        let mut end = 0;
+        self.tap.learn(|known| {
+            let view = Arc::make_mut(&mut known.view);
+            if !encoded.is_empty() {
+                view.push(&encoded, self.shared.journal, self.profile.device_bytes_max());
+            }
+            end = view.end();
+        });
+        if receipt.0 != end {
+            let trouble = format!("the receipt is {receipt}, but {end} entries were submitted");
+            *self.trouble.lock().unwrap() = Some(trouble);
+        }
+        true
+    }
+
+    /// Rows of some device. When there is no room, delivery makes some, if it may.
+    fn rows(&self, choice: u64, count: u64) {
+        let mut rng = Rng(choice);
+        let at = rng.below(DEVICES.len() as u64) as usize;
+        let class = if at < NATIVES { Class::Native } else { Class::Foreign };
+        let submitted = self.submit(class, |state, submission| {
+            let device = DEVICES[at];
+            let boot = state.device(device).and_then(|known| known.boots.last()).map_or(0, |boot| boot.boot);
+            let native = at < NATIVES;
+            if native && !state.has_room_for(device) {
+                return Ok(());
+            }
+            if native && boot == 0 {
+                submission.add(&Entry::Device(DeviceEntry { device, name: device, boot: 1, first: 0 }))?;
+            }
+            let boot = if native { boot.max(1) } else { 0 };
+            let next = state.expected(device, boot).unwrap_or(0);
+            for sequence in next..next + count {
+                let fields = [("v".to_owned(), Value::Float((rng.next() >> 12) as f64))];
+                submission.add(&Entry::Row(RowEntry {
+                    device,
+                    boot,
+                    sequence,
+                    stamped: true,
+                    series: SERIES,
+                    ns: state.last_stamp().saturating_add(1).max(1 << 60),
+                    fields: Fields::of(&fields),
+                }))?;
+            }
+            Ok(())
+        });
+        if !submitted {
+            self.tidy();
+        }
+    }
+
+    fn boot(&self, choice: u64) {
+        let device = DEVICES[(choice % NATIVES as u64) as usize];
+        self.submit(Class::Native, |state, submission| {
+            if !state.has_room_for(device) {
+                return Ok(());
+            }
+            let last = state.device(device).and_then(|known| known.boots.last()).map_or(0, |boot| boot.boot);
+            submission.add(&Entry::Device(DeviceEntry { device, name: device, boot: last + 1, first: 0 }))
+        });
+    }
+
+    /// A native device has lost some rows before they came.
+    fn lost(&self, choice: u64) {
+        let device = DEVICES[(choice % NATIVES as u64) as usize];
+        self.submit(Class::Native, |state, submission| {
+            let Some(boot) = state.device(device).and_then(|known| known.boots.last()) else { return Ok(()) };
+            let count = 1 + choice / 8 % 5;
+            let (from, to) = (boot.next, boot.next + count);
+            submission.add(&gap(device, boot.boot, from..to, count, None))
+        });
+    }
+
+    fn letter(&self, choice: u64) {
+        let device = DEVICES[NATIVES + (choice % 3) as usize];
+        self.submit(Class::Foreign, |_, submission| {
+            submission.add(&Entry::Letter(LetterEntry {
+                device,
+                rows: choice / 8 % 3,
+                ns: 1,
+                origin: "topic",
+                reason: "not a number",
+                body_bytes: 9,
+                body: b"{\"t\":nan}",
+            }))
+        });
+    }
+
+    /// The dead letters have everything up to some offset, and no room for some of it.
+    fn letters(&self, choice: u64) {
+        let watermark = self.shared.watermark.borrow().0;
+        let dropped = [(Box::from(DEVICES[NATIVES]), 1)];
+        self.submit(Class::Internal, |state, submission| {
+            let Some(oldest) = state.oldest_letter().filter(|oldest| oldest.0 < watermark) else {
+                return Ok(());
+            };
+            let kept = Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
+            let some = state.device(DEVICES[NATIVES]).is_some_and(|device| device.letters > 0);
+            let dropped: &[(Box<str>, u64)] = if some && choice.is_multiple_of(2) { &dropped } else { &[] };
+            submission.add(&Entry::Letters(LettersEntry { kept, dropped: Counts::of(dropped) }))
+        });
+    }
+
+    fn sink(&self, choice: u64) {
+        let sink = SINKS[(choice % 2) as usize];
+        self.submit(Class::Internal, |state, submission| {
+            if state.cursor(sink).is_some() {
+                return Ok(());
+            }
+            let start = state.lowest_cursor().unwrap_or_default();
+            submission.add(&Entry::Sink(SinkEntry { sink, start }))
+        });
+    }
+
+    fn forget(&self, choice: u64) {
+        let sink = SINKS[(choice % 2) as usize];
+        self.submit(Class::Internal, |state, submission| {
+            let others = state.sinks().len() > 1 && state.cursor(sink).is_some();
+            if others { submission.add(&Entry::Forget(sink)) } else { Ok(()) }
+        });
+    }
+
+    /// A sink confirms what is durable, or refuses a row of it.
+    fn deliver(&self, choice: u64) {
+        let mut rng = Rng(choice);
+        let sink = SINKS[rng.below(2) as usize];
+        let Some(cursor) = self.shared.intake().state.cursor(sink) else { return };
+        let behind = self.shared.watermark.borrow().0 - cursor.0;
+        if behind == 0 {
+            return;
+        }
+        let next = cursor.0 + if rng.one_in(2) { behind } else { 1 + rng.below(behind) };
+        let mut rows = self.rows_between(cursor.0, next);
+        self.submit(Class::Internal, |_, submission| {
+            if let Some((device, count)) = rows.iter_mut().next().filter(|_| rng.one_in(4)) {
+                *count -= 1;
+                submission.add(&gap(device, 0, 0..1, 1, Some((sink, Cause::Rejected))))?;
+            }
+            let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
+            submission.add_cursor(sink, Offset(next), &confirmed)
+        });
+    }
+
+    /// Lets go of the oldest rows for every sink that does not have them, as delivery does: gaps and jump in one.
+    fn evict(&self, target: u64) {
+        for sink in SINKS {
+            let cursor = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < target);
+            let Some(cursor) = cursor else { continue };
+            let rows = self.rows_between(cursor.0, target);
+            self.submit(Class::Internal, |_, submission| {
+                for (device, count) in rows {
+                    submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted))))?;
+                }
+                submission.add_cursor(sink, Offset(target), &[])
+            });
+        }
+        self.submit(Class::Internal, |state, submission| {
+            let kept = Offset(target);
+            let below = state.oldest_letter().is_some_and(|oldest| oldest < kept);
+            let letters = LettersEntry { kept, dropped: Counts::of(&[]) };
+            if below { submission.add(&Entry::Letters(letters)) } else { Ok(()) }
+        });
+    }
+
+    fn rows_between(&self, from: u64, to: u64) -> BTreeMap<&'static str, u64> {
+        let mut rows = BTreeMap::new();
+        let known = self.tap.known();
+        for (_, told) in known.view.entries_from(from).take_while(|(offset, _)| *offset < to) {
+            if let Fact::Row { device, .. } = told.fact {
+                *rows.entry(device).or_insert(0) += 1;
+            }
+        }
+        rows
+    }
+
+    /// Does what the keeper does, and what delivery does when it is asked for room.
+    fn tidy(&self) {
+        // What the disk refuses is tried again the next time.
+        let _ = keeper::tidy(&self.shared);
+        let (target, watermark) = (self.shared.evict_to.borrow().0, self.shared.watermark.borrow().0);
+        if target <= watermark {
+            self.evict(target);
+        }
+    }
+
+    /// Reads as a sink does: from its cursor on everything that is durable, and nothing else.
+    fn read(&self, choice: u64) -> Result<(), String> {
+        let known = self.tap.known();
+        let watermark = self.shared.watermark.borrow().0;
+        let state = self.shared.intake().state.clone();
+        let lowest = state.done_below().map_or(0, |offset| offset.0);
+        let from = state.cursor(SINKS[(choice % 2) as usize]).map_or(lowest, |cursor| cursor.0.max(lowest));
+        if from < watermark {
+            oracle::read_back(&self.shared, &known.view, from, watermark)?;
+        }
+        Ok(())
+    }
+}
+
+fn gap<'a>(
+    device: &'a str,
+    boot: u32,
+    rows: std::ops::Range<u64>,
+    count: u64,
+    sink: Option<(&'a str, Cause)>,
+) -> Entry<'a> {
+    Entry::Gap(GapEntry {
+        device,
+        boot,
+        from: rows.start,
+        to: rows.end,
+        count,
+        cause: sink.map_or(Cause::Overflow, |(_, cause)| cause),
+        sink: sink.map(|(name, _)| name),
+        stamped: false,
+        series: "forebay_gap",
+        ns: 7,
+    })
+}
