@@ -21,7 +21,7 @@ const JOURNAL: &str = "max_bytes = \"2MiB\"";
 const LIFE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Lives between two that nothing disturbs. Each life begins a segment, and the journal has sixteen.
-const LIVES_BETWEEN: usize = 8;
+const LIVES_BETWEEN: usize = 5;
 
 /// Which call, and which number of it, life by life.
 fn plan() -> Vec<(&'static str, u64)> {
@@ -54,6 +54,7 @@ fn no_kill_at_a_call_loses_an_acked_row() -> anyhow::Result<()> {
     let begun = Instant::now();
     for (life, (call, nth)) in plan().into_iter().enumerate() {
         if life % LIVES_BETWEEN == LIVES_BETWEEN - 1 {
+            database.link.mend();
             world.gateway.resume()?;
             catch_up(&world, &database)?;
             world.gateway.kill();

@@ -6,7 +6,7 @@ use forebay_tests::forgetting_fs::{Damage, ForgettingFs, Freeze};
 use forebay_tests::seed::{Rng, long};
 use forebay_tests::world::{Load, Scratch, World, data_dir};
 
-use crate::site::{Database, REACTION_LIMIT, acked, assert_complete, await_acks, finish};
+use crate::site::{Database, REACTION_LIMIT, acked, assert_complete, await_acks, catch_up, finish};
 
 /// 26 devices of every kind, together some 1,300 rows a second.
 const LOAD: Load = Load { serial: 2, native: 4, json: 20, period: Duration::from_millis(20) };
@@ -66,7 +66,8 @@ impl PowerCuts<'_> {
             }
         }
         database.link.mend();
-        world.gateway.resume()
+        world.gateway.resume()?;
+        catch_up(world, database)
     }
 
     /// Starts the gateway and comes to a moment of its start.
