@@ -184,6 +184,10 @@ impl StorageFile for FaultyFile {
         Ok(())
     }
 
+    fn settle(&self) -> io::Result<()> {
+        self.sync()
+    }
+
     fn sync(&self) -> io::Result<()> {
         if let Err(error) = self.storage.take(Kind::Sync) {
             self.storage.state().lost.insert(self.name.clone());

@@ -106,11 +106,23 @@ impl Explorer {
             for sectors in 0..point.sectors().max(1) {
                 let before = point.storage(sectors);
                 let key = mix(&[parent, at as u64, sectors as u64]);
-                self.visit(at, sectors, None, key, Start { storage: before.after_kill(), known: point.known.clone() })?;
+                self.visit(
+                    at,
+                    sectors,
+                    None,
+                    key,
+                    Start { storage: before.after_kill(), known: point.known.clone() },
+                )?;
                 for (number, fates) in tears::patterns(&before).iter().enumerate() {
                     let storage = before.after_power_cut(fates);
                     let key = mix(&[parent, at as u64, storage.digest()]);
-                    self.visit(at, sectors, Some(number), key, Start { storage, known: point.known.clone() })?;
+                    self.visit(
+                        at,
+                        sectors,
+                        Some(number),
+                        key,
+                        Start { storage, known: point.known.clone() },
+                    )?;
                 }
             }
         }

@@ -298,7 +298,8 @@ impl World {
             let Some(oldest) = state.oldest_letter().filter(|oldest| oldest.0 < watermark) else {
                 return Ok(());
             };
-            let kept = Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
+            let kept =
+                Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
             let some = state.device(DEVICES[NATIVES]).is_some_and(|device| device.letters > 0);
             let dropped: &[(Box<str>, u64)] = if some && choice.is_multiple_of(2) { &dropped } else { &[] };
             submission.add(&Entry::Letters(LettersEntry { kept, dropped: Counts::of(dropped) }))
