@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
 use super::super::super::entry::{
-    Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
+    Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
 use super::super::super::memory::{CallKind, Fault};
 use super::super::super::pending::Shape;
@@ -356,7 +356,7 @@ impl World {
                 for (device, count) in rows {
                     submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted))))?;
                 }
-                submission.add_cursor(sink, Offset(target), &[])
+                submission.add(&Entry::Skip(SkipEntry { sink, to: Offset(target) }))
             });
         }
         self.submit(Class::Internal, |state, submission| {

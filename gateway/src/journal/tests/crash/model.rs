@@ -128,6 +128,7 @@ impl Fact {
             Entry::Row(row) => {
                 Fact::Row { device: device(row.device), boot: row.boot, sequence: row.sequence }
             }
+            Entry::GapAgain(_) => Fact::SinkGap,
             Entry::Gap(gap) if gap.sink.is_some() => Fact::SinkGap,
             Entry::Gap(gap) => {
                 Fact::Lost { device: device(gap.device), boot: gap.boot, to: gap.to, rows: gap.count }
@@ -138,6 +139,7 @@ impl Fact {
             Entry::Sink(entry) => Fact::Sink { sink: sink(entry.sink), start: entry.start.0 },
             Entry::Forget(name) => Fact::Forget { sink: sink(name) },
             Entry::Cursor(cursor) => Fact::Cursor { sink: sink(cursor.sink), next: cursor.next.0 },
+            Entry::Skip(skip) => Fact::Cursor { sink: sink(skip.sink), next: skip.to.0 },
             Entry::Letter(letter) => Fact::Letter { rows: letter.rows },
             Entry::Letters(letters) => Fact::Letters { kept: letters.kept.0 },
         }
