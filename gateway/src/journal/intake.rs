@@ -182,6 +182,10 @@ impl Intake {
         if bytes > limit {
             return Err(Refused::TooLarge { bytes, limit });
         }
+        if class == Class::Native && self.holds_native_back() {
+            self.refuse_as_full(class);
+            return Err(Refused::Full);
+        }
         let cost = self.tail.shape.cost(bytes);
         if cost > self.tail.left() {
             if !self.may_open(class) {
@@ -194,6 +198,14 @@ impl Intake {
             self.full = false;
         }
         Ok(())
+    }
+
+    /// Whether native devices are to wait although others need not: the oldest rows may have made room for those, and must
+    /// not do so for native ones, which keep theirs. So these stop two segments earlier, at a mark that no eviction goes
+    /// below.
+    fn holds_native_back(&self) -> bool {
+        let margin_bytes = (SPARES as u64 + 2) * self.tail.shape.segment_bytes;
+        self.options.when_full == WhenFull::Auto && self.live_bytes + margin_bytes > self.max_bytes
     }
 
     fn may_open(&self, class: Class) -> bool {
