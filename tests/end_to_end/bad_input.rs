@@ -64,7 +64,8 @@ fn bad_input_is_counted_and_good_rows_flow_on() -> anyhow::Result<()> {
 
     assert!(world.mqtt.connections() <= 1, "the gateway reconnected {} times", world.mqtt.connections());
     let log = world.gateway.log_text()?;
-    let broker_lines = log.lines().filter(|line| line.contains(" WARN ") && line.contains("no reading")).count();
+    let broker_lines =
+        log.lines().filter(|line| line.contains(" WARN ") && line.contains("no reading")).count();
     let noise_lines = log.lines().filter(|line| line.contains(" WARN ") && line.contains("noise")).count();
     assert!((1..=NAMED_MAX).contains(&broker_lines), "{broker_lines} lines name the broker's bad input");
     assert!((1..=NAMED_MAX).contains(&noise_lines), "{noise_lines} lines name the noisy port");

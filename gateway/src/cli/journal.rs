@@ -210,7 +210,11 @@ fn dump(directory: &Path, wanted: Wanted, json: bool) -> Result<bool> {
         }
         left -= u64::from(is_entry);
         text.clear();
-        if json { entries::push_json(&mut text, &item) } else { entries::push_text(&mut text, &item) }
+        if json {
+            entries::push_json(&mut text, &item)
+        } else {
+            entries::push_text(&mut text, &item)
+        }
         written = writeln!(out, "{text}");
         written.is_ok()
     })?;
@@ -247,7 +251,10 @@ fn repair(directory: &Path, to: &Path, json: bool) -> Result<bool> {
     }
     let (from, to) = (directory.display(), to.display());
     let owner = "give the copy to the gateway's user (chown -R), if that is not you";
-    line(&mut page, &format!("to go on with the copy: {owner};\n  mv {from} {from}.damaged && mv {to} {from}"));
+    line(
+        &mut page,
+        &format!("to go on with the copy: {owner};\n  mv {from} {from}.damaged && mv {to} {from}"),
+    );
     print(&page)?;
     Ok(true)
 }
@@ -273,9 +280,9 @@ fn look(directory: &Path) -> Result<Looked> {
 
 /// Says so where there are no files of a journal, before anything else is tried.
 fn look_for_files(directory: &Path) -> Result<()> {
-    if !inspect::has_files(&inspect::storage(directory)).with_context(|| {
-        format!("{} cannot be read; use the gateway's user, or root", directory.display())
-    })? {
+    if !inspect::has_files(&inspect::storage(directory))
+        .with_context(|| format!("{} cannot be read; use the gateway's user, or root", directory.display()))?
+    {
         bail!(
             "there is no journal in {}; no file in it is a segment or an end mark, so name another place with --config or --journal",
             directory.display()
@@ -309,7 +316,8 @@ fn push_file(page: &mut String, file: &FileReport) {
 
 fn push_finding(page: &mut String, what: &str, finding: &Finding) {
     let places: Vec<String> = finding.places.iter().map(place).collect();
-    let mut text = format!("{what}: {}", if places.is_empty() { "no file".into() } else { places.join(" and ") });
+    let mut text =
+        format!("{what}: {}", if places.is_empty() { "no file".into() } else { places.join(" and ") });
     if let Some((from, to)) = finding.offsets {
         // Formatting into a String cannot fail.
         let _ = write!(text, ", entries {from} to {}", to.0.saturating_sub(1));

@@ -56,7 +56,7 @@ pub use directory::{Looked, Unlocked, look, storage};
 pub use dump::{Item, Selection, dump};
 pub use finding::{Finding, Kind, Place};
 pub use note::NOTE_FILE;
-pub use repair::{Repaired, RepairError, repair};
+pub use repair::{RepairError, Repaired, repair};
 
 /// Length by which the limits of a state are reckoned here; they do not matter to what is found.
 const SEGMENT_BYTES: u64 = 16 << 20;

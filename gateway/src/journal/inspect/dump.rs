@@ -53,7 +53,8 @@ pub fn dump(
     let mut goes_on = true;
     walk_all(&survey, |at, position, frame| {
         let id = survey.files.candidates[at].segment.id;
-        if !goes_on || frame.end() <= wanted.from && frame.end() > frame.first() || frame.first() >= wanted.to {
+        if !goes_on || frame.end() <= wanted.from && frame.end() > frame.first() || frame.first() >= wanted.to
+        {
             return Ok(());
         }
         goes_on = damage.show_up_to(Some((id.file_name(), position)), &mut show);
@@ -93,11 +94,7 @@ impl Damage {
     }
 
     /// Shows what is before a place, or everything.
-    fn show_up_to(
-        &mut self,
-        place: Option<(String, u64)>,
-        show: &mut impl FnMut(Item<'_>) -> bool,
-    ) -> bool {
+    fn show_up_to(&mut self, place: Option<(String, u64)>, show: &mut impl FnMut(Item<'_>) -> bool) -> bool {
         while let Some(finding) =
             self.findings.next_if(|finding| place.as_ref().is_none_or(|place| finding.position() < *place))
         {

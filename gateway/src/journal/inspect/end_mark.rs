@@ -43,7 +43,8 @@ pub(super) fn examine(storage: &dyn Storage, survey: &Survey) -> Result<Vec<Find
 
 /// The slot that held the current mark, if that cannot be read.
 fn damaged_slot(bytes: &[u8], journal: JournalId) -> Option<usize> {
-    let slot = |number: usize| bytes.get(number * SLOT_BYTES..).and_then(|rest| rest.first_chunk::<MARK_BYTES>());
+    let slot =
+        |number: usize| bytes.get(number * SLOT_BYTES..).and_then(|rest| rest.first_chunk::<MARK_BYTES>());
     let latest = bytes.chunks(SLOT_BYTES).filter_map(end::parse).max_by_key(|read| read.number);
     let Some(latest) = latest else {
         return (0..2).find(|number| slot(*number).is_some_and(|head| looks_like_a_mark(head, journal)));

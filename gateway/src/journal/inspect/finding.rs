@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::walk::{Break, Side};
 use super::{Facts, Walk};
 use crate::journal::recovery::{Candidate, Survey};
-use crate::journal::segment::{HEADER_BYTES, SegmentId};
+use crate::journal::segment::{FRAMES_AT, HEADER_BYTES, SECTOR_BYTES, SegmentId};
 use crate::record::Offset;
 
 /// Missing files that are named one by one.
-const MISSING_NAMED_MAX: u64 = 8;
+const MISSING_NAMED_MAX: usize = 8;
 
 /// One damaged range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +102,8 @@ pub(super) fn collect(facts: &Facts<'_>) -> Vec<Finding> {
             delivered: done.is_some_and(|done| hole.1 <= done),
         });
     }
+    let cut = facts.empty.iter().filter(|(_, bytes)| is_cut(**bytes));
+    findings.extend(cut.map(|(id, bytes)| Finding::plain(Kind::Cut, id.file_name(), (*bytes, *bytes))));
     let durable = facts.durable();
     for ((candidate, walk), touched) in facts.segments().zip(touched) {
         let (file, first) = (candidate.segment.id.file_name(), candidate.segment.first);
@@ -181,26 +183,24 @@ impl Facts<'_> {
         places
     }
 
-    /// Files between two segments that hold nothing, and such as are missing there; behind the last segment, only files
-    /// that are shorter than any spare is.
+    /// Files between two segments that hold nothing, and such as are missing there. Behind the last segment there are
+    /// spares, so that only those count that are too short for one.
     fn empty_between(&self, after: Option<SegmentId>, before: Option<SegmentId>) -> Vec<Place> {
-        let is_between = |id: SegmentId| after.is_none_or(|a| id > a) && before.is_none_or(|b| id < b);
-        let empty = self.empty.iter().filter(|(id, bytes)| {
-            is_between(**id) && (before.is_some() || **bytes < self.spare_bytes() || after.is_none())
+        let is_behind = |id: &SegmentId| after.is_none_or(|after| *id > after);
+        let behind = || self.empty.iter().filter(|(id, _)| is_behind(id));
+        let may_be_spare = after.is_some() && before.is_none();
+        let empty = behind().filter(|(id, bytes)| {
+            before.is_none_or(|before| **id < before) && (!may_be_spare || is_cut(**bytes))
         });
         let mut places: Vec<Place> =
             empty.map(|(id, bytes)| Place { file: id.file_name(), bytes: Some((0, *bytes)) }).collect();
-        if let (Some(after), Some(before)) = (after, before) {
-            let absent = (after.0 + 1..before.0).map(SegmentId).filter(|id| !self.empty.contains_key(id));
-            let absent = absent.take(MISSING_NAMED_MAX as usize);
+        let up_to = before.or_else(|| behind().next().map(|(id, _)| *id));
+        if let (Some(after), Some(up_to)) = (after, up_to) {
+            let absent = (after.0 + 1..up_to.0).map(SegmentId).filter(|id| !self.empty.contains_key(id));
+            let absent = absent.take(MISSING_NAMED_MAX);
             places.extend(absent.map(|id| Place { file: id.file_name(), bytes: None }));
         }
         places
-    }
-
-    fn spare_bytes(&self) -> u64 {
-        let headers = self.survey.files.candidates.iter().filter_map(|candidate| candidate.header);
-        headers.map(|header| header.length).next_back().unwrap_or(u64::MAX)
     }
 
     /// Rows in a hole: what was learned up to its end, less what was learned before it.
@@ -209,8 +209,9 @@ impl Facts<'_> {
         let same_before = |side: Offset| {
             side == from || voids.clone().any(|header| header.first == from && header.void == side)
         };
-        let same_after =
-            |side: Offset| side == to || voids.clone().any(|header| header.void == to && header.first == side);
+        let same_after = |side: Offset| {
+            side == to || voids.clone().any(|header| header.void == to && header.first == side)
+        };
         let breaks = || self.walks.iter().flat_map(|walk| walk.breaks.iter().chain([&walk.tail]));
         let before = breaks().filter_map(|b| b.before).filter(|side| same_before(side.offset)).last();
         let firsts = self.walks.iter().filter_map(|walk| walk.opening);
@@ -222,6 +223,11 @@ impl Facts<'_> {
     }
 }
 
+/// Whether a file without header and frames is shorter than any that was made as a segment.
+fn is_cut(bytes: u64) -> bool {
+    bytes <= FRAMES_AT || bytes % SECTOR_BYTES != 0
+}
+
 impl Break {
     /// Whether offsets are missing in it, in a segment whose first one is given.
     fn is_hole(&self, first: Offset) -> bool {
@@ -231,6 +237,7 @@ impl Break {
 
     /// Whether these offsets must have been here.
     fn covers(&self, from: Offset, to: Offset, first: Offset) -> bool {
-        self.before.map_or(first, |side| side.offset) <= from && self.after.is_some_and(|side| side.offset >= to)
+        self.before.map_or(first, |side| side.offset) <= from
+            && self.after.is_some_and(|side| side.offset >= to)
     }
 }

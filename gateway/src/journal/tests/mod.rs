@@ -1,7 +1,9 @@
 //! The journal as a whole, over the memory double and over a real directory.
 
 mod damage;
+mod inspection;
 mod model;
+mod small;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
