@@ -1,9 +1,11 @@
 //! The journal as a whole, over the memory double and over a real directory.
 
 mod damage;
+mod format;
 mod inspection;
 mod model;
 mod small;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

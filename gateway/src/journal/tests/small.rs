@@ -1,6 +1,8 @@
 //! Small journals: segments of a few KiB, so that a handful of rows fills several.
 
 use super::entry::{Cause, Counts, DeviceEntry, GapEntry, LetterEntry, LettersEntry, SinkEntry, SkipEntry};
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 /// Segments of 6 KiB, of which a snapshot takes at most a quarter.
@@ -38,7 +40,7 @@ pub(super) fn commit_rows(journal: &Journal, sequences: std::ops::Range<u64>, te
     receipts.last().unwrap_or_default()
 }
 
-/// A closed journal with every kind of entry, six segments of which the oldest are trimmed, and two spares.
+/// A closed journal of two lives with every kind of entry, in segments that were others before, and two spares.
 pub(super) fn every_kind() -> MemoryStorage {
     let storage = MemoryStorage::new();
     let (journal, _) = open_small(&storage);
@@ -87,5 +89,34 @@ pub(super) fn every_kind() -> MemoryStorage {
         .unwrap();
     commit_rows(&journal, 23..40, &"z".repeat(500));
     journal.close();
+    let (journal, _) = open_small(&storage);
+    commit_rows(&journal, 40..45, "of a second life");
+    let ready = journal.shared.spares.ready_count();
+    while ready.load(Ordering::Relaxed) < intake::SPARES {
+        thread::yield_now();
+    }
+    journal.close();
+    recycle(&storage);
     storage
+}
+
+/// Makes every file but the oldest look as if it had been that one before.
+fn recycle(storage: &MemoryStorage) {
+    let files = storage.files();
+    let names = files.keys().filter_map(|name| SegmentId::of_file_name(name));
+    let ids: Vec<SegmentId> = names.collect();
+    let earlier = &files[&ids[0].file_name()];
+    for id in &ids[1..] {
+        let written = &files[&id.file_name()];
+        let mut bytes = earlier.clone();
+        if written[..segment::HEADER_BYTES] != [0; segment::HEADER_BYTES] {
+            bytes[..segment::FRAMES_AT as usize].copy_from_slice(&written[..segment::FRAMES_AT as usize]);
+        }
+        for at in 0..written.len() {
+            if let Some((header, _)) = frame::FrameHeader::parse(&written[at..], *id) {
+                bytes[at..at + header.length].copy_from_slice(&written[at..at + header.length]);
+            }
+        }
+        storage.put(&id.file_name(), bytes);
+    }
 }
