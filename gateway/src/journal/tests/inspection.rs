@@ -1,7 +1,7 @@
 //! What the inspection says of whole and damaged journals, beside what a start and delivery say.
 
 use super::inspect::{FileKind, FileState, Finding, Inspection, Item, Kind, NOTE_FILE, Selection};
-use super::small::{SMALL, commit, commit_rows, every_kind, open_small, survey_small};
+use super::small::{SMALL, commit_rows, every_kind, idle_lives, open_small, survey_small};
 use super::*;
 
 fn inspect(storage: &MemoryStorage) -> Inspection {
@@ -306,17 +306,7 @@ fn frames_that_were_written_again_elsewhere_are_no_damage_and_neither_are_their_
 
 #[test]
 fn offsets_that_a_later_header_calls_void_are_no_damage() {
-    let storage = MemoryStorage::new();
-    let (journal, _) = open_small(&storage);
-    journal.register_sink("main").unwrap();
-    commit_rows(&journal, 0..3, "durable");
-    journal.close();
-    // Lives in which nothing happens but a cursor leave segments that nobody is owed anything of.
-    for life in 1..4 {
-        let (journal, _) = open_small(&storage);
-        commit(&journal, &[Entry::Skip(entry::SkipEntry { sink: "main", to: Offset(life) })]);
-        journal.close();
-    }
+    let storage = idle_lives();
     let survey = survey_small(&storage);
     let voids = survey.files.candidates.iter().filter_map(|c| c.header).filter(|h| h.void < h.first);
     let (void, first) = voids.map(|h| (h.void, h.first)).next_back().unwrap();

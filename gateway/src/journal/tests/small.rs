@@ -40,6 +40,26 @@ pub(super) fn commit_rows(journal: &Journal, sequences: std::ops::Range<u64>, te
     receipts.last().unwrap_or_default()
 }
 
+/// A journal with three rows and three lives in which nothing happens but that a sink goes on. Of these, nobody is owed
+/// anything; their segments are there still, as after a power cut before their removal was durable.
+pub(super) fn idle_lives() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let (journal, _) = open_small(&storage);
+    journal.register_sink("main").unwrap();
+    commit_rows(&journal, 0..3, "durable");
+    journal.close();
+    let mut kept = BTreeMap::new();
+    for life in 1..4 {
+        let (journal, _) = open_small(&storage);
+        commit(&journal, &[Entry::Skip(SkipEntry { sink: "main", to: Offset(life) })]);
+        journal.close();
+        let begun = survey_small(&storage).files.candidates.into_iter().map(|c| c.segment.id.file_name());
+        kept.extend(begun.map(|name| (name.clone(), storage.files()[&name].clone())));
+    }
+    kept.into_iter().for_each(|(name, bytes)| storage.put(&name, bytes));
+    storage
+}
+
 /// A closed journal of two lives with every kind of entry, in segments that were others before, and two spares.
 pub(super) fn every_kind() -> MemoryStorage {
     let storage = MemoryStorage::new();

@@ -3,7 +3,7 @@
 use super::end::{END_FILE, EndMark, EndRead};
 use super::frame::FrameHeader;
 use super::segment::{HeaderRead, SegmentHeader};
-use super::small::{SMALL, commit, commit_rows, open_small, survey_small};
+use super::small::{SMALL, commit_rows, idle_lives, open_small, survey_small};
 use super::spare::FILLING;
 use super::*;
 
@@ -214,20 +214,12 @@ fn a_frame_at_or_beyond_the_first_offset_of_a_later_segment_is_passed_over() {
 
 #[test]
 fn offsets_that_a_later_header_calls_void_are_passed_over() {
-    let storage = MemoryStorage::new();
-    let (journal, _) = open_small(&storage);
-    journal.register_sink("main").unwrap();
-    commit_rows(&journal, 0..3, "a");
-    journal.close();
-    for life in 1..4 {
-        let (journal, _) = open_small(&storage);
-        commit(&journal, &[Entry::Skip(entry::SkipEntry { sink: "main", to: Offset(life) })]);
-        journal.close();
-    }
-    let headers = || survey_small(&storage).files.candidates.into_iter().filter_map(|c| c.header);
-    let last = headers().next_back().unwrap();
-    assert!(last.void < last.first, "{last:?}");
-    for header in headers().filter(|header| header.first >= last.void && header.segment != last.segment) {
+    let storage = idle_lives();
+    let headers: Vec<_> = survey_small(&storage).files.candidates.iter().filter_map(|c| c.header).collect();
+    let last = headers[headers.len() - 1];
+    let idle = &headers[1..headers.len() - 1];
+    assert!(idle.len() == 2 && idle.iter().all(|header| header.first >= last.void), "{headers:?}");
+    for header in idle {
         storage.remove(&header.segment.file_name()).unwrap();
     }
     // The snapshot of the newest would hide the matter.
@@ -238,25 +230,15 @@ fn offsets_that_a_later_header_calls_void_are_passed_over() {
 
 #[test]
 fn damage_to_offsets_that_a_later_header_calls_void_is_none() {
-    let storage = MemoryStorage::new();
-    let (journal, _) = open_small(&storage);
-    journal.register_sink("main").unwrap();
-    commit_rows(&journal, 0..3, "a");
-    journal.close();
-    for life in 1..4 {
-        let (journal, _) = open_small(&storage);
-        commit(&journal, &[Entry::Skip(entry::SkipEntry { sink: "main", to: Offset(life) })]);
-        journal.close();
-    }
+    let storage = idle_lives();
     let ids = begun(&storage);
-    let last = ids[ids.len() - 1];
-    edit(&storage, &name(last), |bytes| bytes[SNAPSHOT] ^= 1);
-    let idle = ids[ids.len() - 2];
+    let (last, idle) = (ids[ids.len() - 1], ids[ids.len() - 2]);
     let frame = frames(&storage, idle).pop().unwrap().0;
     edit(&storage, &name(idle), |bytes| {
         bytes[SNAPSHOT] ^= 1;
         bytes[frame.start] ^= 1;
     });
+    edit(&storage, &name(last), |bytes| bytes[SNAPSHOT] ^= 1);
     let (rows, report) = opened(&storage);
     assert_eq!((rows, report.damaged, report.torn_tail), (vec![0, 1, 2], vec![], false));
 }
