@@ -18,6 +18,7 @@ use crate::{clock, daemon};
 mod check;
 mod control;
 mod dead_letters;
+mod journal;
 mod sinks;
 mod status;
 mod tail;
@@ -67,6 +68,11 @@ enum Command {
     Sinks {
         #[command(subcommand)]
         command: SinksCommand,
+    },
+    /// Look into the journal's files, and copy what is intact of a damaged one
+    Journal {
+        #[command(subcommand)]
+        command: journal::JournalCommand,
     },
     /// Look at what could not be read or what a database refused; the gateway may run
     DeadLetters {
@@ -142,6 +148,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sinks { command: SinksCommand::Forget { file, name } } => {
             with_config(&file.path, |loaded| report(sinks::forget(&loaded.config, &name)))
         }
+        Command::Journal { command } => look_into_journal(&command),
         Command::DeadLetters { command: DeadLettersCommand::List { file, json } } => {
             with_data_dir(&file.path, |dir| dead_letters::list(dir, json))
         }
@@ -184,6 +191,18 @@ fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCo
 
 fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>) -> ExitCode {
     with_config(path, |loaded| report(command(&loaded.config.data_dir)))
+}
+
+/// A journal that is named itself needs no configuration.
+fn look_into_journal(command: &journal::JournalCommand) -> ExitCode {
+    let run = |directory: &Path| match command.run(directory) {
+        Ok(false) => ExitCode::FAILURE,
+        done => report(done.map(drop)),
+    };
+    match command.place().directory() {
+        Some(directory) => run(directory),
+        None => with_config(command.place().config(), |loaded| run(&loaded.config.data_dir.join("journal"))),
+    }
 }
 
 fn report(done: anyhow::Result<()>) -> ExitCode {

@@ -32,8 +32,10 @@ pub(super) const END_FILE: &str = "end";
 
 const MAGIC: [u8; 8] = *b"FOREBAYE";
 const VERSION: u32 = 1;
-const SLOT_BYTES: usize = 512;
-const MARK_BYTES: usize = 52;
+/// Bytes of a slot, of which the file has two.
+pub(super) const SLOT_BYTES: usize = 512;
+/// Bytes of a slot that say something.
+pub(super) const MARK_BYTES: usize = 52;
 
 /// Where the journal ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub(super) struct EndFile {
 pub(super) struct EndRead {
     pub(super) mark: EndMark,
     pub(super) journal: JournalId,
-    number: u64,
+    pub(super) number: u64,
 }
 
 impl EndFile {
@@ -94,21 +96,30 @@ impl EndFile {
     /// Writes a mark and makes it durable.
     pub(super) fn write(&mut self, mark: EndMark) -> io::Result<()> {
         self.number += 1;
-        let mut slot = [0; SLOT_BYTES];
-        slot[..8].copy_from_slice(&MAGIC);
-        slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let numbers = [self.journal.0, self.number, mark.watermark.0, mark.learned];
-        for (place, number) in slot[16..48].chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        let checksum = crc32c::crc32c(&slot[..48]);
-        slot[48..MARK_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        let slot = EndRead { mark, journal: self.journal, number: self.number }.encode();
         self.file.write_at(&slot, self.number % 2 * SLOT_BYTES as u64)?;
         self.file.sync()
     }
 }
 
-fn parse(slot: &[u8]) -> Option<EndRead> {
+impl EndRead {
+    /// The slot that says this.
+    pub(super) fn encode(&self) -> [u8; SLOT_BYTES] {
+        let mut slot = [0; SLOT_BYTES];
+        slot[..8].copy_from_slice(&MAGIC);
+        slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let numbers = [self.journal.0, self.number, self.mark.watermark.0, self.mark.learned];
+        for (place, number) in slot[16..48].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = crc32c::crc32c(&slot[..48]);
+        slot[48..MARK_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        slot
+    }
+}
+
+/// What a slot says, if it is intact.
+pub(super) fn parse(slot: &[u8]) -> Option<EndRead> {
     let head = slot.first_chunk::<MARK_BYTES>()?;
     let u64_at = |at: usize| -> Option<u64> { Some(u64::from_le_bytes(*head[at..].first_chunk()?)) };
     let checksum = u32::from_le_bytes(*head[48..].first_chunk()?);

@@ -96,6 +96,21 @@ impl Frame {
         self.learned.saturating_sub(own)
     }
 
+    /// All of it, as it lies in the file.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its checksum, which the next frame carries on.
+    pub(super) fn checksum(&self) -> u32 {
+        self.bytes.get(4..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    }
+
+    /// Rows learned up to its end.
+    pub(super) fn learned(&self) -> u64 {
+        self.learned
+    }
+
     /// The piece of a snapshot that it is: number, count of pieces, bytes.
     pub(super) fn piece(&self) -> Option<(u32, u32, &[u8])> {
         let (part, rest) = self.body().split_first_chunk()?;

@@ -68,7 +68,17 @@ pub(super) fn judge(candidates: &[Candidate], marked: Option<Offset>) -> Verdict
         verdict.damaged.push((verdict.end, durable));
         verdict.end = durable;
     }
+    verdict.damaged = without_void(verdict.damaged, candidates);
     verdict
+}
+
+/// Holes without the offsets that a later header calls void: whatever became of those, nobody is owed them.
+pub(super) fn without_void(holes: Vec<(Offset, Offset)>, candidates: &[Candidate]) -> Vec<(Offset, Offset)> {
+    let voids = candidates.iter().filter_map(|c| c.header).map(|header| (header.void, header.first));
+    voids.filter(|(void, first)| void < first).fold(holes, |holes, (void, first)| {
+        let parts = holes.into_iter().flat_map(|(from, to)| [(from, to.min(void)), (from.max(first), to)]);
+        parts.filter(|(from, to)| from < to).collect()
+    })
 }
 
 fn proven_durable(candidates: &[Candidate], marked: Option<Offset>) -> Offset {

@@ -37,6 +37,7 @@ mod end;
 pub mod entry;
 mod fold;
 mod frame;
+pub mod inspect;
 mod intake;
 mod judge;
 mod keeper;

@@ -8,16 +8,27 @@
 //! |---|---|
 //! | no file | a new journal |
 //! | an intact header of a newer format | refused, nothing touched |
-//! | a file that has not begun | a spare, or removed |
+//! | a file with other bytes in place of a header, and no frame of its own where the first one belongs | has not begun |
+//! | a file that has not begun | a spare; removed, if a later one has begun or it has another length than is wanted |
+//! | a file that was being filled | removed; what has no name of the journal's is left alone |
+//! | an unreadable header before frames of the file's own | a segment that begins with the first frame that is left |
 //! | a file shorter than its header says | cut; what is missing is judged as any hole is |
+//! | the newest snapshot is not intact | the one before, and everything since is folded |
 //! | no intact snapshot | everything that is left is folded, and that is reported |
 //! | a frame that begins where the one before ended | taken |
+//! | a frame with the number of another segment | of an earlier life of the file: passed over |
 //! | a frame at or beyond the first offset of a later segment | unfinished in an earlier life, or rewritten: passed over |
-//! | offsets that a later header calls void | nobody is owed them: passed over |
+//! | offsets that a later header calls void | nobody is owed them: passed over, and no damage if they are lost |
 //! | a hole that is proven durable | damage: reported, passed over, the frames behind it are taken |
 //! | any other hole | a torn tail: reported, what lies behind it was never acknowledged and is left out |
 //! | the end within a submission | a torn tail as well: the submission is left out |
 //! | no frame where durable entries are proven | damage up to there |
+//! | an end mark and no segment | damage from the beginning up to the mark |
+//! | an end mark that is missing, damaged or of another journal | proves nothing |
+//! | an entry in an intact frame that cannot be decoded | passed over |
+//! | last segments that nobody is owed anything of | idle: the header of the next one calls them void |
+//!
+//! Each row has a test in `tests/table.rs`.
 //!
 //! *Proven durable* is everything below a watermark that an intact frame or the end mark carries, or below the first
 //! offset in the intact header of a later segment, since all are written only after the sync of what they speak of.

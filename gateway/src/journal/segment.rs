@@ -39,7 +39,8 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"FOREBAYJ";
 const SUFFIX: &str = ".seg";
-const HEADER_BYTES: usize = 60;
+/// Bytes of the first sector that say something.
+pub(super) const HEADER_BYTES: usize = 60;
 
 /// Number of a segment; never used twice in a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,11 @@
 
 mod crash;
 mod damage;
+mod format;
+mod inspection;
 mod model;
+mod small;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
