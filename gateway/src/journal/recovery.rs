@@ -9,7 +9,7 @@
 //! | no file | a new journal |
 //! | an intact header of a newer format | refused, nothing touched |
 //! | a file with other bytes in place of a header, and no frame of its own where the first one belongs | has not begun |
-//! | a file that has not begun | a spare; removed, if a later one has begun or it has another length than is wanted |
+//! | a file that has not begun | a spare, under a new name; removed, if a later one has begun or it has another length than is wanted |
 //! | a file that was being filled | removed; what has no name of the journal's is left alone |
 //! | an unreadable header before frames of the file's own | a segment that begins with the first frame that is left |
 //! | a file shorter than its header says | cut; what is missing is judged as any hole is |
@@ -128,6 +128,7 @@ pub(super) fn recover(
         // A file that cannot be removed is in nobody's way.
         drop(storage.remove(&name));
     }
+    let (spares, next) = rename_spares(&**storage, spares, files.next);
     let report = RecoveryReport {
         end: verdict.end,
         entries: folded.entries,
@@ -141,7 +142,28 @@ pub(super) fn recover(
     files.candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
     // A tail that is full makes the first submission open a segment.
     let tail = Tail { end: verdict.end, at: shape.segment_bytes, shape };
-    Ok(Recovered { state, segments, spares, next: files.next, tail, end: files.end, report })
+    Ok(Recovered { state, segments, spares, next, tail, end: files.end, report })
+}
+
+/// Gives spares durable names that no file has had yet, or removes them.
+fn rename_spares(storage: &dyn Storage, found: Vec<Spare>, mut next: SegmentId) -> (Vec<Spare>, SegmentId) {
+    let (mut spares, mut useless) = (Vec::new(), Vec::new());
+    for (id, file) in found {
+        if storage.rename(&id.file_name(), &next.file_name()).is_ok() {
+            spares.push((next, file));
+            next = next.next();
+        } else {
+            useless.push(id);
+        }
+    }
+    if !spares.is_empty() && storage.sync_directory().is_err() {
+        useless.extend(spares.drain(..).map(|(id, _)| id));
+    }
+    for id in useless {
+        // It is in nobody's way, but for its room.
+        drop(storage.remove(&id.file_name()));
+    }
+    (spares, next)
 }
 
 /// Looks at everything and decides what stands, without changing anything but what the page cache has not written yet.

@@ -56,8 +56,9 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
             text.push_str(&line_of(Record::Row(*row)));
             Ok(())
         }
-        Entry::Gap(gap) => {
+        Entry::Gap(gap) | Entry::GapAgain(gap) => {
             let cause = gap.cause.as_str();
+            text.push_str(if matches!(entry, Entry::GapAgain(_)) { "again the " } else { "" });
             let _ = write!(text, "gap {} {cause} {} rows", gap.device, gap.count);
             if let Some(sink) = gap.sink {
                 let _ = write!(text, " in {sink}");
@@ -117,7 +118,8 @@ fn entry_json(
 ) -> Value {
     let mut value = match entry {
         Ok(Entry::Row(row)) => row_json(row),
-        Ok(Entry::Gap(gap)) => gap_json(gap),
+        Ok(Entry::Gap(gap)) => gap_json("gap", gap),
+        Ok(Entry::GapAgain(gap)) => gap_json("gap_again", gap),
         Ok(Entry::Device(device)) => json!({
             "kind": "device", "device": device.device, "name": device.name, "boot": device.boot, "first": device.first,
         }),
@@ -147,9 +149,9 @@ fn row_json(row: &RowEntry<'_>) -> Value {
     })
 }
 
-fn gap_json(gap: &GapEntry<'_>) -> Value {
+fn gap_json(kind: &str, gap: &GapEntry<'_>) -> Value {
     json!({
-        "kind": "gap", "device": gap.device, "boot": gap.boot, "from": gap.from, "to": gap.to, "count": gap.count,
+        "kind": kind, "device": gap.device, "boot": gap.boot, "from": gap.from, "to": gap.to, "count": gap.count,
         "cause": gap.cause.as_str(), "sink": gap.sink, "stamped": gap.stamped, "series": gap.series, "ns": gap.ns,
     })
 }

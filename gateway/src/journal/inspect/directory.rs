@@ -184,6 +184,10 @@ impl StorageFile for ReadOnlyFile {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn settle(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads block by block, and zeros where the medium fails.

@@ -170,7 +170,7 @@ impl Facts<'_> {
             }
             let inner = walk.breaks.iter().find(|b| b.covers(first, last, segment.first));
             let mut others = Vec::new();
-            if inner.is_none() {
+            if inner.is_none() && !walk.tail_has_traces {
                 others = self.empty_between(Some(segment.id), next.map(|next| next.segment.id));
             }
             if others.is_empty() {

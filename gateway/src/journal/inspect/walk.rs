@@ -3,7 +3,7 @@
 use std::io;
 
 use super::unreadable;
-use crate::journal::frame::{Frame, FrameHeader};
+use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
 use crate::journal::recovery::Candidate;
 use crate::journal::scan::Scanner;
 use crate::journal::segment::{FRAMES_AT, sector_up};
@@ -25,6 +25,8 @@ pub(super) struct Walk {
     pub(super) breaks: Vec<Break>,
     /// What is behind the last frame that stands.
     pub(super) tail: Break,
+    /// Whether it begins with what a frame of this segment has left.
+    pub(super) tail_has_traces: bool,
     /// Everything below was durable when a frame that stands was written.
     pub(super) watermark: Offset,
     /// Entries that cannot be decoded: the bytes of their frames, and their offsets.
@@ -86,7 +88,23 @@ pub(super) fn walk<E: From<OpenError>>(
     let behind = stray.unwrap_or(candidate.bytes);
     let from = if walk.frames > 0 { walk.tail.bytes.0 } else { FRAMES_AT.min(candidate.bytes) };
     walk.tail = Break { bytes: (from, behind.max(from)), before, after: None };
+    let reached = before.map_or(candidate.segment.first, |side| side.offset);
+    walk.tail_has_traces = has_traces(candidate, from, reached).map_err(failed)?;
     Ok(walk)
+}
+
+/// Whether the bytes where a next frame would be were once a frame of this segment: they tell its number, or the offset
+/// that comes next.
+fn has_traces(candidate: &Candidate, at: u64, next: Offset) -> io::Result<bool> {
+    for at in [at, sector_up(at)] {
+        let mut head = [0; FRAME_HEADER_BYTES];
+        candidate.segment.file.read_at(&mut head, at)?;
+        let is = |at: usize, number: u64| head[at..].starts_with(&number.to_le_bytes());
+        if head != [0; FRAME_HEADER_BYTES] && (is(16, candidate.segment.id.0) || is(24, next.0)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Walk {

@@ -180,10 +180,10 @@ fn what_was_left_out_stays_out_when_the_next_snapshot_is_lost() {
     wait_for(&journal, submit_rows(&journal, 12, 2, "in a later frame").unwrap());
     journal.close();
     drop(journal);
-    let second = "00000000000000000002.seg";
-    let mut bytes = cut.files().remove(second).unwrap();
+    let holds = |bytes: &[u8]| bytes.windows(17).any(|window| window == b"with the snapshot");
+    let (second, mut bytes) = cut.files().into_iter().find(|(_, bytes)| holds(bytes)).unwrap();
     bytes[600] ^= 1;
-    cut.put(second, bytes);
+    cut.put(&second, bytes);
 
     let (journal, report) = open(&cut);
     assert!(!report.snapshot_lost);

@@ -1,7 +1,7 @@
 //! What the inspection says of whole and damaged journals, beside what a start and delivery say.
 
 use super::inspect::{FileKind, FileState, Finding, Inspection, Item, Kind, NOTE_FILE, Selection};
-use super::small::{SMALL, commit_rows, every_kind, idle_lives, open_small, survey_small};
+use super::small::{SMALL, as_written, commit_rows, every_kind, idle_lives, open_small, survey_small};
 use super::*;
 
 fn inspect(storage: &MemoryStorage) -> Inspection {
@@ -124,7 +124,7 @@ fn every_flipped_byte_of_what_was_written_is_damage_and_no_other_is() {
             };
             damaged += 1;
             let place = &found.places[0];
-            let (from, to) = place.bytes.unwrap();
+            let (from, to) = place.bytes.expect(&what);
             assert!(place.file == name && (from..to).contains(&(at as u64)), "{what}");
             if let Some((range, header)) = frames.iter().find(|(range, _)| range.contains(&at)) {
                 let expected = (header.count > 0).then(|| (header.first, header.end()));
@@ -294,6 +294,7 @@ fn frames_that_were_written_again_elsewhere_are_no_damage_and_neither_are_their_
     commit_rows(&journal, 3..6, "written twice");
     assert_eq!(journal.commits().rewrites, 1);
     journal.close();
+    let storage = as_written(&storage);
     let inspection = inspect(&storage);
     assert!(inspection.is_well(), "{:?}", inspection.damage);
     let (name, bytes) = segments(&storage).into_iter().next().unwrap();

@@ -10,10 +10,18 @@ pub(super) const SMALL: Shape = Shape { segment_bytes: 6 << 10, frame_bytes: 1 <
 
 /// Opens a journal of that shape.
 pub(super) fn open_small(storage: &MemoryStorage) -> (Journal, RecoveryReport) {
-    let (shared, committer, report) = Shared::open(Arc::new(storage.clone()), &OPTIONS, SMALL).unwrap();
+    let (shared, committer, report) =
+        Shared::open(Arc::new(storage.clone()), &OPTIONS, SMALL, JournalId(0xf0eb)).unwrap();
     let running = Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
     running.start(committer).unwrap();
     (Journal { shared, running: Arc::new(running) }, report)
+}
+
+/// The same files on a disk that has all of them, whatever a sync has said.
+pub(super) fn as_written(storage: &MemoryStorage) -> MemoryStorage {
+    let copy = MemoryStorage::new();
+    storage.files().into_iter().for_each(|(name, bytes)| copy.put(&name, bytes));
+    copy
 }
 
 /// What a start finds.
