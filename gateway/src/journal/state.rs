@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::JournalId;
+use super::bugs::{Bug, seeded};
 use super::entry::{
     Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
 };
@@ -242,7 +243,8 @@ impl State {
     /// Nobody needs what is below; none before the first sink is registered.
     pub(super) fn done_below(&self) -> Option<Offset> {
         let lowest = self.lowest_cursor()?;
-        Some(self.oldest_letter().map_or(lowest, |letter| letter.min(lowest)))
+        let letter = self.oldest_letter().filter(|_| !seeded(Bug::TrimPastLetters));
+        Some(letter.map_or(lowest, |letter| letter.min(lowest)))
     }
 
     /// Takes in the next entry, which is at `offset`.
@@ -367,7 +369,10 @@ impl State {
         let Some(at) = self.sinks.iter().position(|s| &*s.name == entry.sink) else {
             return;
         };
-        self.sinks[at].cursor = entry.next;
+        let jumps = entry.confirmed.iter().next().is_none();
+        if !(jumps && seeded(Bug::EvictedRowsComeBack)) {
+            self.sinks[at].cursor = entry.next;
+        }
         for (device, rows) in entry.confirmed.iter() {
             self.account(device).ledger(at).confirmed += rows;
         }

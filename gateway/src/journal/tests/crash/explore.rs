@@ -8,10 +8,10 @@ use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
-use super::super::super::frame::FrameHeader;
-use super::super::super::memory::MemoryStorage;
-use super::super::super::segment::{SegmentHeader, SegmentId};
-use super::super::super::storage::Storage;
+use crate::journal::frame::FrameHeader;
+use crate::journal::memory::MemoryStorage;
+use crate::journal::segment::{SegmentHeader, SegmentId};
+use crate::journal::storage::Storage;
 use super::life::{Life, Profile};
 use super::names::{Rng, mix};
 use super::tap::{Known, Point, Tap};

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
-use super::super::super::entry::{
+use crate::journal::bugs::{Bug, seeded};
+use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
 };
-use super::super::super::memory::{CallKind, Fault};
-use super::super::super::pending::Shape;
-use super::super::super::writer::{CommitError, Committer};
-use super::super::super::{
+use crate::journal::memory::{CallKind, Fault};
+use crate::journal::pending::Shape;
+use crate::journal::writer::{CommitError, Committer};
+use crate::journal::{
     Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
 };
 use super::model::Fact;
@@ -351,6 +352,9 @@ impl World {
             let cursor = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < target);
             let Some(cursor) = cursor else { continue };
             let rows = self.rows_between(cursor.0, target);
+            if seeded(Bug::CursorBeforeItsGaps) {
+                self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(target), &[]));
+            }
             self.submit(Class::Internal, |_, submission| {
                 for (device, count) in rows {
                     submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted))))?;

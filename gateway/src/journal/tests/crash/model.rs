@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::super::entry::{Entry, take_entry};
-use super::super::super::{JournalId, State};
+use crate::journal::entry::{Entry, take_entry};
+use crate::journal::{JournalId, State};
 use super::names::{DEVICES, SINKS, interned};
 use crate::record::Offset;
 

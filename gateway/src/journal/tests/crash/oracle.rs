@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::super::entry::Entry;
-use super::super::super::{Read, Reader, RecoveryReport, Shared, State};
+use crate::journal::entry::Entry;
+use crate::journal::{Read, Reader, RecoveryReport, Shared, State};
 use super::model::{Fact, Told, View};
 use super::tap::Known;
 use crate::record::Offset;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use super::super::super::memory::{CallKind, MemoryStorage};
-use super::super::super::storage::{Space, Storage, StorageFile};
+use crate::journal::memory::{CallKind, MemoryStorage};
+use crate::journal::storage::{Space, Storage, StorageFile};
 use super::model::View;
 use crate::record::Offset;
 

@@ -1,6 +1,6 @@
 //! What a power cut may leave: the patterns that are tried at every crash point.
 
-use super::super::super::memory::{Fate, Fates, Lengths, MemoryStorage};
+use crate::journal::memory::{Fate, Fates, Lengths, MemoryStorage};
 use super::names::mix;
 
 /// Patterns for a storage as it is, always in the same order.
