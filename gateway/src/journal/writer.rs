@@ -311,7 +311,7 @@ impl Committer {
     fn open_segment(&self, first: Offset, snapshot: bool) -> Result<Active, CommitError> {
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
-        let mut segments = self.shared.segments();
+        let segments = self.shared.segments();
         let void = segments.iter().next_back().filter(|newest| newest.idle && !seeded(Bug::VoidForgotten)).map_or(first, |idle| idle.void);
         drop(segments);
         let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };

@@ -1,5 +1,6 @@
 //! Crash-point enumeration.
 
+mod damage;
 mod explore;
 mod life;
 mod model;
@@ -54,5 +55,14 @@ fn each_seeded_bug_is_caught() {
             }
             None => println!("{bug:?}: NOT CAUGHT in {states} states, {:?}", started.elapsed()),
         }
+    }
+}
+
+#[test]
+fn damage_costs_what_it_hits() {
+    for (seed, steps) in [(0, 4), (0, 120), (1, 150), (2, 150), (3, 150), (4, 200), (5, 60)] {
+        let started = Instant::now();
+        let sample = damage::Sample::new(seed, steps).unwrap();
+        println!("{seed}, {steps}: {}: {:.300?} {:?}", sample.describe(), sample.try_all(), started.elapsed());
     }
 }

@@ -166,7 +166,7 @@ impl Explorer {
                 }
                 life.step()?;
             }
-            Ok(())
+            if steps > 0 { life.empty() } else { Ok(()) }
         }));
         match lived {
             Ok(Ok(())) => Ok(if recording { tap.points() } else { Vec::new() }),
