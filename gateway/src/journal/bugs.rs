@@ -6,31 +6,75 @@
 
 /// A mistake that can be switched on in tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "some of the mistakes are made by code that only the tests have")
+)]
 pub(super) enum Bug {
     AckBeforeSync,
+    SyncOnlyTheLastSegment,
+    RetryFailedSync,
     NoDirectorySync,
     RecoveryWithoutSync,
+    PageCacheTrusted,
     TrimBeforeCursorIsDurable,
+    TrimWithoutSnapshots,
+    TrimPastLetters,
     AppendBehindOldTail,
+    SpareKeepsItsName,
     NoSegmentIdInFrames,
     NoChecksum,
     ChecksumWithoutLength,
-    RetryFailedSync,
     SharedSector,
     HalfSubmission,
     TrustAnyHole,
     StopAtDamage,
     OldCopyAfterRewrite,
-    TrimWithoutSnapshots,
-    SnapshotOfALaterState,
-    CursorBeforeItsGaps,
-    EvictedRowsComeBack,
-    OffsetsBeginAnew,
-    SpareBeforeItsNameIsDurable,
+    BeginWithWhatIsLeft,
+    VoidForgotten,
     WatermarkBeforeDurable,
     MarkBeforeSync,
-    UnfinishedSegmentCounts,
-    NewestSnapshotUnchecked,
+    OnlyNewestSnapshot,
+    SnapshotOfALaterState,
+    OffsetsBeginAnew,
+    CursorBeforeItsGaps,
+    EvictedRowsComeBack,
+    SparesNotCounted,
+}
+
+#[cfg(test)]
+impl Bug {
+    pub(super) const ALL: [Bug; 29] = [
+        Bug::AckBeforeSync,
+        Bug::SyncOnlyTheLastSegment,
+        Bug::RetryFailedSync,
+        Bug::NoDirectorySync,
+        Bug::RecoveryWithoutSync,
+        Bug::PageCacheTrusted,
+        Bug::TrimBeforeCursorIsDurable,
+        Bug::TrimWithoutSnapshots,
+        Bug::TrimPastLetters,
+        Bug::AppendBehindOldTail,
+        Bug::SpareKeepsItsName,
+        Bug::NoSegmentIdInFrames,
+        Bug::NoChecksum,
+        Bug::ChecksumWithoutLength,
+        Bug::SharedSector,
+        Bug::HalfSubmission,
+        Bug::TrustAnyHole,
+        Bug::StopAtDamage,
+        Bug::OldCopyAfterRewrite,
+        Bug::BeginWithWhatIsLeft,
+        Bug::VoidForgotten,
+        Bug::WatermarkBeforeDurable,
+        Bug::MarkBeforeSync,
+        Bug::OnlyNewestSnapshot,
+        Bug::SnapshotOfALaterState,
+        Bug::OffsetsBeginAnew,
+        Bug::CursorBeforeItsGaps,
+        Bug::EvictedRowsComeBack,
+        Bug::SparesNotCounted,
+    ];
 }
 
 /// Whether the bug is switched on: never in the product.
@@ -54,4 +98,53 @@ pub(super) fn seeded(bug: Bug) -> bool {
 #[cfg(test)]
 pub(super) fn seed(bug: Option<Bug>) {
     SEEDED.set(bug);
+}
+
+/// Goes on in the last segment, behind the last frame that stands.
+#[cfg(test)]
+pub(super) fn append_behind_old_tail(shared: &super::Shared, committer: &mut super::Committer) {
+    use super::segment::{FRAMES_AT, sector_up};
+
+    let newest = shared.segments().iter().next_back().cloned();
+    let Some(segment) = newest.filter(|_| seeded(Bug::AppendBehindOldTail)) else { return };
+    let mut scanner = super::scan::Scanner::new(&segment);
+    let mut intake = shared.intake();
+    let (mut at, mut previous) = (FRAMES_AT, [0; 4]);
+    while let Ok(Some(found)) = scanner.next()
+        && found.header.end() <= intake.tail.end
+    {
+        at = sector_up(found.at + found.header.length as u64);
+        segment.file.read_at(&mut previous, found.at + 4).unwrap();
+    }
+    intake.tail.at = at;
+    committer.active = Some(super::writer::Active { segment, at, previous: u32::from_le_bytes(previous) });
+}
+
+/// What a checksum covers that leaves out the length and ends where the entries say that they do.
+#[cfg(test)]
+pub(super) fn covered_without_length(frame: &[u8], length: usize) -> Option<&[u8]> {
+    use super::frame::FRAME_HEADER_BYTES;
+
+    let count = u16::from_le_bytes(*frame.get(12..)?.first_chunk()?);
+    let mut rest = frame.get(FRAME_HEADER_BYTES..)?;
+    for _ in 0..count {
+        super::entry::take_entry(&mut rest).ok()?;
+    }
+    let end = if count == 0 { length } else { frame.len() - rest.len() };
+    frame.get(12..end)
+}
+
+/// A snapshot that includes what comes behind it.
+#[cfg(test)]
+pub(super) fn later_snapshot(
+    state: &super::State,
+    mut offset: crate::record::Offset,
+    mut entries: &[u8],
+) -> Option<Vec<u8>> {
+    let mut state = Some(state).filter(|_| seeded(Bug::SnapshotOfALaterState))?.clone();
+    while let Ok(body) = super::entry::take_entry(&mut entries) {
+        state.apply(offset, &super::Entry::decode(body).ok()?);
+        offset = offset.plus(1);
+    }
+    state.to_bytes().ok()
 }

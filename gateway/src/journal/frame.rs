@@ -20,6 +20,7 @@
 
 use bytes::Bytes;
 
+use super::bugs::{Bug, seeded};
 use super::entry::{Entry, Undecodable, take_entry};
 use super::segment::SegmentId;
 use crate::record::Offset;
@@ -132,7 +133,7 @@ impl FrameHeader {
     /// Where its segment begins at the latest, if it is the first frame that is left: what was written with it lies in the
     /// same segment, from the watermark of that moment on.
     pub(super) fn begins(&self) -> Offset {
-        self.first.min(self.watermark)
+        if seeded(Bug::BeginWithWhatIsLeft) { self.first } else { self.first.min(self.watermark) }
     }
 
     /// Writes the header into the space before the entries and returns the frame's checksum.
@@ -151,7 +152,7 @@ impl FrameHeader {
         put(&self.watermark.0.to_le_bytes());
         put(&self.learned.to_le_bytes());
         put(&self.previous.to_le_bytes());
-        let checksum = crc32c::crc32c(&frame[8..]);
+        let checksum = covered(frame, self.length).map_or(0, crc32c::crc32c);
         frame[..4].copy_from_slice(&MAGIC);
         frame[4..8].copy_from_slice(&checksum.to_le_bytes());
         checksum
@@ -165,11 +166,12 @@ impl FrameHeader {
         let u16_at = |at: usize| -> Option<u16> { Some(u16::from_le_bytes(*head[at..].first_chunk()?)) };
         let length = u32_at(8)? as usize;
         let in_bounds = (FRAME_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&length);
-        if head[..4] != MAGIC || !in_bounds || u64_at(16)? != segment.0 {
+        let foreign = u64_at(16)? != segment.0 && !seeded(Bug::NoSegmentIdInFrames);
+        if head[..4] != MAGIC || !in_bounds || foreign {
             return None;
         }
         let checksum = u32_at(4)?;
-        if crc32c::crc32c(bytes.get(8..length)?) != checksum {
+        if crc32c::crc32c(covered(bytes, length)?) != checksum && !seeded(Bug::NoChecksum) {
             return None;
         }
         let flags = u16_at(14)?;
@@ -186,6 +188,15 @@ impl FrameHeader {
         };
         Some((header, checksum))
     }
+}
+
+/// What the checksum of a frame of that length covers.
+fn covered(frame: &[u8], length: usize) -> Option<&[u8]> {
+    #[cfg(test)]
+    if seeded(Bug::ChecksumWithoutLength) {
+        return super::bugs::covered_without_length(frame, length);
+    }
+    frame.get(8..length)
 }
 
 #[cfg(test)]

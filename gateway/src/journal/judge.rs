@@ -30,7 +30,7 @@ pub(super) fn drop_superseded(candidates: &mut [Candidate]) {
 /// Decides which entries stand. `marked` is the watermark of the end mark.
 pub(super) fn judge(candidates: &[Candidate], marked: Option<Offset>) -> Verdict {
     let Some(first) = candidates.first() else {
-        let end = marked.unwrap_or_default();
+        let end = marked.filter(|_| !seeded(Bug::OffsetsBeginAnew)).unwrap_or_default();
         let damaged = if end > Offset(0) { vec![(Offset(0), end)] } else { Vec::new() };
         return Verdict { end, damaged, torn: false };
     };
@@ -47,7 +47,7 @@ pub(super) fn judge(candidates: &[Candidate], marked: Option<Offset>) -> Verdict
             let header = &found.header;
             if header.first > verdict.end {
                 let to = if seeded(Bug::TrustAnyHole) { header.first } else { header.first.min(durable) };
-                if to > verdict.end {
+                if to > verdict.end && !seeded(Bug::StopAtDamage) {
                     verdict.damaged.push((verdict.end, to));
                     (verdict.end, whole) = (to, to);
                 }

@@ -178,17 +178,19 @@ impl Journal {
         self.shared.submit(class, decide)
     }
 
-    /// Registers a sink, which then starts where the slowest registered sink stands, or with the first entry if there
+    /// Registers a sink, which then starts where the slowest registered sink stands, or with the oldest entry if there
     /// is none. Returns its cursor; a known sink keeps its own.
     ///
     /// # Errors
     /// The journal's refusal.
     pub fn register_sink(&self, name: &str) -> Result<Offset, Refused> {
+        // Without a sink nothing is trimmed meanwhile.
+        let oldest = self.shared.segments().iter().next().map_or(Offset(0), |segment| segment.first);
         let (start, _) = self.submit(Class::Internal, |state, submission| {
             if let Some(cursor) = state.cursor(name) {
                 return Ok(cursor);
             }
-            let start = state.lowest_cursor().unwrap_or_default();
+            let start = state.lowest_cursor().unwrap_or(oldest);
             submission.add(&Entry::Sink(SinkEntry { sink: name, start }))?;
             Ok::<_, Refused>(start)
         })?;
@@ -318,7 +320,10 @@ impl Shared {
             room: watch::Sender::new(0),
             evict_to: watch::Sender::new(Offset(0)),
         });
-        let committer = Committer::new(Arc::clone(&shared), end.ok());
+        #[cfg_attr(not(test), expect(unused_mut, reason = "a seeded bug changes it"))]
+        let mut committer = Committer::new(Arc::clone(&shared), end.ok());
+        #[cfg(test)]
+        bugs::append_behind_old_tail(&shared, &mut committer);
         Ok((shared, committer, recovered.report))
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::scan::Scanner;
+use super::segment::Segment;
 use super::{Frame, Shared};
 use crate::record::Offset;
 
@@ -101,7 +102,9 @@ impl Reader {
         let Some((segment, after)) = self.shared.segments().holding(self.next) else {
             return Ok(Some(self.damaged(watermark)));
         };
-        self.next = self.next.max(segment.first);
+        if self.next < segment.first {
+            return Ok(self.move_up_to(&segment));
+        }
         if let Some(after) = after.as_ref().filter(|after| self.next >= after.void) {
             self.next = after.first;
             return Ok(None);
@@ -167,6 +170,18 @@ impl Reader {
         let read = segment.file.read_at(&mut bytes, at).map_err(error)?;
         bytes.truncate(read);
         Ok(Some(DamagedBytes { file, at, length, bytes }))
+    }
+
+    /// Moves up to the oldest segment. Of what lies before it, all that was trimmed is passed over; what a sink or the dead
+    /// letters still need was never trimmed, and is lost.
+    fn move_up_to(&mut self, oldest: &Segment) -> Option<Read> {
+        let needed = self.shared.intake().state.done_below().unwrap_or(oldest.first);
+        self.next = self.next.max(needed);
+        if self.next < oldest.void {
+            return Some(self.damaged(oldest.void));
+        }
+        self.next = self.next.max(oldest.first);
+        None
     }
 
     fn damaged(&mut self, to: Offset) -> Read {

@@ -147,6 +147,9 @@ pub(super) fn recover(
 
 /// Gives spares durable names that no file has had yet, or removes them.
 fn rename_spares(storage: &dyn Storage, found: Vec<Spare>, mut next: SegmentId) -> (Vec<Spare>, SegmentId) {
+    if seeded(Bug::SpareKeepsItsName) {
+        return (found, next);
+    }
     let (mut spares, mut useless) = (Vec::new(), Vec::new());
     for (id, file) in found {
         if storage.rename(&id.file_name(), &next.file_name()).is_ok() {
@@ -211,7 +214,8 @@ fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenErro
     let mut files = Files { candidates: Vec::new(), spares: Vec::new(), useless, next, end };
     for (id, file) in opened {
         if !seeded(Bug::RecoveryWithoutSync) {
-            file.settle().map_err(|e| unreadable(id, e))?;
+            let settled = if seeded(Bug::PageCacheTrusted) { file.sync() } else { file.settle() };
+            settled.map_err(|e| unreadable(id, e))?;
         }
         let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
         let bytes = file.length().map_err(|e| unreadable(id, e))?;
@@ -286,6 +290,8 @@ fn find_snapshots(
                 break;
             }
             newest = Some((at, state));
+        } else if seeded(Bug::OnlyNewestSnapshot) {
+            break;
         }
     }
     Ok(newest.map_or((0, None), |(at, state)| (at, Some(state))))

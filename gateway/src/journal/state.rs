@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::JournalId;
+use super::bugs::{Bug, seeded};
 use super::entry::{
     Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
     SkipEntry,
@@ -258,7 +259,8 @@ impl State {
     /// Nobody needs what is below; none before the first sink is registered.
     pub(super) fn done_below(&self) -> Option<Offset> {
         let lowest = self.lowest_cursor()?;
-        Some(self.oldest_letter().map_or(lowest, |letter| letter.min(lowest)))
+        let letter = self.oldest_letter().filter(|_| !seeded(Bug::TrimPastLetters));
+        Some(letter.map_or(lowest, |letter| letter.min(lowest)))
     }
 
     /// Takes in the next entry, which is at `offset`.
@@ -393,6 +395,9 @@ impl State {
     }
 
     fn apply_skip(&mut self, entry: &SkipEntry<'_>) {
+        if seeded(Bug::EvictedRowsComeBack) {
+            return;
+        }
         if let Some(sink) = self.sinks.iter_mut().find(|s| *s.name == *entry.sink) {
             sink.cursor = sink.cursor.max(entry.to);
             sink.floor = sink.floor.max(entry.to);

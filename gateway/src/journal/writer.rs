@@ -52,7 +52,7 @@ pub(super) struct Committer {
     done: usize,
     /// Everything below is accounted for once `taken` is durable.
     trim_to: Option<Offset>,
-    active: Option<Active>,
+    pub(super) active: Option<Active>,
     /// Whether the segment that the next frame begins is the active one.
     opened: bool,
     watermark: Offset,
@@ -62,10 +62,13 @@ pub(super) struct Committer {
     end: Option<EndFile>,
 }
 
-struct Active {
-    segment: Segment,
-    at: u64,
-    previous: u32,
+/// The segment that is being written.
+pub(super) struct Active {
+    pub(super) segment: Segment,
+    /// Where the next commit goes.
+    pub(super) at: u64,
+    /// Checksum of what lies before.
+    pub(super) previous: u32,
 }
 
 /// Why nothing became durable.
@@ -206,6 +209,11 @@ impl Committer {
             let mut intake = self.shared.intake();
             intake.take(&mut self.taken);
             self.trim_to = intake.state.done_below();
+            if seeded(Bug::MarkBeforeSync) {
+                let mark = EndMark { watermark: intake.tail.end, learned: intake.state.learned() };
+                drop(intake);
+                self.end.as_mut().map(|end| end.write(mark));
+            }
         }
         if seeded(Bug::TrimBeforeCursorIsDurable) {
             self.trim();
@@ -235,9 +243,6 @@ impl Committer {
             self.strikes += 1;
             if self.strikes >= STRIKES_MAX {
                 return Err(CommitError::Failed(cause));
-            }
-            if seeded(Bug::RetryFailedSync) {
-                continue;
             }
             warn!(%cause, "a journal file cannot be written; its last rows go into a new one, and nothing is lost");
             self.give_up();
@@ -280,12 +285,17 @@ impl Committer {
             let (sector, _) = active.segment.header(self.shared.journal).encode();
             active.segment.file.write_at(&sector, 0).map_err(CommitError::of)?;
         }
-        let end = self.taken.frames.get(run.end).map_or(self.taken.bytes.len(), |next| next.start);
+        let next = self.taken.frames.get(run.end);
+        let (end, last) = (next.map_or(self.taken.bytes.len(), |next| next.start), next.is_none());
         let (headers, previous) = seal(&mut self.taken, run, end, active, self.watermark);
         let bytes = &self.taken.bytes[head.start..end];
         active.segment.file.write_at(bytes, active.at).map_err(CommitError::of)?;
-        if !seeded(Bug::AckBeforeSync) {
-            active.segment.file.sync().map_err(CommitError::Failed)?;
+        let unsynced = seeded(Bug::AckBeforeSync) || seeded(Bug::SyncOnlyTheLastSegment) && !last;
+        if !unsynced {
+            let synced = active.segment.file.sync();
+            let retry = seeded(Bug::RetryFailedSync) && synced.is_err();
+            let synced = if retry { active.segment.file.sync() } else { synced };
+            synced.map_err(CommitError::Failed)?;
         }
         // The next commit keeps off the sector in which this one ends.
         active.at += bytes.len() as u64;
@@ -302,7 +312,11 @@ impl Committer {
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
-        let void = segments.iter().next_back().filter(|newest| newest.idle).map_or(first, |idle| idle.void);
+        let void = segments
+            .iter()
+            .next_back()
+            .filter(|newest| newest.idle && !seeded(Bug::VoidForgotten))
+            .map_or(first, |idle| idle.void);
         drop(segments);
         let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
         let (_, previous) = segment.header(self.shared.journal).encode();
@@ -396,7 +410,7 @@ fn seal(
             snapshot: frame.snapshot,
             segment: active.segment.id,
             first: frame.first,
-            watermark,
+            watermark: if seeded(Bug::WatermarkBeforeDurable) { frame.first } else { watermark },
             learned: frame.learned,
             previous,
         };

@@ -8,14 +8,14 @@ use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
-use super::super::super::frame::FrameHeader;
-use super::super::super::memory::MemoryStorage;
-use super::super::super::segment::{SegmentHeader, SegmentId};
-use super::super::super::storage::Storage;
 use super::life::{Life, Profile};
 use super::names::{Rng, mix};
 use super::tap::{Known, Point, Tap};
 use super::tears;
+use crate::journal::frame::FrameHeader;
+use crate::journal::memory::MemoryStorage;
+use crate::journal::segment::{SegmentHeader, SegmentId};
+use crate::journal::storage::Storage;
 
 /// A state's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl Explorer {
                 }
                 life.step()?;
             }
-            Ok(())
+            if steps > 0 { life.empty() } else { Ok(()) }
         }));
         match lived {
             Ok(Ok(())) => Ok(if recording { tap.points() } else { Vec::new() }),

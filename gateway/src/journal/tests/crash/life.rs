@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
-use super::super::super::entry::{
-    Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
-};
-use super::super::super::memory::{CallKind, Fault};
-use super::super::super::pending::Shape;
-use super::super::super::writer::{CommitError, Committer};
-use super::super::super::{
-    Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
-};
 use super::model::Fact;
 use super::names::{DEVICES, NATIVES, Rng, SINKS};
 use super::oracle;
-use super::tap::{Meanwhile, Tap};
+use super::tap::{Known, Meanwhile, Tap};
+use crate::journal::bugs::{Bug, seeded};
+use crate::journal::entry::{
+    Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
+};
+use crate::journal::memory::{CallKind, Fault, MemoryStorage};
+use crate::journal::pending::Shape;
+use crate::journal::writer::{CommitError, Committer};
+use crate::journal::{
+    Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
+};
 use crate::record::{Offset, Value};
 
 /// Rows that fill a frame.
@@ -92,9 +93,9 @@ impl Life {
     pub(super) fn step(&mut self) -> Result<(), String> {
         let world = Arc::clone(&self.world);
         match self.rng.below(100) {
-            0..22 => world.rows(self.rng.next(), 1),
-            22..25 => world.rows(self.rng.next(), 3),
-            25..40 => world.rows(self.rng.next(), FRAME_ROWS * (1 + self.rng.clone().below(3))),
+            0..22 => drop(world.rows(self.rng.next(), 1)),
+            22..25 => drop(world.rows(self.rng.next(), 3)),
+            25..40 => drop(world.rows(self.rng.next(), FRAME_ROWS * (1 + self.rng.clone().below(3)))),
             40..43 => world.boot(self.rng.next()),
             43..45 => world.lost(self.rng.next()),
             45..48 => world.letter(self.rng.next()),
@@ -117,6 +118,41 @@ impl Life {
         self.world.rows(self.rng.next(), FRAME_ROWS);
         self.commit()?;
         self.judge()
+    }
+
+    /// Lets every sink confirm everything, upon which rows must be taken again however full the journal was.
+    pub(super) fn empty(&mut self) -> Result<(), String> {
+        self.world.tap.inner().heal();
+        for _ in 0..4 {
+            self.commit()?;
+            self.world.sink(0);
+            (0..SINKS.len()).for_each(|sink| self.world.confirm_all(SINKS[sink]));
+            self.world.letters(1);
+            self.commit()?;
+            self.world.tidy();
+            self.judge()?;
+            if self.over || self.world.rows(1, 1) {
+                return Ok(());
+            }
+        }
+        Err(format!("no row is taken though everything is confirmed: {:?}", self.world.shared.intake().tail))
+    }
+
+    /// Ends in good order; returns what is left and known.
+    pub(super) fn close(mut self) -> Result<(MemoryStorage, Known), String> {
+        self.world.tap.inner().heal();
+        self.commit()?;
+        self.world.tidy();
+        self.commit()?;
+        self.world.tidy();
+        self.commit()?;
+        self.committer.mark();
+        self.judge()?;
+        Ok((self.world.tap.inner(), self.world.tap.known()))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.world.shared
     }
 
     fn judge(&self) -> Result<(), String> {
@@ -150,8 +186,8 @@ impl Life {
     fn meanwhile(&self, what: u64) -> Meanwhile {
         let world = Arc::clone(&self.world);
         Box::new(move || match what % 4 {
-            0 => world.rows(what, 1),
-            1 => world.rows(what, FRAME_ROWS),
+            0 => drop(world.rows(what, 1)),
+            1 => drop(world.rows(what, FRAME_ROWS)),
             2 => world.tidy(),
             _ => {
                 if let Err(trouble) = world.read(what) {
@@ -218,7 +254,7 @@ impl World {
     }
 
     /// Rows of some device. When there is no room, delivery makes some, if it may.
-    fn rows(&self, choice: u64, count: u64) {
+    fn rows(&self, choice: u64, count: u64) -> bool {
         let mut rng = Rng(choice);
         let at = rng.below(DEVICES.len() as u64) as usize;
         let class = if at < NATIVES { Class::Native } else { Class::Foreign };
@@ -251,6 +287,7 @@ impl World {
         if !submitted {
             self.tidy();
         }
+        submitted
     }
 
     fn boot(&self, choice: u64) {
@@ -346,12 +383,28 @@ impl World {
         });
     }
 
+    /// A sink confirms all that is durable.
+    fn confirm_all(&self, sink: &str) {
+        let next = self.shared.watermark.borrow().0;
+        let Some(cursor) = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < next) else {
+            return;
+        };
+        let rows = self.rows_between(cursor.0, next);
+        let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
+        self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(next), &confirmed));
+    }
+
     /// Lets go of the oldest rows for every sink that does not have them, as delivery does: gaps and jump in one.
     fn evict(&self, target: u64) {
         for sink in SINKS {
             let cursor = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < target);
             let Some(cursor) = cursor else { continue };
             let rows = self.rows_between(cursor.0, target);
+            if seeded(Bug::CursorBeforeItsGaps) {
+                self.submit(Class::Internal, |_, submission| {
+                    submission.add_cursor(sink, Offset(target), &[])
+                });
+            }
             self.submit(Class::Internal, |_, submission| {
                 for (device, count) in rows {
                     submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted))))?;

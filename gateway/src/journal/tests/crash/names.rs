@@ -1,6 +1,6 @@
 //! Names of devices and sinks, all of one length, so that frames of successive lives are too.
 
-use super::super::super::state::OTHERS;
+use crate::journal::state::OTHERS;
 
 /// The first [`NATIVES`] speak our protocol.
 pub(super) const DEVICES: [&str; 5] = ["e66141", "e66142", "meter1", "meter2", "meter3"];

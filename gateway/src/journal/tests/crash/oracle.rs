@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::super::entry::Entry;
-use super::super::super::{Read, Reader, RecoveryReport, Shared, State};
 use super::model::{Fact, Told, View};
 use super::tap::Known;
+use crate::journal::entry::Entry;
+use crate::journal::{Read, Reader, RecoveryReport, Shared, State};
 use crate::record::Offset;
 
 /// Judges a journal that has just been opened, before anything was submitted; returns its end.

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use super::super::super::memory::{CallKind, MemoryStorage};
-use super::super::super::storage::{Space, Storage, StorageFile};
 use super::model::View;
+use crate::journal::memory::{CallKind, MemoryStorage};
+use crate::journal::storage::{Space, Storage, StorageFile};
 use crate::record::Offset;
 
 /// A moment at which the process or the power may go.

@@ -1,7 +1,7 @@
 //! What a power cut may leave: the patterns that are tried at every crash point.
 
-use super::super::super::memory::{Fate, Fates, Lengths, MemoryStorage};
 use super::names::mix;
+use crate::journal::memory::{Fate, Fates, Lengths, MemoryStorage};
 
 /// Patterns for a storage as it is, always in the same order.
 pub(super) fn patterns(storage: &MemoryStorage) -> Vec<Fates> {
