@@ -58,7 +58,12 @@ fn command_lines(file: &Path) -> Vec<Vec<String>> {
     let lines = blocks("sh").into_iter().flat_map(str::lines);
     let commands = lines.filter_map(|line| line.split('#').next()?.trim().strip_prefix("forebay "));
     let file = file.display().to_string();
-    let word = |word: &str| if word == "forebay.toml" { file.clone() } else { word.to_owned() };
+    let copy = file.replace("forebay.toml", "journal.copy");
+    let word = |word: &str| match word {
+        "forebay.toml" => file.clone(),
+        "journal.copy" => copy.clone(),
+        word => word.to_owned(),
+    };
     commands.map(|command| command.split_whitespace().map(word).collect()).collect()
 }
 
@@ -91,7 +96,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 6, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 11, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -127,6 +132,12 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     assert!(gateway.terminate(LIMIT)?.success());
     let (good, said) = finish(&line(&["sinks", "list"])?)?;
     assert!(good && said.contains("main"), "{said}");
+    let journal: Vec<_> = lines.iter().filter(|line| is(line, &["journal"])).collect();
+    assert_eq!(journal.len(), 5, "{journal:?}");
+    for line in journal {
+        let (good, said) = finish(line)?;
+        assert!(good && !said.is_empty(), "{line:?}: {said}");
+    }
     scratch.passed();
     Ok(())
 }
