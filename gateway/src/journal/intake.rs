@@ -205,8 +205,11 @@ impl Intake {
     /// not do so for native ones, which keep theirs. So these stop two segments earlier, at a mark that no eviction goes
     /// below.
     fn holds_native_back(&self) -> bool {
-        let margin_bytes = (SPARES as u64 + 2) * self.tail.shape.segment_bytes;
-        self.options.when_full == WhenFull::Auto && self.live_bytes + margin_bytes > self.max_bytes
+        let segment_bytes = self.tail.shape.segment_bytes;
+        let margin_bytes = (SPARES as u64 + 2) * segment_bytes;
+        // A journal of few segments must not hold anybody back for those that always stay.
+        let is_full = self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > self.max_bytes;
+        self.options.when_full == WhenFull::Auto && is_full
     }
 
     fn may_open(&self, class: Class) -> bool {

@@ -176,8 +176,9 @@ impl Reader {
     /// letters still need was never trimmed, and is lost.
     fn move_up_to(&mut self, oldest: &Segment) -> Option<Read> {
         let needed = self.shared.intake().state.done_below().unwrap_or(oldest.first);
-        self.next = self.next.max(needed);
-        if self.next < oldest.void {
+        let lost_from = self.next.max(needed);
+        if lost_from < oldest.void {
+            self.next = lost_from;
             return Some(self.damaged(oldest.void));
         }
         self.next = self.next.max(oldest.first);
