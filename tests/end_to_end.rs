@@ -10,6 +10,8 @@ mod bad_input;
 mod check;
 #[path = "end_to_end/demo.rs"]
 mod demo;
+#[path = "end_to_end/journal_commands.rs"]
+mod journal_commands;
 #[path = "end_to_end/kill.rs"]
 mod kill;
 #[path = "end_to_end/outage.rs"]

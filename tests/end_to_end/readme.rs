@@ -60,7 +60,12 @@ fn command_lines(file: &Path) -> Vec<Vec<String>> {
     let lines = blocks("sh").into_iter().flat_map(str::lines);
     let commands = lines.filter_map(|line| line.split('#').next()?.trim().strip_prefix("forebay "));
     let file = file.display().to_string();
-    let word = |word: &str| if word == "forebay.toml" { file.clone() } else { word.to_owned() };
+    let copy = file.replace("forebay.toml", "journal.copy");
+    let word = |word: &str| match word {
+        "forebay.toml" => file.clone(),
+        "journal.copy" => copy.clone(),
+        word => word.to_owned(),
+    };
     commands.map(|command| command.split_whitespace().map(word).collect()).collect()
 }
 
@@ -113,7 +118,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 8, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 13, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -161,6 +166,13 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     assert!(good && said.contains("main-1234  2026-01-01T00:00:00Z  delivery  main  esp  1  "), "{said}");
     let (good, said) = finish(&show)?;
     assert!(good && said.contains("field type conflict") && said.ends_with("t=\"a\"\n"), "{said}");
+
+    let journal: Vec<_> = lines.iter().filter(|line| is(line, &["journal"])).collect();
+    assert_eq!(journal.len(), 5, "{journal:?}");
+    for line in journal {
+        let (good, said) = finish(line)?;
+        assert!(good && !said.is_empty(), "{line:?}: {said}");
+    }
     scratch.passed();
     Ok(())
 }

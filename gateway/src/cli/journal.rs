@@ -247,7 +247,7 @@ fn repair(directory: &Path, to: &Path, json: bool) -> Result<bool> {
     line(&mut page, &copied);
     let lost: u64 = done.left.iter().filter(|finding| !finding.delivered).filter_map(|f| f.rows).sum();
     if lost > 0 {
-        line(&mut page, &format!("{lost} rows are lost; the gateway declares them as gaps when it starts"));
+        line(&mut page, &format!("lost rows: {lost}; the gateway declares them as gaps"));
     }
     let (from, to) = (directory.display(), to.display());
     let owner = "give the copy to the gateway's user (chown -R), if that is not you";
@@ -262,13 +262,17 @@ fn repair(directory: &Path, to: &Path, json: bool) -> Result<bool> {
 /// Makes the directory of a copy. One that exists must be empty, and not within the original.
 fn make_empty_directory(original: &Path, to: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let absolute = std::path::absolute(to).with_context(|| to.display().to_string())?;
+    let original = original.canonicalize().with_context(|| original.display().to_string())?;
+    let existing = absolute.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    if existing.is_some_and(|existing| existing.starts_with(&original)) {
+        bail!("{} lies within the journal; name a directory elsewhere", to.display());
+    }
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(to).with_context(|| {
         format!("{} cannot be made; name a directory that this user may make", to.display())
     })?;
-    let is_within = to.canonicalize()?.starts_with(original.canonicalize()?);
-    let is_empty = std::fs::read_dir(to).with_context(|| to.display().to_string())?.next().is_none();
-    if is_within || !is_empty {
-        bail!("{} is not empty or lies within the journal; name a new directory", to.display());
+    if std::fs::read_dir(to).with_context(|| to.display().to_string())?.next().is_some() {
+        bail!("{} is not empty; name a new directory", to.display());
     }
     Ok(())
 }
@@ -320,8 +324,14 @@ fn push_finding(page: &mut String, what: &str, finding: &Finding) {
         format!("{what}: {}", if places.is_empty() { "no file".into() } else { places.join(" and ") });
     if let Some((from, to)) = finding.offsets {
         // Formatting into a String cannot fail.
-        let _ = write!(text, ", entries {from} to {}", to.0.saturating_sub(1));
+        let last = Offset(to.0.saturating_sub(1));
+        let _ = if from < last {
+            write!(text, ", entries {from} to {last}")
+        } else {
+            write!(text, ", entry {from}")
+        };
         let _ = match finding.rows {
+            Some(1) => write!(text, ", 1 row"),
             Some(rows) => write!(text, ", {rows} rows"),
             None => write!(text, ", an unknown number of rows"),
         };
@@ -369,7 +379,7 @@ fn push_totals(page: &mut String, inspection: &Inspection) {
         let lost: u64 = damage.iter().filter(|finding| !finding.delivered).filter_map(|f| f.rows).sum();
         let _ = write!(
             text,
-            "; {} damaged ranges, {lost} rows lost that not every database has. The gateway starts all the same, \
+            "; damaged in {} places, {lost} rows lost that not every database has. The gateway starts all the same, \
              delivers the rest and declares what is lost; `forebay journal repair --to DIRECTORY` makes a sound copy",
             damage.len()
         );

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | a hole in the offsets that was durable | damage, with the rows that it held, as the frames around it tell |
 //! | the same, which every sink has passed | damage, but delivered: nobody lacks anything |
-//! | a cursor below the oldest segment | damage: files are missing that somebody still needs |
+//! | a cursor below the oldest segment, unless an entry that moved it on may be lost | damage: files are missing that somebody still needs |
 //! | a break in the chain without a hole | damage to a snapshot; no row is lost |
 //! | an unreadable header of a segment that holds something durable | damage; no row is lost |
 //! | a file shorter than its header or its format says | damage, with whatever holes it makes |
@@ -196,7 +196,8 @@ pub fn inspect(storage: &dyn Storage) -> Result<Inspection, OpenError> {
     findings.sort_by_key(Finding::position);
     let note = note::read(storage)?;
     let accepted = note.as_deref().unwrap_or_default();
-    let (known, damage): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| accepted.contains(f));
+    let is_known = |finding: &Finding| accepted.iter().any(|known| known.is_same(finding));
+    let (known, damage): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_known);
     let torn = finding::torn_place(&survey, &walks);
     let mut inspection = Inspection {
         journal: survey.folded.state.journal(),
@@ -265,8 +266,11 @@ fn all_holes(survey: &Survey, walks: &[Walk]) -> Vec<(Offset, Offset)> {
     let candidates = &survey.files.candidates;
     let mut holes = Vec::new();
     if let Some(oldest) = candidates.first() {
-        let needed = survey.folded.state.done_below().unwrap_or(oldest.segment.void);
-        holes.extend((needed < oldest.segment.void).then_some((needed, oldest.segment.void)));
+        // What is lost behind the snapshot may have moved a cursor on.
+        let is_exact = survey.verdict.damaged.is_empty() && !survey.snapshot_lost;
+        let needed =
+            survey.folded.state.done_below().filter(|needed| is_exact && *needed < oldest.segment.void);
+        holes.extend(needed.map(|needed| (needed, oldest.segment.void)));
         let mut end = oldest.segment.first;
         let mut reach = |first: Offset, to: Offset| {
             holes.extend((first > end).then_some((end, first)));

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | no file | a new journal |
 //! | an intact header of a newer format | refused, nothing touched |
-//! | a file with other bytes in place of a header, and no frame of its own where the first one belongs | has not begun |
+//! | zeros or another segment's header, and no frame of the file's own where the first one belongs | has not begun |
 //! | a file that has not begun | a spare, under a new name; removed, if a later one has begun or it has another length than is wanted |
 //! | a file that was being filled | removed; what has no name of the journal's is left alone |
 //! | an unreadable header before frames of the file's own | a segment that begins with the first frame that is left |

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Finding, Inspection, inspect};
+use super::{Inspection, inspect};
 use crate::journal::storage::{Directory, Space, StorageFile};
 use crate::journal::{LOCK_FILE, OpenError, Storage};
 
@@ -88,8 +88,7 @@ pub fn look(directory: &Path) -> Result<Looked, OpenError> {
 impl Inspection {
     /// Forgets damage that an earlier look did not find; whether all is here that it did find.
     fn keep_what_is_in(&mut self, earlier: &Inspection) -> bool {
-        let is_same = |one: &Finding, other: &Finding| one.kind == other.kind && one.places == other.places;
-        self.damage.retain(|finding| earlier.damage.iter().any(|known| is_same(known, finding)));
+        self.damage.retain(|finding| earlier.damage.iter().any(|known| known.is_same(finding)));
         self.damage.len() == earlier.damage.len()
     }
 }

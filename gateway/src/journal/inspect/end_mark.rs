@@ -59,7 +59,8 @@ fn damaged_slot(bytes: &[u8], journal: JournalId) -> Option<usize> {
 
 fn looks_like_a_mark(head: &[u8; MARK_BYTES], journal: JournalId) -> bool {
     let mark = EndRead { mark: end::EndMark::default(), journal, number: 0 }.encode();
-    head[..16] == mark[..16] || head[16..24] == mark[16..24]
+    // A journal that has nothing yet has no identity either, and zeros are none.
+    head[..16] == mark[..16] || head[16..24] == mark[16..24] && head[16..24] != [0; 8]
 }
 
 /// Whether only the number is wrong.
@@ -99,6 +100,8 @@ mod tests {
             }
             assert_eq!(damaged_slot(&file(numbers), JOURNAL), None);
         }
-        assert_eq!(damaged_slot(&file([0, 0]), JOURNAL), None, "never written");
+        for journal in [JOURNAL, JournalId(0)] {
+            assert_eq!(damaged_slot(&file([0, 0]), journal), None, "never written");
+        }
     }
 }

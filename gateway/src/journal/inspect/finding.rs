@@ -80,6 +80,11 @@ impl Finding {
         place.map_or_else(Default::default, |p| (p.file.clone(), p.bytes.map_or(0, |(from, _)| from)))
     }
 
+    /// Whether it is the same damage, whatever became known of it since.
+    pub(super) fn is_same(&self, other: &Finding) -> bool {
+        (self.kind, &self.places, self.offsets) == (other.kind, &other.places, other.offsets)
+    }
+
     fn plain(kind: Kind, file: String, bytes: (u64, u64)) -> Finding {
         let places = vec![Place { file, bytes: Some(bytes) }];
         Finding { kind, places, offsets: None, rows: None, delivered: false }

@@ -103,6 +103,19 @@ fn a_file_that_has_not_begun_is_a_spare_behind_the_segments_and_removed_before_t
 }
 
 #[test]
+fn zeros_or_another_segments_header_and_frames_are_a_file_that_has_not_begun() {
+    let storage = lives(1, 3);
+    let earlier = storage.files().remove(&name(begun(&storage)[0])).unwrap();
+    for content in [vec![0; earlier.len()], earlier] {
+        let storage = lives(1, 3);
+        let ids = begun(&storage);
+        storage.put(&name(ids[0] + 50), content);
+        assert_eq!(begun(&storage), ids);
+        without_damage(&storage, 0..3);
+    }
+}
+
+#[test]
 fn a_spare_of_another_length_and_one_that_was_being_filled_are_removed() {
     let storage = lives(1, 3);
     let short = begun(&storage)[0] + 50;
