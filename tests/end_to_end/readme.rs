@@ -166,6 +166,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     assert!(good && said.contains("main-1234  2026-01-01T00:00:00Z  delivery  main  esp  1  "), "{said}");
     let (good, said) = finish(&show)?;
     assert!(good && said.contains("field type conflict") && said.ends_with("t=\"a\"\n"), "{said}");
+
     let journal: Vec<_> = lines.iter().filter(|line| is(line, &["journal"])).collect();
     assert_eq!(journal.len(), 5, "{journal:?}");
     for line in journal {

@@ -3,7 +3,6 @@
 //! Everything here reads and changes nothing; beside a running gateway too, but for the repair, whose copy would be old
 //! the moment it is made.
 
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -11,12 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::plain;
-use crate::journal::inspect::{self, FileKind, FileReport, Finding, Inspection, Looked, Place, Selection};
+use crate::journal::inspect::{self, Finding, Looked, Selection};
 use crate::journal::storage::Directory;
 use crate::record::Offset;
+use page::{line, place, push_file, push_finding, push_running, push_totals, segments};
 
 mod entries;
+mod page;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalCommand {
@@ -211,9 +211,9 @@ fn dump(directory: &Path, wanted: Wanted, json: bool) -> Result<bool> {
         left -= u64::from(is_entry);
         text.clear();
         if json {
-            entries::push_json(&mut text, &item)
+            entries::push_json(&mut text, &item);
         } else {
-            entries::push_text(&mut text, &item)
+            entries::push_text(&mut text, &item);
         }
         written = writeln!(out, "{text}");
         written.is_ok()
@@ -293,119 +293,6 @@ fn look_for_files(directory: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn push_file(page: &mut String, file: &FileReport) {
-    let name = plain(&file.name);
-    let kind = word(&file.kind);
-    let text = match file.kind {
-        FileKind::Segment => format!(
-            "{name}  {kind}  {}..{}  {} entries  {} rows  {} of {} bytes  {}{}",
-            shown(file.first),
-            shown(file.end),
-            file.entries,
-            file.rows,
-            file.used_bytes,
-            file.bytes,
-            word(&file.state),
-            if file.newest_snapshot { "  newest snapshot" } else { "" }
-        ),
-        FileKind::Other | FileKind::Lock => format!("{name}  {kind}  {} bytes", file.bytes),
-        FileKind::Spare | FileKind::EndMark | FileKind::RepairNote => {
-            format!("{name}  {kind}  {} bytes  {}", file.bytes, word(&file.state))
-        }
-    };
-    line(page, &text);
-}
-
-fn push_finding(page: &mut String, what: &str, finding: &Finding) {
-    let places: Vec<String> = finding.places.iter().map(place).collect();
-    let mut text =
-        format!("{what}: {}", if places.is_empty() { "no file".into() } else { places.join(" and ") });
-    if let Some((from, to)) = finding.offsets {
-        // Formatting into a String cannot fail.
-        let last = Offset(to.0.saturating_sub(1));
-        let _ = if from < last {
-            write!(text, ", entries {from} to {last}")
-        } else {
-            write!(text, ", entry {from}")
-        };
-        let _ = match finding.rows {
-            Some(1) => write!(text, ", 1 row"),
-            Some(rows) => write!(text, ", {rows} rows"),
-            None => write!(text, ", an unknown number of rows"),
-        };
-        if finding.delivered {
-            text.push_str(", delivered before");
-        }
-    }
-    let _ = write!(text, ": {}", finding.kind.meaning());
-    line(page, &text);
-}
-
-/// Bytes of a file, for people: the last one included.
-fn place(place: &Place) -> String {
-    let file = plain(&place.file);
-    match place.bytes {
-        Some((from, to)) if from < to => format!("{file} bytes {from} to {}", to - 1),
-        Some((from, _)) => format!("{file} at byte {from}"),
-        None => format!("{file}, which is missing"),
-    }
-}
-
-fn push_running(page: &mut String, looked: &Looked) {
-    if let Some(pid) = &looked.running {
-        let pid = plain(pid);
-        line(
-            page,
-            &format!("a gateway is running (process {pid}): what it writes just now is not looked at"),
-        );
-    }
-}
-
-fn push_totals(page: &mut String, inspection: &Inspection) {
-    let damage = &inspection.damage;
-    let verdict = if damage.is_empty() { "all is well" } else { "DAMAGED" };
-    let mut text = format!(
-        "{verdict}: {} segments, {} frames, {} entries ({} to {}), {} rows",
-        segments(inspection),
-        inspection.frames,
-        inspection.entries,
-        inspection.first,
-        inspection.end,
-        inspection.rows
-    );
-    if !damage.is_empty() {
-        let lost: u64 = damage.iter().filter(|finding| !finding.delivered).filter_map(|f| f.rows).sum();
-        let _ = write!(
-            text,
-            "; damaged in {} places, {lost} rows lost that not every database has. The gateway starts all the same, \
-             delivers the rest and declares what is lost; `forebay journal repair --to DIRECTORY` makes a sound copy",
-            damage.len()
-        );
-    }
-    line(page, &text);
-}
-
-fn segments(inspection: &Inspection) -> usize {
-    inspection.files.iter().filter(|file| file.kind == FileKind::Segment).count()
-}
-
-/// The name of a value in JSON, for people.
-fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(Value::String(word)) => word.replace('_', " "),
-        _ => String::new(),
-    }
-}
-
-fn shown(offset: Option<Offset>) -> String {
-    offset.map_or_else(|| "-".into(), |offset| offset.to_string())
-}
-
-fn line(page: &mut String, text: &str) {
-    page.push_str(text);
-    page.push('\n');
 }
 
 fn print(page: &str) -> Result<()> {

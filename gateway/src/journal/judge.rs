@@ -39,10 +39,6 @@ pub(super) fn judge(candidates: &[Candidate], marked: Option<Offset>) -> Verdict
     // Everything below is the end of a submission, or was durable.
     let mut whole = verdict.end;
     'frames: for candidate in candidates {
-        let segment = &candidate.segment;
-        if candidate.header.is_some() && (segment.void..segment.first).contains(&verdict.end) {
-            (verdict.end, whole) = (segment.first, segment.first);
-        }
         for found in &candidate.frames {
             let header = &found.header;
             if header.first > verdict.end {

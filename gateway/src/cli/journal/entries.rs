@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::place;
+use super::page::{place, push_finding};
 use crate::cli::plain;
 use crate::journal::Entry;
 use crate::journal::entry::{Counts, GapEntry, LetterEntry, RowEntry};
@@ -28,7 +28,7 @@ pub(super) fn push_text(out: &mut String, item: &Item<'_>) {
                 Err(cause) => text.push_str(&format!("undecodable: {cause}")),
             }
         }
-        Item::Damage(finding) => super::push_finding(&mut text, "-- damaged", finding),
+        Item::Damage(finding) => push_finding(&mut text, "-- damaged", finding),
         Item::Torn(torn) => {
             let _ = write!(text, "-- unfinished: {}", place(torn));
         }

@@ -57,7 +57,7 @@ pub fn dump(
         {
             return Ok(());
         }
-        goes_on = damage.show_up_to(Some((id.file_name(), position)), &mut show);
+        goes_on = damage.show_up_to(Some(&(id.file_name(), position)), &mut show);
         if wanted.segment.is_some_and(|segment| segment != id.0) {
             return Ok(());
         }
@@ -94,9 +94,9 @@ impl Damage {
     }
 
     /// Shows what is before a place, or everything.
-    fn show_up_to(&mut self, place: Option<(String, u64)>, show: &mut impl FnMut(Item<'_>) -> bool) -> bool {
+    fn show_up_to(&mut self, place: Option<&(String, u64)>, show: &mut impl FnMut(Item<'_>) -> bool) -> bool {
         while let Some(finding) =
-            self.findings.next_if(|finding| place.as_ref().is_none_or(|place| finding.position() < *place))
+            self.findings.next_if(|finding| place.is_none_or(|place| finding.position() < *place))
         {
             if !show(Item::Damage(&finding)) {
                 return false;

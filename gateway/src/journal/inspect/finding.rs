@@ -135,8 +135,8 @@ pub(super) fn collect(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Where something unfinished was left out at the end.
 pub(super) fn torn_place(survey: &Survey, walks: &[Walk]) -> Option<Place> {
-    let candidates = survey.files.candidates.iter().zip(walks);
-    let held = candidates.filter(|(candidate, _)| candidate.segment.first <= survey.verdict.end).last();
+    let mut candidates = survey.files.candidates.iter().zip(walks);
+    let held = candidates.rfind(|(candidate, _)| candidate.segment.first <= survey.verdict.end);
     let (candidate, walk) = held.filter(|_| survey.verdict.torn)?;
     let bytes = (walk.tail.bytes.0, candidate.bytes.max(walk.tail.bytes.0));
     Some(Place { file: candidate.segment.id.file_name(), bytes: Some(bytes) })
@@ -218,7 +218,7 @@ impl Facts<'_> {
             side == to || voids.clone().any(|header| header.void == to && header.first == side)
         };
         let breaks = || self.walks.iter().flat_map(|walk| walk.breaks.iter().chain([&walk.tail]));
-        let before = breaks().filter_map(|b| b.before).filter(|side| same_before(side.offset)).last();
+        let before = breaks().filter_map(|b| b.before).rfind(|side| same_before(side.offset));
         let firsts = self.walks.iter().filter_map(|walk| walk.opening);
         let after = breaks().filter_map(|b| b.after).chain(firsts).find(|side| same_after(side.offset));
         let marked = self.mark.filter(|end| end.mark.watermark == to).map(|end| end.mark.learned);
@@ -230,7 +230,7 @@ impl Facts<'_> {
 
 /// Whether a file without header and frames is shorter than any that was made as a segment.
 fn is_cut(bytes: u64) -> bool {
-    bytes <= FRAMES_AT || bytes % SECTOR_BYTES != 0
+    bytes <= FRAMES_AT || !bytes.is_multiple_of(SECTOR_BYTES)
 }
 
 impl Break {

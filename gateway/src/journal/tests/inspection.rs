@@ -262,8 +262,9 @@ fn a_torn_tail_is_named_and_is_no_damage() {
     let unfinished = sectors.into_inner();
     // Of several frames all but the last survive, and then all but the first.
     let (first, last) = (unfinished[0], unfinished[unfinished.len() - 1]);
-    for lost in [last, first] {
-        let cut = storage.power_cut(|_, sector| sector != lost);
+    let cuts = [last, first].map(|lost| (lost, storage.power_cut(|_, sector| sector != lost)));
+    storage.faults(|f| f.hold_syncs = false);
+    for (lost, cut) in cuts {
         let inspection = inspect(&cut);
         assert!(inspection.is_well(), "{:?}", inspection.damage);
         let torn = inspection.torn.clone().unwrap();
@@ -281,7 +282,6 @@ fn a_torn_tail_is_named_and_is_no_damage() {
         assert!(inspection.is_well() && inspection.torn.is_none(), "{inspection:?}");
         assert_agrees(&cut, &inspection, "after a torn tail");
     }
-    storage.faults(|f| f.hold_syncs = false);
 }
 
 #[test]
