@@ -223,7 +223,8 @@ impl Intake {
         let too_large = |bytes: usize| Refused::TooLarge { bytes, limit };
         let snapshot = self.state.to_bytes().map_err(|_| too_large(usize::MAX))?;
         #[cfg(test)]
-        let snapshot = super::bugs::later_snapshot(&self.state, self.tail.end, &self.scratch).unwrap_or(snapshot);
+        let snapshot =
+            super::bugs::later_snapshot(&self.state, self.tail.end, &self.scratch).unwrap_or(snapshot);
         if self.tail.shape.opening_cost(snapshot.len()) + needed > self.tail.shape.segment_bytes {
             return Err(too_large(snapshot.len()));
         }

@@ -135,11 +135,7 @@ pub(super) fn recover(
 }
 
 /// Gives spares durable names that no file has had yet, or removes them.
-fn rename_spares(
-    storage: &dyn Storage,
-    found: Vec<Spare>,
-    mut next: SegmentId,
-) -> (Vec<Spare>, SegmentId) {
+fn rename_spares(storage: &dyn Storage, found: Vec<Spare>, mut next: SegmentId) -> (Vec<Spare>, SegmentId) {
     if seeded(Bug::SpareKeepsItsName) {
         return (found, next);
     }

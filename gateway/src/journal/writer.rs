@@ -312,7 +312,11 @@ impl Committer {
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
-        let void = segments.iter().next_back().filter(|newest| newest.idle && !seeded(Bug::VoidForgotten)).map_or(first, |idle| idle.void);
+        let void = segments
+            .iter()
+            .next_back()
+            .filter(|newest| newest.idle && !seeded(Bug::VoidForgotten))
+            .map_or(first, |idle| idle.void);
         drop(segments);
         let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
         let (_, previous) = segment.header(self.shared.journal).encode();

@@ -180,8 +180,16 @@ fn what_was_left_out_stays_out_when_the_next_snapshot_is_lost() {
     wait_for(&journal, submit_rows(&journal, 12, 2, "in a later frame").unwrap());
     journal.close();
     drop(journal);
-    let second = "00000000000000000002.seg";
-    let mut bytes = cut.files().remove(second).unwrap();
+    let files = cut.files();
+    let (second, bytes) = files
+        .iter()
+        .filter(|(name, bytes)| {
+            SegmentId::of_file_name(name)
+                .is_some_and(|id| frame::FrameHeader::parse(&bytes[512..], id).is_some())
+        })
+        .next_back()
+        .unwrap();
+    let mut bytes = bytes.clone();
     bytes[600] ^= 1;
     cut.put(second, bytes);
 

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod found;
 mod model;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
+use super::model::Fact;
+use super::names::{DEVICES, NATIVES, Rng, SINKS};
+use super::oracle;
+use super::tap::{Known, Meanwhile, Tap};
 use crate::journal::bugs::{Bug, seeded};
 use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
@@ -14,10 +18,6 @@ use crate::journal::writer::{CommitError, Committer};
 use crate::journal::{
     Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
 };
-use super::model::Fact;
-use super::names::{DEVICES, NATIVES, Rng, SINKS};
-use super::oracle;
-use super::tap::{Known, Meanwhile, Tap};
 use crate::record::{Offset, Value};
 
 /// Rows that fill a frame.
@@ -335,7 +335,8 @@ impl World {
             let Some(oldest) = state.oldest_letter().filter(|oldest| oldest.0 < watermark) else {
                 return Ok(());
             };
-            let kept = Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
+            let kept =
+                Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
             let some = state.device(DEVICES[NATIVES]).is_some_and(|device| device.letters > 0);
             let dropped: &[(Box<str>, u64)] = if some && choice.is_multiple_of(2) { &dropped } else { &[] };
             submission.add(&Entry::Letters(LettersEntry { kept, dropped: Counts::of(dropped) }))
@@ -385,7 +386,9 @@ impl World {
     /// A sink confirms all that is durable.
     fn confirm_all(&self, sink: &str) {
         let next = self.shared.watermark.borrow().0;
-        let Some(cursor) = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < next) else { return };
+        let Some(cursor) = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < next) else {
+            return;
+        };
         let rows = self.rows_between(cursor.0, next);
         let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
         self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(next), &confirmed));
@@ -398,7 +401,9 @@ impl World {
             let Some(cursor) = cursor else { continue };
             let rows = self.rows_between(cursor.0, target);
             if seeded(Bug::CursorBeforeItsGaps) {
-                self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(target), &[]));
+                self.submit(Class::Internal, |_, submission| {
+                    submission.add_cursor(sink, Offset(target), &[])
+                });
             }
             self.submit(Class::Internal, |_, submission| {
                 for (device, count) in rows {

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::names::{DEVICES, SINKS, interned};
 use crate::journal::entry::{Entry, take_entry};
 use crate::journal::{JournalId, State};
-use super::names::{DEVICES, SINKS, interned};
 use crate::record::Offset;
 
 /// What was submitted, in order, without what a crash took.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::journal::entry::Entry;
-use crate::journal::{Read, Reader, RecoveryReport, Shared, State};
 use super::model::{Fact, Told, View};
 use super::tap::Known;
+use crate::journal::entry::Entry;
+use crate::journal::{Read, Reader, RecoveryReport, Shared, State};
 use crate::record::Offset;
 
 /// Judges a journal that has just been opened, before anything was submitted; returns its end.
@@ -25,11 +25,16 @@ pub(super) fn judge_opened(
         return Err(format!("the end is {end}, but everything below {} was acknowledged", known.acked));
     }
     if !view.ends_at(end) {
-        return Err(format!("no submission ends at {end}; the last one that was made ends at {}", view.end()));
+        return Err(format!(
+            "no submission ends at {end}; the last one that was made ends at {}",
+            view.end()
+        ));
     }
     let (tail, watermark) = (shared.intake().tail.end.0, shared.watermark.borrow().0);
     if tail != end || watermark != end {
-        return Err(format!("the end is {end}, but intake goes on at {tail} and the watermark is {watermark}"));
+        return Err(format!(
+            "the end is {end}, but intake goes on at {tail} and the watermark is {watermark}"
+        ));
     }
     let state = shared.intake().state.clone();
     if end > 0 && view.journal != Some(state.journal()) {

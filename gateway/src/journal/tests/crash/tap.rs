@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::model::View;
 use crate::journal::memory::{CallKind, MemoryStorage};
 use crate::journal::storage::{Space, Storage, StorageFile};
-use super::model::View;
 use crate::record::Offset;
 
 /// A moment at which the process or the power may go.
@@ -72,9 +72,9 @@ const SECTOR_BYTES: usize = 512;
 impl Point {
     /// How many sectors the call writes.
     pub(super) fn sectors(&self) -> usize {
-        self.write.as_ref().map_or(0, |write| {
-            (write.at as usize % SECTOR_BYTES + write.bytes.len()).div_ceil(SECTOR_BYTES)
-        })
+        self.write
+            .as_ref()
+            .map_or(0, |write| (write.at as usize % SECTOR_BYTES + write.bytes.len()).div_ceil(SECTOR_BYTES))
     }
 
     /// What the storage is once the call has written its first `sectors`.
@@ -102,12 +102,7 @@ impl fmt::Debug for Point {
 impl Tap {
     /// Observes a storage about which so much is known.
     pub(super) fn new(inner: MemoryStorage, known: Known, recording: bool) -> Tap {
-        Tap(Arc::new(Log {
-            inner: Mutex::new(inner),
-            recording,
-            known: Mutex::new(known),
-            ..Log::default()
-        }))
+        Tap(Arc::new(Log { inner: Mutex::new(inner), recording, known: Mutex::new(known), ..Log::default() }))
     }
 
     pub(super) fn inner(&self) -> MemoryStorage {
