@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::journal::memory::{CallKind, Fates, Fault};
+use crate::journal::memory::{CallKind, Fate, Fates, Fault};
 
 const SHAPE: Shape = Shape { segment_bytes: 4096, frame_bytes: 600 };
 const SMALL: Options = Options::sized(4096 + 8 * 4096);
@@ -21,10 +21,14 @@ struct Parts {
 impl Parts {
     /// Opens a journal of which nothing runs by itself, with its spares ready.
     fn open(storage: &MemoryStorage) -> Parts {
+        let parts = Parts::open_untidied(storage);
+        keeper::tidy(&parts.shared).unwrap();
+        parts
+    }
+
+    fn open_untidied(storage: &MemoryStorage) -> Parts {
         let opened = Shared::open(Arc::new(storage.clone()), &SMALL, SHAPE, JournalId(1));
         let (shared, committer, report) = opened.unwrap();
-        // Where the power is off already, it has nothing to do.
-        let _ = keeper::tidy(&shared);
         Parts { shared, committer, report }
     }
 
@@ -68,7 +72,8 @@ fn the_last_frames_of_a_first_submission_are_no_submission() {
     assert!(sectors > 4);
     // The first sector is the segment's header, without which the submission is whole.
     for first in 2..sectors {
-        assert_eq!(Parts::open(&storage.after_power_cut(&Fates::suffix(first))).end(), 0, "from {first}");
+        let cut = storage.after_power_cut(&Fates::suffix(first).others(Fate::Garbled(1)));
+        assert_eq!(Parts::open(&cut).end(), 0, "from {first}");
     }
 }
 
@@ -81,8 +86,8 @@ fn the_first_frames_of_one_life_and_the_last_of_another_are_no_submission() {
         let storage = first_life.after_power_cut(&Fates::prefix(kept));
         torn(&storage, 50, &[3 * FRAME_ROWS]);
         for first in 2..storage.undecided().sectors.len() {
-            let parts = Parts::open(&storage.after_power_cut(&Fates::suffix(first)));
-            assert_eq!(parts.end(), 0, "up to {kept}, and from {first}");
+            let cut = storage.after_power_cut(&Fates::suffix(first).others(Fate::Garbled(1)));
+            assert_eq!(Parts::open(&cut).end(), 0, "up to {kept}, and from {first}");
         }
     }
 }
@@ -103,13 +108,13 @@ fn what_a_torn_commit_left_in_a_spare_does_not_stand_behind_a_new_one() {
 #[test]
 fn a_spare_whose_name_was_not_durable_at_a_kill_is_there_after_a_power_cut() {
     let storage = MemoryStorage::new();
-    let (shared, ..) = Shared::open(Arc::new(storage.clone()), &SMALL, SHAPE, JournalId(1)).unwrap();
+    let parts = Parts::open_untidied(&storage);
     // It is filled and renamed, and the directory is about to be synced.
     storage.cut_at(storage.calls() + 5);
-    keeper::tidy(&shared).unwrap_err();
+    keeper::tidy(&parts.shared).unwrap_err();
     let storage = storage.after_kill();
     assert!(storage.undecided().operations > 0);
-    let mut parts = Parts::open(&storage);
+    let mut parts = Parts::open_untidied(&storage);
     parts.submit(0, 1);
     parts.committer.commit().unwrap();
     assert_eq!(Parts::open(&storage.after_power_cut(&Fates::all_old())).end(), 1);
