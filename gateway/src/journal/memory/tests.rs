@@ -65,6 +65,22 @@ fn unsynced_sectors_survive_independently() {
 }
 
 #[test]
+fn settling_makes_a_file_read_as_it_is_durable() {
+    let (storage, file) = old();
+    file.write_at(&[b'n'; SECTOR], 0).unwrap();
+    file.write_at(&[b'n'; SECTOR], 4 * SECTOR as u64).unwrap();
+    storage.plan(Fault::once(CallKind::Sync, 0, ErrorKind::Other));
+    file.sync().unwrap_err();
+    file.write_at(&[b'm'; SECTOR], SECTOR as u64).unwrap();
+    assert_eq!(sectors(&storage), "nmoon");
+    file.sync().unwrap();
+    assert_eq!(sectors(&storage), "nmoon", "what was lost goes on to read");
+    file.settle().unwrap();
+    assert_eq!(sectors(&storage), "omoo");
+    assert_eq!(storage.undecided(), Undecided::default());
+}
+
+#[test]
 fn a_garbled_sector_is_neither_old_nor_new_and_follows_from_the_seed() {
     let (storage, file) = old();
     file.write_at(&[b'n'; 2 * SECTOR], 0).unwrap();

@@ -1,4 +1,26 @@
-//! Crash-point enumeration.
+//! Crash-point enumeration: a journal that crashes at every call of a workload, in every way that is tried, and again.
+//!
+//! * In: workloads that follow from seeds (`life.rs`) over the memory double, observed at every call (`tap.rs`).
+//! * Out: the number of distinct states that were judged (`oracle.rs`), or the path of one that breaks a promise.
+//!
+//! # Constraints
+//!
+//! A state costs some 50 to 100 microseconds, most of it recovery, so that the default run judges several hundred
+//! thousand of them. The oracle knows what was submitted and what the watermark was; it never looks at a file. The
+//! checker is checked: with each of the mistakes in `bugs.rs` built in, it must find a state that shows it.
+//!
+//! # Operation
+//!
+//! A state is what a disk holds after a power cut or a kill at one call, together with what was known then: it is counted
+//! once per call and content (`explore.rs`). It is opened and judged. Some states live on, write, and crash at every call
+//! in their turn; killed ones always crash in the recovery that follows. Damage to a journal that was closed is enumerated
+//! beside that (`damage.rs`).
+//!
+//! # Failure
+//!
+//! A failure prints the state's path, and `FOREBAY_CRASH={path}` goes to it, with `FOREBAY_BUG={name}` built in if that
+//! is set: `cargo test --release -p forebay-gateway --lib journal::tests::crash -- --nocapture`. `FOREBAY_SEED` gives the
+//! one workload that is random, `FOREBAY_LONG=1` the full count.
 
 mod damage;
 mod explore;
@@ -9,70 +31,151 @@ mod oracle;
 mod tap;
 mod tears;
 
+use std::env;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
-use super::super::bugs::{Bug, seed};
-use explore::{Effort, Explorer, Path};
+use damage::Sample;
+use explore::{Counts, Effort, Explorer, Failure, Path};
 
-const EFFORT: Effort = Effort { steps: 150, second: 40, third: 400 };
+use crate::journal::bugs::{Bug, seed};
+
+const EFFORT: Effort = Effort { steps: 150, second: 80, third: 1000 };
+
+/// Workloads that every run goes through, and those that a long one does.
+const SEEDS: u64 = 4;
+const SEEDS_LONG: u64 = 24;
+
+/// Least numbers of distinct states.
+const STATES_MIN: u64 = 100_000;
+const STATES_MIN_LONG: u64 = 1_000_000;
+
+/// Workloads whose closed journals are damaged: seed and steps. The first has a single segment.
+const DAMAGED: [(u64, usize); 2] = [(0, 4), (3, 120)];
+const DAMAGED_LONG: [(u64, usize); 5] = [(0, 4), (3, 120), (1, 150), (4, 200), (5, 60)];
+
+const THREADS: usize = 2;
 
 #[test]
 fn nothing_acknowledged_is_lost_in_any_crash() {
-    if let Ok(path) = std::env::var("FOREBAY_CRASH") {
-        let path: Path = path.parse().unwrap();
-        let failed = Explorer::new(path.seed, EFFORT).replay(&path).err();
-        println!("{failed:?}");
-        assert!(failed.is_none());
+    if let Ok(path) = env::var("FOREBAY_CRASH") {
+        return replay(&path);
+    }
+    let random =
+        env::var("FOREBAY_SEED").ok().map_or_else(|| getrandom::u64().unwrap(), |s| s.parse().unwrap());
+    println!("FOREBAY_SEED={random}");
+    let seeds = if is_long() { SEEDS_LONG } else { SEEDS };
+    let seeds: Vec<u64> = (0..seeds).chain([random]).collect();
+    let (counts, failures) = (Mutex::new(Counts::new()), Mutex::new(Vec::new()));
+    on_threads(&seeds, |seed| {
+        let mut explorer = Explorer::new(*seed, EFFORT);
+        let failed = explorer.run().err();
+        let mut sums = counts.lock().unwrap();
+        explorer.counts.into_iter().for_each(|(kind, states)| *sums.entry(kind).or_default() += states);
+        failures.lock().unwrap().extend(failed);
+    });
+    let counts = counts.into_inner().unwrap();
+    counts.iter().for_each(|(kind, states)| println!("{states:>9} {kind}"));
+    let states: u64 = counts.values().sum();
+    println!("{states:>9} distinct states");
+    for Failure { path, message } in failures.into_inner().unwrap() {
+        panic!("FOREBAY_CRASH={path}: {message}");
+    }
+    assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
+}
+
+#[test]
+fn damage_to_a_closed_journal_costs_what_it_hits_and_is_named() {
+    if env::var("FOREBAY_CRASH").is_ok() {
         return;
     }
-    for seed in 0..6 {
-        let started = Instant::now();
-        let mut explorer = Explorer::new(seed, EFFORT);
-        let result = explorer.run();
-        println!("seed {seed}: {:?} {:?}", explorer.counts, started.elapsed());
-        if let Err(failure) = result {
-            panic!("{}: {}", failure.path, failure.message);
-        }
-    }
+    let samples: &[(u64, usize)] = if is_long() { &DAMAGED_LONG } else { &DAMAGED };
+    on_threads(samples, |(seed, steps)| {
+        let sample = Sample::new(*seed, *steps).unwrap();
+        let tried = sample.try_all();
+        println!("seed {seed}, {steps} steps: {}: {tried:?} damages", sample.describe());
+        tried.unwrap();
+    });
 }
 
 #[test]
 fn each_seeded_bug_is_caught() {
-    for bug in Bug::ALL {
-        seed(Some(bug));
+    if env::var("FOREBAY_CRASH").is_ok() {
+        return;
+    }
+    let escaped = Mutex::new(Vec::new());
+    on_threads(&Bug::ALL, |bug| {
         let started = Instant::now();
-        let mut states = 0;
-        let caught = (0..3).find_map(|number| {
-            let mut explorer = Explorer::new(number, EFFORT);
-            let failure = explorer.run().err();
-            states += explorer.counts.values().sum::<u64>();
-            failure
-        });
+        seed(Some(*bug));
+        let caught = hunt();
         seed(None);
         match caught {
-            Some(failure) => {
+            Some((state, states, message)) => {
                 println!(
-                    "{bug:?}: {} after {states} states, {:?}: {:.200}",
-                    failure.path,
-                    started.elapsed(),
-                    failure.message
+                    "{bug:?}: {state}, after {states} states, {:.1?}: {message:.160}",
+                    started.elapsed()
                 );
             }
-            None => println!("{bug:?}: NOT CAUGHT in {states} states, {:?}", started.elapsed()),
+            None => escaped.lock().unwrap().push(*bug),
         }
+    });
+    assert_eq!(*escaped.lock().unwrap(), []);
+}
+
+/// Looks for a state that shows the bug that is switched on: its name, how many came before, and what is wrong.
+fn hunt() -> Option<(String, u64, String)> {
+    // What is cheap comes first: lives that crash once, damage, and then everything.
+    let shallow = |seed| (seed, Effort { second: u64::MAX, ..EFFORT });
+    let deep = (0..SEEDS).map(|seed| (seed, Effort { third: 6000, ..EFFORT }));
+    let mut states = 0;
+    crash(shallow(0), &mut states)
+        .or_else(|| damage(DAMAGED[0], &mut states))
+        .or_else(|| (1..SEEDS).find_map(|seed| crash(shallow(seed), &mut states)))
+        .or_else(|| damage(DAMAGED[1], &mut states))
+        .or_else(|| deep.into_iter().find_map(|deep| crash(deep, &mut states)))
+}
+
+fn crash((seed, effort): (u64, Effort), states: &mut u64) -> Option<(String, u64, String)> {
+    let mut explorer = Explorer::new(seed, effort);
+    let failed = explorer.run().err();
+    *states += explorer.counts.values().sum::<u64>();
+    failed.map(|Failure { path, message }| (format!("FOREBAY_CRASH={path}"), *states, message))
+}
+
+fn damage((seed, steps): (u64, usize), states: &mut u64) -> Option<(String, u64, String)> {
+    let tried = Sample::new(seed, steps).and_then(|sample| sample.try_all());
+    *states += tried.as_ref().ok().copied().unwrap_or(0);
+    tried.err().map(|message| (format!("damage to seed {seed}, {steps} steps"), *states, message))
+}
+
+/// Goes to the state of that name.
+fn replay(path: &str) {
+    let path: Path = path.parse().unwrap();
+    if let Ok(name) = env::var("FOREBAY_BUG") {
+        seed(Some(Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name).unwrap()));
+    }
+    let mut explorer = Explorer::new(path.seed, EFFORT);
+    if let Err(Failure { path, message }) = explorer.replay(&path) {
+        panic!("{path}: {message}");
     }
 }
 
-#[test]
-fn damage_costs_what_it_hits() {
-    for (seed, steps) in [(0, 4), (0, 120), (1, 150), (2, 150), (3, 150), (4, 200), (5, 60)] {
-        let started = Instant::now();
-        let sample = damage::Sample::new(seed, steps).unwrap();
-        println!(
-            "{seed}, {steps}: {}: {:.300?} {:?}",
-            sample.describe(),
-            sample.try_all(),
-            started.elapsed()
-        );
-    }
+fn is_long() -> bool {
+    env::var("FOREBAY_LONG").is_ok_and(|long| long == "1")
+}
+
+/// Does something for each item, on [`THREADS`] threads.
+fn on_threads<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(item);
+                }
+            });
+        }
+    });
 }

@@ -151,21 +151,26 @@ impl Sample {
         for offset in from..self.end {
             let told = (read.contains(&offset), damaged.contains(&offset));
             let expected = (!lost.contains(&offset), lost.contains(&offset));
-            if told != expected && !void(offset) {
+            // What was written twice, because a sync failed, may be left in the file that was given up.
+            let copied = lost.contains(&offset) && told == (true, false);
+            if told != expected && !copied && !void(offset) {
                 return Err(format!("entry {offset} is read, named as damaged: {told:?}, not {expected:?}"));
             }
         }
         let named: BTreeSet<u64> = report.damaged.iter().flat_map(|(from, to)| from.0..to.0).collect();
         let base = base.map_or(0, |base| base.first);
         let expected: BTreeSet<u64> = lost.iter().copied().filter(|offset| *offset >= base).collect();
-        let doubtful = |offset: &u64| void(*offset) && self.segments.iter().any(header_hit);
+        let doubtful = |offset: &u64| {
+            void(*offset) && self.segments.iter().any(header_hit)
+                || expected.contains(offset) && !damaged.contains(offset)
+        };
         if !named.symmetric_difference(&expected).all(doubtful) {
             return Err(format!("{:?} is reported as damaged, not {expected:?}", report.damaged));
         }
         let rows: u64 = self
             .view
             .entries_from(0)
-            .filter(|(offset, _)| expected.contains(offset))
+            .filter(|(offset, _)| named.contains(offset))
             .map(|(_, told)| Entry::decode(&told.body).map_or(0, |entry| entry.rows_learned()))
             .sum();
         if report.rows_lost != rows {
@@ -176,7 +181,7 @@ impl Sample {
         if state.learned() != self.state.learned() || sum != state.learned() {
             return Err(format!("of {} rows {sum} are accounted for", self.state.learned()));
         }
-        if expected.is_empty() && *state != self.state {
+        if named.is_empty() && *state != self.state {
             return Err(format!("the state is {state:?} instead of {:?}", self.state));
         }
         Ok(())

@@ -62,6 +62,9 @@ pub(super) struct Explorer {
     pub(super) counts: Counts,
 }
 
+/// So many times as many second lives begin with a torn tail.
+const TORN_MORE: u64 = 20;
+
 /// Steps of a life after a crash.
 const LATER_STEPS: usize = 7;
 
@@ -81,12 +84,12 @@ impl Explorer {
     pub(super) fn replay(&mut self, path: &Path) -> Result<(), Failure> {
         let mut points = self.live(&Start::nothing(), self.effort.steps)?;
         for crash in &path.crashes {
-            let point = points.get(crash.point).cloned().unwrap_or_else(|| panic!("there is no such point"));
+            let point = points.get(crash.point).cloned().unwrap_or_else(|| panic!("{path} does not exist"));
             let before = point.storage(crash.sectors);
             self.path.crashes.push(*crash);
             let storage = match crash.pattern {
                 Some(pattern) => {
-                    let fates = tears::patterns(&before)[pattern];
+                    let fates = tears::patterns(&before)[pattern].fates;
                     println!("{}: before {:?}, {fates:?}", self.path, point.call);
                     before.after_power_cut(&fates)
                 }
@@ -103,46 +106,32 @@ impl Explorer {
     /// Crashes at each point of a life and judges what comes after.
     fn crash(&mut self, points: &[Point], parent: u64) -> Result<(), Failure> {
         for (at, point) in points.iter().enumerate() {
+            let start = |storage| Start { storage, known: point.known.clone() };
             for sectors in 0..point.sectors().max(1) {
                 let before = point.storage(sectors);
                 let key = mix(&[parent, at as u64, sectors as u64]);
-                self.visit(
-                    at,
-                    sectors,
-                    None,
-                    key,
-                    Start { storage: before.after_kill(), known: point.known.clone() },
-                )?;
-                for (number, fates) in tears::patterns(&before).iter().enumerate() {
-                    let storage = before.after_power_cut(fates);
+                let kill = Crash { point: at, sectors, pattern: None };
+                self.visit(kill, false, key, start(before.after_kill()))?;
+                for (number, tear) in tears::patterns(&before).iter().enumerate() {
+                    let storage = before.after_power_cut(&tear.fates);
                     let key = mix(&[parent, at as u64, storage.digest()]);
-                    self.visit(
-                        at,
-                        sectors,
-                        Some(number),
-                        key,
-                        Start { storage, known: point.known.clone() },
-                    )?;
+                    let cut = Crash { pattern: Some(number), ..kill };
+                    self.visit(cut, tear.torn, key, start(storage))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn visit(
-        &mut self,
-        point: usize,
-        sectors: usize,
-        pattern: Option<usize>,
-        key: u64,
-        start: Start,
-    ) -> Result<(), Failure> {
+    fn visit(&mut self, crash: Crash, torn: bool, key: u64, start: Start) -> Result<(), Failure> {
         if !self.seen.insert(key) {
             return Ok(());
         }
-        self.path.crashes.push(Crash { point, sectors, pattern });
+        let Crash { sectors, pattern, .. } = crash;
+        self.path.crashes.push(crash);
         let depth = self.path.crashes.len();
         let chosen = match depth {
+            1 if torn => key.is_multiple_of(self.effort.second / TORN_MORE),
             1 => key.is_multiple_of(self.effort.second),
             2 => key.is_multiple_of(self.effort.third),
             _ => false,
