@@ -67,7 +67,7 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
         env::var("FOREBAY_SEED").ok().map_or_else(|| getrandom::u64().unwrap(), |s| s.parse().unwrap());
     println!("FOREBAY_SEED={random}");
     let seeds = if is_long() { SEEDS_LONG } else { SEEDS };
-    let seeds: Vec<u64> = (0..seeds).chain([random]).collect();
+    let seeds: Vec<u64> = (100..100 + 3 * seeds).chain([random]).collect();
     let (counts, failures) = (Mutex::new(Counts::new()), Mutex::new(Vec::new()));
     on_threads(&seeds, |seed| {
         let mut explorer = Explorer::new(*seed, EFFORT);
@@ -80,9 +80,11 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     counts.iter().for_each(|(kind, states)| println!("{states:>9} {kind}"));
     let states: u64 = counts.values().sum();
     println!("{states:>9} distinct states");
-    for Failure { path, message } in failures.into_inner().unwrap() {
-        panic!("FOREBAY_CRASH={path}: {message}");
+    let failures = failures.into_inner().unwrap();
+    for Failure { path, message } in &failures {
+        println!("FOREBAY_CRASH={path}: {message}");
     }
+    assert!(failures.is_empty(), "{} workloads break a promise", failures.len());
     assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
 }
 

@@ -14,6 +14,7 @@ use crate::journal::entry::{
 };
 use crate::journal::memory::{CallKind, Fault, MemoryStorage};
 use crate::journal::pending::Shape;
+use crate::journal::state::NewAccounts;
 use crate::journal::writer::{CommitError, Committer};
 use crate::journal::{
     Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
@@ -160,8 +161,11 @@ impl Life {
             return Err(trouble);
         }
         let peak = self.world.tap.peak_bytes();
-        if peak > self.limit_bytes {
-            return Err(format!("the files take {peak} bytes, and may take {}", self.limit_bytes));
+        // What could not be written goes into another file, whatever the limit.
+        let rewrites = self.world.shared.intake().commits.rewrites;
+        let limit = self.limit_bytes + rewrites * self.world.profile.shape.segment_bytes;
+        if peak > limit {
+            return Err(format!("the files take {peak} bytes, and may take {limit}"));
         }
         Ok(())
     }
@@ -259,10 +263,10 @@ impl World {
         let at = rng.below(DEVICES.len() as u64) as usize;
         let class = if at < NATIVES { Class::Native } else { Class::Foreign };
         let submitted = self.submit(class, |state, submission| {
-            let device = DEVICES[at];
+            let device = state.account(DEVICES[at], &mut NewAccounts::default());
             let boot = state.device(device).and_then(|known| known.boots.last()).map_or(0, |boot| boot.boot);
             let native = at < NATIVES;
-            if native && !state.has_room_for(device) {
+            if native && !state.has_room_for(DEVICES[at]) {
                 return Ok(());
             }
             if native && boot == 0 {
@@ -314,9 +318,9 @@ impl World {
 
     fn letter(&self, choice: u64) {
         let device = DEVICES[NATIVES + (choice % 3) as usize];
-        self.submit(Class::Foreign, |_, submission| {
+        self.submit(Class::Foreign, |state, submission| {
             submission.add(&Entry::Letter(LetterEntry {
-                device,
+                device: state.account(device, &mut NewAccounts::default()),
                 rows: choice / 8 % 3,
                 ns: 1,
                 origin: "topic",
@@ -339,7 +343,11 @@ impl World {
                 Offset(watermark - if choice.is_multiple_of(3) { (watermark - oldest.0) / 2 } else { 0 });
             let some = state.device(DEVICES[NATIVES]).is_some_and(|device| device.letters > 0);
             let dropped: &[(Box<str>, u64)] = if some && choice.is_multiple_of(2) { &dropped } else { &[] };
-            submission.add(&Entry::Letters(LettersEntry { kept, dropped: Counts::of(dropped) }))
+            submission.add(&Entry::Letters(LettersEntry {
+                to: kept,
+                unkept: some,
+                rows: Counts::of(dropped),
+            }))
         });
     }
 
@@ -415,7 +423,7 @@ impl World {
         self.submit(Class::Internal, |state, submission| {
             let kept = Offset(target);
             let below = state.oldest_letter().is_some_and(|oldest| oldest < kept);
-            let letters = LettersEntry { kept, dropped: Counts::of(&[]) };
+            let letters = LettersEntry { to: kept, unkept: false, rows: Counts::of(&[]) };
             if below { submission.add(&Entry::Letters(letters)) } else { Ok(()) }
         });
     }
