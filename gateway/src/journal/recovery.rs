@@ -38,19 +38,19 @@
 //! segment: the first submission opens a new one, whose first offset hides what was left out. Doing it again therefore
 //! comes to the same result.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use super::bugs::{Bug, seeded};
-use super::end::{EndFile, EndRead};
+use super::end::EndRead;
+use super::files::{Candidate, Files, unreadable};
 use super::fold::{self, Folded};
 use super::frame::Frame;
 use super::judge::{self, Verdict};
 use super::pending::{Shape, Tail};
 use super::scan::{Found, Scanner};
-use super::segment::{HeaderRead, SECTOR_BYTES, Segment, SegmentHeader, SegmentId, Segments};
-use super::spare::{FILLING, Spare};
+use super::segment::{SECTOR_BYTES, Segment, SegmentId, Segments};
+use super::spare::Spare;
 use super::storage::Storage;
 use super::{JournalId, OpenError, RecoveryReport, State};
 use crate::record::Offset;
@@ -68,25 +68,6 @@ pub(super) struct Recovered {
     pub(super) tail: Tail,
     pub(super) end: Option<EndRead>,
     pub(super) report: RecoveryReport,
-}
-
-/// A segment as it was found.
-pub(super) struct Candidate {
-    pub(super) segment: Segment,
-    pub(super) header: Option<SegmentHeader>,
-    pub(super) frames: Vec<Found>,
-    /// Bytes that it has, which are fewer than its length if it was cut.
-    pub(super) bytes: u64,
-}
-
-/// The files of a journal, told apart.
-pub(super) struct Files {
-    pub(super) candidates: Vec<Candidate>,
-    pub(super) spares: Vec<Spare>,
-    /// Files that hold nothing.
-    pub(super) useless: Vec<String>,
-    pub(super) next: SegmentId,
-    pub(super) end: Option<EndRead>,
 }
 
 /// What is known of the journal, before anything was changed.
@@ -176,9 +157,20 @@ pub(super) fn survey(
     shape: Shape,
     new_id: JournalId,
 ) -> Result<Survey, OpenError> {
-    let mut files = open_files(storage, names)?;
-    let known = files.candidates.iter().rev().find_map(|c| c.header).map(|header| header.journal);
-    let known = known.or(files.end.map(|end| end.journal));
+    let mut files = Files::open(storage, names)?;
+    loop {
+        let survey = judge_files(files, shape, new_id)?;
+        files = survey.files;
+        // Entries that were durable are missing at the end: what looks as if it had not begun may hold them.
+        let missing = survey.verdict.damaged.last().is_some_and(|(_, to)| *to == survey.verdict.end);
+        if !missing || !files.search_spares()? {
+            return Ok(Survey { files, ..survey });
+        }
+    }
+}
+
+fn judge_files(mut files: Files, shape: Shape, new_id: JournalId) -> Result<Survey, OpenError> {
+    let known = files.journal;
     let device_bytes_max = usize::try_from(shape.segment_bytes / 4).unwrap_or(usize::MAX);
     let (base, snapshot) = find_snapshots(&mut files.candidates, device_bytes_max)?;
     let without_snapshot = snapshot.is_none();
@@ -194,73 +186,6 @@ pub(super) fn survey(
     // A first segment that was left unfinished never told anything.
     let snapshot_lost = without_snapshot && verdict.end > Offset(0);
     Ok(Survey { files, base, verdict, folded, snapshot_lost })
-}
-
-/// Opens and syncs every file of the journal; refuses those of a newer program before anything else is done.
-fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenError> {
-    let mut opened = BTreeMap::new();
-    for id in names.iter().filter_map(|name| SegmentId::of_file_name(name)) {
-        let file = storage.open(&id.file_name()).map_err(|e| unreadable(id, e))?;
-        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
-        if let HeaderRead::Newer { version, features } = header {
-            return Err(OpenError::Newer { file: id.file_name(), version, features });
-        }
-        opened.insert(id, file);
-    }
-    let next = opened.last_key_value().map_or(SegmentId(1), |(id, _)| id.next());
-    let unreadable_end = |source| OpenError::Unreadable { what: super::end::END_FILE.into(), source };
-    let end = EndFile::read(storage).map_err(unreadable_end)?;
-    let useless = names.iter().filter(|name| *name == FILLING).cloned().collect();
-    let mut files = Files { candidates: Vec::new(), spares: Vec::new(), useless, next, end };
-    for (id, file) in opened {
-        if !seeded(Bug::RecoveryWithoutSync) {
-            let settled = if seeded(Bug::PageCacheTrusted) { file.sync() } else { file.settle() };
-            settled.map_err(|e| unreadable(id, e))?;
-        }
-        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
-        let bytes = file.length().map_err(|e| unreadable(id, e))?;
-        let mut segment = Segment {
-            id,
-            first: Offset(0),
-            void: Offset(0),
-            length: bytes,
-            file,
-            snapshot: false,
-            idle: false,
-            sound: true,
-        };
-        let spare = header == HeaderRead::Spare;
-        let header = match header {
-            HeaderRead::Intact(header) => Some(header),
-            _ => None,
-        };
-        match header {
-            Some(header) => (segment.first, segment.void) = (header.first, header.void),
-            None => match first_frame(&segment, spare)? {
-                Some(found) => (segment.first, segment.void) = (found.header.begins(), found.header.begins()),
-                None => {
-                    files.spares.push((id, segment.file));
-                    continue;
-                }
-            },
-        }
-        // What a spare is, its place behind every segment that has begun shows.
-        files.useless.extend(files.spares.drain(..).map(|(id, _)| id.file_name()));
-        files.candidates.push(Candidate { segment, header, frames: Vec::new(), bytes });
-    }
-    let nothing_changed = files.candidates.is_empty() || seeded(Bug::RecoveryWithoutSync);
-    if !nothing_changed {
-        let failed = |source| OpenError::Unreadable { what: "the directory".into(), source };
-        storage.sync_directory().map_err(failed)?;
-    }
-    Ok(files)
-}
-
-/// The first frame of a segment without a header of its own. One that looks as if it had not begun is not searched.
-fn first_frame(segment: &Segment, spare: bool) -> Result<Option<Found>, OpenError> {
-    let mut scanner = Scanner::new(segment);
-    let found = if spare { scanner.next_adjacent() } else { scanner.next() };
-    found.map_err(|e| unreadable(segment.id, e))
 }
 
 /// The first intact frames of a segment, at most `count`.
@@ -331,8 +256,4 @@ fn mark_idle(survey: &mut Survey) -> Result<(), (SegmentId, io::Error)> {
         candidate.segment.idle = true;
     }
     Ok(())
-}
-
-fn unreadable(segment: SegmentId, source: io::Error) -> OpenError {
-    OpenError::Unreadable { what: segment.file_name(), source }
 }

@@ -113,9 +113,8 @@ impl Committer {
                 Next::Stop => break,
                 Next::Mark => self.mark(),
                 Next::Commit => match self.commit() {
-                    Ok(()) => {}
                     Err(CommitError::Full(_)) if self.pause() == Next::Stop => break,
-                    Err(CommitError::Full(_)) => {}
+                    Ok(()) | Err(CommitError::Full(_)) => {}
                     Err(CommitError::Failed(_)) => break,
                 },
             }
@@ -244,6 +243,10 @@ impl Committer {
             if self.strikes >= STRIKES_MAX {
                 return Err(CommitError::Failed(cause));
             }
+            if self.taken.frames[run.start].opens && !self.opened {
+                // No further file could be had; the one before is as good as it was.
+                continue;
+            }
             warn!(%cause, "a journal file cannot be written; its last rows go into a new one, and nothing is lost");
             self.give_up();
         }
@@ -282,7 +285,7 @@ impl Committer {
         let Some(active) = &mut self.active else { return Ok(()) };
         if active.at == FRAMES_AT {
             // The header goes out with the first frames' sync.
-            let (sector, _) = active.segment.header(self.shared.journal).encode();
+            let (sector, _) = active.segment.header().encode();
             active.segment.file.write_at(&sector, 0).map_err(CommitError::of)?;
         }
         let next = self.taken.frames.get(run.end);
@@ -318,8 +321,9 @@ impl Committer {
             .filter(|newest| newest.idle && !seeded(Bug::VoidForgotten))
             .map_or(first, |idle| idle.void);
         drop(segments);
-        let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
-        let (_, previous) = segment.header(self.shared.journal).encode();
+        let journal = self.shared.journal;
+        let segment = Segment { journal, id, first, void, length, file, snapshot, idle: false, sound: true };
+        let (_, previous) = segment.header().encode();
         self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();
         if snapshot {
@@ -414,7 +418,7 @@ fn seal(
             learned: frame.learned,
             previous,
         };
-        previous = header.seal(&mut taken.bytes[frame.start..frame_end]);
+        previous = header.seal(&mut taken.bytes[frame.start..frame_end], active.segment.journal);
         headers.push(header);
     }
     (headers, previous)

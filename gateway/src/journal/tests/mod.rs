@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod format;
 mod found;
+mod hostile;
 mod inspection;
 mod model;
 mod small;
@@ -41,8 +42,19 @@ fn add_row(submission: &mut Submission<'_>, sequence: u64, text: &str) -> Result
     }))
 }
 
-/// Submits rows numbered from `from` on as one submission and returns its receipt.
+/// Submits rows numbered from `from` on as one submission and returns its receipt. A journal that is busy with its files
+/// is waited for.
 fn submit_rows(journal: &Journal, from: u64, rows: u64, text: &str) -> Result<Offset, Refused> {
+    loop {
+        match try_submit_rows(journal, from, rows, text) {
+            Err(Refused::Busy) => thread::yield_now(),
+            submitted => return submitted,
+        }
+    }
+}
+
+/// The same without patience.
+fn try_submit_rows(journal: &Journal, from: u64, rows: u64, text: &str) -> Result<Offset, Refused> {
     let (_, receipt) = journal.submit(Class::Foreign, |_, submission| {
         (from..from + rows).try_for_each(|sequence| add_row(submission, sequence, text))
     })?;

@@ -3,7 +3,7 @@
 use super::end::{END_FILE, EndMark, EndRead};
 use super::frame::FrameHeader;
 use super::segment::{HeaderRead, SegmentHeader};
-use super::small::{SMALL, as_written, commit_rows, idle_lives, open_small, survey_small};
+use super::small::{SMALL, SMALL_JOURNAL, as_written, commit_rows, idle_lives, open_small, survey_small};
 use super::spare::FILLING;
 use super::*;
 
@@ -42,8 +42,8 @@ fn edit(storage: &MemoryStorage, name: &str, change: impl FnOnce(&mut Vec<u8>)) 
 /// The frames of a segment with entries in them, as byte ranges.
 fn frames(storage: &MemoryStorage, id: u64) -> Vec<(std::ops::Range<usize>, FrameHeader)> {
     let bytes = storage.files().remove(&name(id)).unwrap();
-    let found =
-        (0..bytes.len()).filter_map(|at| Some((at, FrameHeader::parse(&bytes[at..], SegmentId(id))?.0)));
+    let found = (0..bytes.len())
+        .filter_map(|at| Some((at, FrameHeader::parse(&bytes[at..], SegmentId(id), SMALL_JOURNAL)?.0)));
     found.filter(|(_, h)| h.count > 0).map(|(at, header)| (at..at + header.length, header)).collect()
 }
 
@@ -372,8 +372,8 @@ fn an_entry_that_cannot_be_decoded_is_passed_over() {
         // The kind of the frame's first entry, in a frame that is otherwise right.
         bytes[range.start + frame::FRAME_HEADER_BYTES + 2] = 99;
         let next = frames(&storage, id).swap_remove(2);
-        let checksum = header.seal(&mut bytes[range]);
-        FrameHeader { previous: checksum, ..next.1 }.seal(&mut bytes[next.0]);
+        let checksum = header.seal(&mut bytes[range], SMALL_JOURNAL);
+        FrameHeader { previous: checksum, ..next.1 }.seal(&mut bytes[next.0], SMALL_JOURNAL);
     });
     let (journal, report) = open_small(&storage);
     assert_eq!((report.damaged, report.end, report.entries), (vec![], Offset(3), 3));
