@@ -52,6 +52,8 @@ struct Opened {
     file: Arc<dyn StorageFile>,
     bytes: u64,
     header: HeaderRead,
+    /// Whether what was written is on the medium for all that is known.
+    sound: bool,
 }
 
 impl Files {
@@ -61,7 +63,7 @@ impl Files {
         let unreadable_end = |source| OpenError::Unreadable { what: END_FILE.into(), source };
         let end = EndFile::read(storage).map_err(unreadable_end)?;
         for (id, file) in &mut opened {
-            settle(&*file.file).map_err(|e| unreadable(*id, e))?;
+            file.sound = settle(&*file.file).map_err(|e| unreadable(*id, e))?;
             file.header = SegmentHeader::read(&*file.file, *id).map_err(|e| unreadable(*id, e))?;
             file.bytes = file.file.length().map_err(|e| unreadable(*id, e))?;
         }
@@ -96,7 +98,7 @@ impl Files {
     }
 
     fn tell_apart(&mut self, id: SegmentId, opened: Opened) -> Result<(), OpenError> {
-        let segment = self.segment((id, opened.file), opened.bytes);
+        let segment = Segment { sound: opened.sound, ..self.segment((id, opened.file), opened.bytes) };
         let found = match opened.header {
             HeaderRead::Intact(header) => {
                 self.search_earlier()?;
@@ -170,23 +172,23 @@ fn open_all(storage: &dyn Storage, names: &[String]) -> Result<BTreeMap<SegmentI
         if let HeaderRead::Newer { version, features } = header {
             return Err(OpenError::Newer { file: id.file_name(), version, features });
         }
-        opened.insert(id, Opened { file, bytes: 0, header });
+        opened.insert(id, Opened { file, bytes: 0, header, sound: false });
     }
     Ok(opened)
 }
 
-/// Makes a file's content what the medium has. What a failed sync has lost is lost, and the next one succeeds.
-fn settle(file: &dyn StorageFile) -> io::Result<()> {
+/// Makes a file's content what the medium has; false if that took a second attempt: what a failed sync has lost is lost,
+/// and the next one succeeds.
+fn settle(file: &dyn StorageFile) -> io::Result<bool> {
     if seeded(Bug::RecoveryWithoutSync) {
-        return Ok(());
+        return Ok(true);
     }
     if seeded(Bug::PageCacheTrusted) {
-        return file.sync();
+        return file.sync().map(|()| true);
     }
-    file.settle().or_else(|cause| {
-        warn!(%cause, "a journal file could not be synced; what the disk has of it is used");
-        file.settle()
-    })
+    let Err(cause) = file.settle() else { return Ok(true) };
+    warn!(%cause, "a journal file could not be synced; what the disk has of it is used");
+    file.settle().map(|()| false)
 }
 
 fn beginning_with(segment: Segment, found: &Found) -> Segment {

@@ -324,10 +324,7 @@ impl Shared {
             room: watch::Sender::new(0),
             evict_to: watch::Sender::new(Offset(0)),
         });
-        #[cfg_attr(not(test), expect(unused_mut, reason = "a seeded bug changes it"))]
-        let mut committer = Committer::new(Arc::clone(&shared), end.ok());
-        #[cfg(test)]
-        bugs::append_behind_old_tail(&shared, &mut committer);
+        let committer = Committer::new(Arc::clone(&shared), recovered.active, end.ok());
         Ok((shared, committer, recovered.report))
     }
 

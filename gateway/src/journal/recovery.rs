@@ -26,7 +26,8 @@
 //! | an end mark and no segment | damage from the beginning up to the mark |
 //! | an end mark that is missing, damaged or of another journal | proves nothing |
 //! | an entry in an intact frame that cannot be decoded | passed over |
-//! | last segments that nobody is owed anything of | idle: the header of the next one calls them void |
+//! | a last segment that is whole, without any sign of more behind its end | gone on with, behind that end |
+//! | otherwise, last segments that nobody is owed anything of | idle: the header of the next one calls them void |
 //!
 //! Each row has a test in `tests/table.rs`.
 //!
@@ -34,14 +35,14 @@
 //! offset in the intact header of a later segment, since all are written only after the sync of what they speak of.
 //!
 //! Rows in a hole are counted (`fold.rs`), and every sink still owes them: delivery, when it comes to the hole, declares
-//! them as gaps. Nothing is written but the removal of files that hold nothing, and nothing is ever appended to an old
-//! segment: the first submission opens a new one, whose first offset hides what was left out. Doing it again therefore
-//! comes to the same result.
+//! them as gaps. Nothing is written but the removal of files that hold nothing, so that doing it again comes to the same
+//! result. The last segment is gone on with only if nothing was left out in it ([`resume`]); else the first submission
+//! opens a new one, whose first offset hides what was left out.
 
 use std::io;
 use std::sync::Arc;
 
-use super::bugs::{Bug, seeded};
+use super::bugs::{Bug, begins_anew, seeded};
 use super::end::EndRead;
 use super::files::{Candidate, Files, unreadable};
 use super::fold::{self, Folded};
@@ -49,9 +50,10 @@ use super::frame::Frame;
 use super::judge::{self, Verdict};
 use super::pending::{Shape, Tail};
 use super::scan::{Found, Scanner};
-use super::segment::{SECTOR_BYTES, Segment, SegmentId, Segments};
+use super::segment::{FRAMES_AT, SECTOR_BYTES, Segment, SegmentId, Segments, sector_up};
 use super::spare::Spare;
 use super::storage::Storage;
+use super::writer::Active;
 use super::{JournalId, OpenError, RecoveryReport, State};
 use crate::record::Offset;
 
@@ -66,6 +68,8 @@ pub(super) struct Recovered {
     /// Id of the next file that is made.
     pub(super) next: SegmentId,
     pub(super) tail: Tail,
+    /// The segment that is gone on with.
+    pub(super) active: Option<Active>,
     pub(super) end: Option<EndRead>,
     pub(super) report: RecoveryReport,
 }
@@ -88,14 +92,16 @@ pub(super) fn recover(
     new_id: JournalId,
 ) -> Result<Recovered, OpenError> {
     let mut survey = survey(&**storage, names, shape, new_id)?;
-    mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
-    let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
-    let state = folded.state;
-
     // A snapshot must fit, even if `max_bytes` has shrunk since.
-    let state_bytes = state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
+    let state_bytes = survey.folded.state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
     let least = (4 * state_bytes).next_multiple_of(SECTOR_BYTES);
     let shape = Shape { segment_bytes: shape.segment_bytes.max(least), ..shape };
+    let active = resume(&survey, shape);
+    if active.is_none() {
+        mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
+    }
+    let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
+    let state = folded.state;
     let mut spares = files.spares;
     let mut useless = files.useless;
     spares.retain(|(id, file)| {
@@ -122,8 +128,26 @@ pub(super) fn recover(
     let mut segments = Segments::default();
     files.candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
     // A tail that is full makes the first submission open a segment.
-    let tail = Tail { end: verdict.end, at: shape.segment_bytes, shape };
-    Ok(Recovered { state, segments, spares, next, tail, end: files.end, report })
+    let at = active.as_ref().map_or(shape.segment_bytes, |active| active.at);
+    let tail = Tail { end: verdict.end, at, shape };
+    Ok(Recovered { state, segments, spares, next, tail, active, end: files.end, report })
+}
+
+/// The last segment, to go on with where it ends. Frames that may lie behind that end must never come to life, so there
+/// must be none; and what the file holds there must be what the medium has, as a sync that succeeded has shown.
+fn resume(survey: &Survey, shape: Shape) -> Option<Active> {
+    let Candidate { segment, header, frames, bytes } = survey.files.candidates.last()?;
+    let last = frames.iter().rfind(|found| found.header.end() <= survey.verdict.end)?;
+    let wanted = header.filter(|header| header.length == *bytes && *bytes == shape.segment_bytes);
+    let nothing_missing = frames.first()?.at == FRAMES_AT
+        && frames.windows(2).all(|pair| pair[0].header.end() == pair[1].header.first)
+        && survey.verdict.damaged.iter().all(|(_, to)| *to <= segment.first);
+    let nothing_more = last.header.complete && frames.last()?.header.end() == survey.verdict.end;
+    let whole = segment.snapshot && segment.sound && nothing_missing && nothing_more && !survey.verdict.torn;
+    if wanted.is_none() || begins_anew() || !whole && !seeded(Bug::AppendBehindOldTail) {
+        return None;
+    }
+    Some(Active { segment: segment.clone(), at: sector_up(last.end_at()), previous: last.checksum })
 }
 
 /// Gives spares durable names that no file has had yet, or removes them.

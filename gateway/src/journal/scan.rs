@@ -24,6 +24,14 @@ const WINDOW_BYTES: usize = 128 * 1024;
 pub(super) struct Found {
     pub(super) at: u64,
     pub(super) header: FrameHeader,
+    pub(super) checksum: u32,
+}
+
+impl Found {
+    /// The position behind it.
+    pub(super) fn end_at(&self) -> u64 {
+        self.at + self.header.length as u64
+    }
 }
 
 /// Goes through a segment from front to back.
@@ -110,9 +118,10 @@ impl Scanner {
     }
 
     fn pass(&mut self, at: u64, header: FrameHeader, checksum: u32) -> Found {
-        self.at = at + header.length as u64;
+        let found = Found { at, header, checksum };
+        self.at = found.end_at();
         self.previous = Some(checksum);
-        Found { at, header }
+        found
     }
 
     fn parse(&mut self, at: u64) -> io::Result<Option<(FrameHeader, u32)>> {

@@ -89,7 +89,8 @@ enum Next {
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, end: Option<EndFile>) -> Committer {
+    /// Makes the committer that goes on in the active segment, if there is one.
+    pub(super) fn new(shared: Arc<Shared>, active: Option<Active>, end: Option<EndFile>) -> Committer {
         let watermark = *shared.watermark.borrow();
         let learned = shared.intake().state.learned();
         Committer {
@@ -97,7 +98,7 @@ impl Committer {
             taken: Pending::default(),
             done: 0,
             trim_to: None,
-            active: None,
+            active,
             opened: false,
             watermark,
             learned,

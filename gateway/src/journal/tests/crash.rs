@@ -130,7 +130,7 @@ fn each_seeded_bug_is_caught() {
 fn hunt() -> Option<(String, u64, String)> {
     // What is cheap comes first: lives that crash once, damage, and then everything.
     let shallow = |seed| (seed, Effort { second: u64::MAX, ..EFFORT });
-    let deep = (0..SEEDS).map(|seed| (seed, Effort { third: 6000, ..EFFORT }));
+    let deep = (0..2 * SEEDS).map(|seed| (seed, Effort { third: 6000, ..EFFORT }));
     let mut states = 0;
     crash(shallow(0), &mut states)
         .or_else(|| damage(DAMAGED[0], &mut states))

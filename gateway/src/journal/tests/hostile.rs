@@ -256,3 +256,20 @@ fn a_letter_that_the_medium_lost_is_no_dead_letter() {
     assert_eq!(letters(3, false, &[]), [(2, 2), (0, 2)], "the last one was never seen");
     assert_eq!(state.oldest_letter(), None);
 }
+
+#[test]
+fn short_lives_do_not_fill_a_journal() {
+    let mut storage = MemoryStorage::new();
+    for life in 0..200 {
+        let (journal, report) = open(&storage);
+        assert_eq!(report.end, Offset(life));
+        wait_for(&journal, submit_rows(&journal, life, 1, "x").unwrap());
+        // Every other one is killed.
+        if life % 2 == 0 {
+            storage = storage.after_kill();
+        }
+    }
+    let (journal, _) = open(&storage);
+    assert_eq!(sequences(&journal), (0..200).collect::<Vec<_>>());
+    assert_eq!(journal.shared.segments().iter().count(), 1);
+}

@@ -290,9 +290,11 @@ fn a_full_journal_can_be_emptied_after_any_number_of_starts() {
     journal.register_sink("main").unwrap();
     let text = "x".repeat(1_000);
     let mut next = 0;
-    while let Ok(receipt) = submit_rows(&journal, next, 10, &text) {
-        wait_for(&journal, receipt);
-        next += 10;
+    for (rows, text) in [(10, text.as_str()), (1, "x")] {
+        while let Ok(receipt) = submit_rows(&journal, next, rows, text) {
+            wait_for(&journal, receipt);
+            next += rows;
+        }
     }
     drop(journal);
     for start in 1..=20 {

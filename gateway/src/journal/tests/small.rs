@@ -16,10 +16,10 @@ pub(super) fn open_small(storage: &MemoryStorage) -> (Journal, RecoveryReport) {
     open_shaped(storage, SMALL)
 }
 
-/// Opens a journal of any shape.
+/// Opens a journal of any shape, in which each life begins a segment.
 pub(super) fn open_shaped(storage: &MemoryStorage, shape: Shape) -> (Journal, RecoveryReport) {
-    let (shared, committer, report) =
-        Shared::open(Arc::new(storage.clone()), &OPTIONS, shape, SMALL_JOURNAL).unwrap();
+    let opened = bugs::anew(|| Shared::open(Arc::new(storage.clone()), &OPTIONS, shape, SMALL_JOURNAL));
+    let (shared, committer, report) = opened.unwrap();
     // A test may have seen to it that there is no room.
     drop(keeper::tidy(&shared));
     let running = Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };

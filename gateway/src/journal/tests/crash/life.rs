@@ -8,7 +8,7 @@ use super::model::Fact;
 use super::names::{DEVICES, NATIVES, Rng, SINKS};
 use super::oracle;
 use super::tap::{Known, Meanwhile, Tap};
-use crate::journal::bugs::{Bug, seeded};
+use crate::journal::bugs::{Bug, anew, seeded};
 use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
@@ -74,7 +74,8 @@ impl Life {
         let start_bytes = tap.peak_bytes();
         // Every life offers another identity, and none but the first may be taken.
         let offered = JournalId(rng.clone().next());
-        let opened = Shared::open(Arc::new(tap.clone()), &profile.options, profile.shape, offered);
+        let open = || Shared::open(Arc::new(tap.clone()), &profile.options, profile.shape, offered);
+        let opened = if offered.0 % 2 == 0 { anew(open) } else { open() };
         let (shared, committer, report) = opened.map_err(|cause| format!("it does not open: {cause}"))?;
         let end = oracle::judge_opened(&shared, &report, &known, profile.device_bytes_max())?;
         tap.learn(|known| {
@@ -381,12 +382,20 @@ impl World {
         }
         let next = cursor.0 + if rng.one_in(2) { behind } else { 1 + rng.below(behind) };
         let mut rows = self.rows_between(cursor.0, next);
+        let rejected = rows.iter_mut().next().filter(|_| rng.one_in(4)).map(|(device, count)| {
+            *count -= 1;
+            gap(device, 0, 0..1, 1, Some((sink, Cause::Rejected)))
+        });
+        let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
+        if rejected.is_some() && seeded(Bug::CursorBeforeItsGaps) {
+            self.submit(Class::Internal, |_, submission| {
+                submission.add_cursor(sink, Offset(next), &confirmed)
+            });
+            self.submit(Class::Internal, |_, submission| rejected.iter().try_for_each(|gap| submission.add(gap)));
+            return;
+        }
         self.submit(Class::Internal, |_, submission| {
-            if let Some((device, count)) = rows.iter_mut().next().filter(|_| rng.one_in(4)) {
-                *count -= 1;
-                submission.add(&gap(device, 0, 0..1, 1, Some((sink, Cause::Rejected))))?;
-            }
-            let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
+            rejected.iter().try_for_each(|gap| submission.add(gap))?;
             submission.add_cursor(sink, Offset(next), &confirmed)
         });
     }
