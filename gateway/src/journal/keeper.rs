@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -23,24 +23,27 @@ const RETIRED_MAX: u64 = 2;
 
 /// Looks after the files until the journal closes or fails.
 pub(super) fn run(shared: &Shared) {
-    let mut failing = false;
+    // Until when what failed is left alone, however often somebody asks.
+    let mut paused_until: Option<Instant> = None;
     let mut intake = shared.intake();
     while intake.phase == Phase::Open {
-        if intake.evict || intake.tidy_due && !failing {
+        paused_until = paused_until.filter(|until| Instant::now() < *until);
+        if intake.tidy_due && paused_until.is_none() {
             drop(intake);
-            if failing {
-                ask_for_eviction(shared);
-            } else {
-                failing = tidy(shared).is_err();
+            if tidy(shared).is_err() {
+                paused_until = Some(Instant::now() + RETRY_AFTER);
+                shared.intake().tidy_due = true;
             }
             intake = shared.intake();
-            intake.tidy_due |= failing;
-            continue;
+        } else if intake.evict {
+            drop(intake);
+            ask_for_eviction(shared);
+            intake = shared.intake();
+        } else {
+            let patience = paused_until.map_or(Duration::MAX, |until| until - Instant::now());
+            let waited = shared.preparer.wait_timeout(intake, patience);
+            intake = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let patience = if failing { RETRY_AFTER } else { Duration::MAX };
-        let waited = shared.preparer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
-        intake = waited.0;
-        failing &= !waited.1.timed_out();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an untrusted sender, a bad block or a changed limit must not be able to do.
 
+use std::time::Instant;
+
 use super::entry::{Cause, Counts, CursorEntry, LetterEntry, LettersEntry};
 use super::frame::FrameHeader;
 use super::memory::{CallKind, Fault};
@@ -272,4 +274,31 @@ fn short_lives_do_not_fill_a_journal() {
     let (journal, _) = open(&storage);
     assert_eq!(sequences(&journal), (0..200).collect::<Vec<_>>());
     assert_eq!(journal.shared.segments().iter().count(), 1);
+}
+
+#[test]
+fn asking_without_pause_keeps_nobody_from_making_room() {
+    let medium_bytes = 20 * SMALL.segment_bytes;
+    let storage = MemoryStorage::with_capacity(medium_bytes);
+    let (journal, _) = open_small(&storage);
+    let taken: u64 = storage.files().values().map(|bytes| bytes.len() as u64).sum();
+    storage.put("somebody.else", vec![1; (medium_bytes - taken) as usize]);
+    let mut rows = 0;
+    let refused = loop {
+        match try_submit_rows(&journal, rows, 1, &"x".repeat(400)) {
+            Ok(receipt) => {
+                wait_for(&journal, receipt);
+                rows += 1;
+            }
+            Err(Refused::Busy) => thread::yield_now(),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, Refused::Full);
+    storage.remove("somebody.else").unwrap();
+    let asked = Instant::now();
+    while let Err(refused) = try_submit_rows(&journal, rows, 1, &"x".repeat(400)) {
+        assert!(asked.elapsed() < Duration::from_secs(60), "{refused}");
+        thread::yield_now();
+    }
 }

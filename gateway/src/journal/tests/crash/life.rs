@@ -75,7 +75,7 @@ impl Life {
         // Every life offers another identity, and none but the first may be taken.
         let offered = JournalId(rng.clone().next());
         let open = || Shared::open(Arc::new(tap.clone()), &profile.options, profile.shape, offered);
-        let opened = if offered.0 % 2 == 0 { anew(open) } else { open() };
+        let opened = if offered.0.is_multiple_of(2) { anew(open) } else { open() };
         let (shared, committer, report) = opened.map_err(|cause| format!("it does not open: {cause}"))?;
         let end = oracle::judge_opened(&shared, &report, &known, profile.device_bytes_max())?;
         tap.learn(|known| {
