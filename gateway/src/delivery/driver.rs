@@ -96,7 +96,7 @@ pub fn spawn<S: Sink + Send + 'static>(
     let name: Arc<str> = settings.name.as_str().into();
     let thread = thread::Builder::new().name(format!("sink-{name}"));
     let driver = Driver {
-        rejections: Rejections::new(Arc::clone(&name)),
+        rejections: Rejections::new(Arc::clone(&name), journal.id()),
         gaps: GapMaker::new(settings.gap_tags),
         dead_letters: settings.dead_letters,
         evict_to: journal.evict_to(),

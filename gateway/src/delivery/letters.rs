@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use crate::dead_letters::{AppendError, DeadLetters, Letter, Stage};
 use crate::journal::entry::{Counts, Entry, LetterEntry, LettersEntry};
-use crate::journal::{Class, Journal, Read, Refused, State};
+use crate::journal::{Class, Journal, JournalId, Read, Refused, State};
 use crate::record::Offset;
 
 /// How long room on a full disk is waited for.
@@ -141,7 +141,7 @@ impl Carrier {
                                 return Some(load);
                             }
                             bytes += entry.body.len();
-                            load.letters.push(letter(offset, &entry));
+                            load.letters.push(letter(self.journal.id(), offset, &entry));
                         }
                         load.end = offset.plus(1).max(load.end);
                     }
@@ -155,9 +155,10 @@ impl Carrier {
     }
 }
 
-fn letter(offset: Offset, entry: &LetterEntry<'_>) -> Letter {
+fn letter(journal: JournalId, offset: Offset, entry: &LetterEntry<'_>) -> Letter {
     Letter {
         sink: "".into(),
+        journal,
         offset,
         stage: Stage::Intake,
         at_ns: entry.ns,

@@ -8,6 +8,7 @@ use tracing::error;
 use super::gaps::{Gap, GapMaker};
 use super::{Rejected, Settled};
 use crate::dead_letters::{Letter, Stage};
+use crate::journal::JournalId;
 use crate::journal::entry::Cause;
 use crate::record::Offset;
 use crate::sink::Batch;
@@ -21,13 +22,14 @@ const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Makes letters and gaps of one sink out of refused points.
 pub(super) struct Rejections {
     sink: Arc<str>,
+    journal: JournalId,
     /// When the period of the log began, and how many points were refused in it.
     period: Option<(Instant, u64)>,
 }
 
 impl Rejections {
-    pub(super) fn new(sink: Arc<str>) -> Rejections {
-        Rejections { sink, period: None }
+    pub(super) fn new(sink: Arc<str>, journal: JournalId) -> Rejections {
+        Rejections { sink, journal, period: None }
     }
 
     /// The refused points as letters, and a word in the log about them.
@@ -58,6 +60,7 @@ impl Rejections {
             line_protocol::push_line(&mut body, Dialect::V2, &record.point());
             letters.push(Letter {
                 sink: (*self.sink).into(),
+                journal: self.journal,
                 offset,
                 stage: Stage::Delivery,
                 at_ns: now_ns,

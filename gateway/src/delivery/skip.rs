@@ -109,6 +109,7 @@ impl<S: Sink> Driver<S> {
         };
         let letter = Letter {
             sink: (*self.name).into(),
+            journal: self.journal.id(),
             offset: from,
             stage: Stage::Delivery,
             at_ns: clock::now_ns(),
