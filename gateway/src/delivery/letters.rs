@@ -101,10 +101,10 @@ impl Carrier {
         if load.end <= oldest {
             return false;
         }
-        let dropped = match keep(&self.dead_letters, &load.letters) {
+        let unkept = match keep(&self.dead_letters, &load.letters) {
             Ok(()) => {
                 self.failing = None;
-                Vec::new()
+                false
             }
             Err(error) => {
                 let began = *self.failing.get_or_insert_with(|| {
@@ -115,10 +115,11 @@ impl Carrier {
                     return true;
                 }
                 error!(%error, letters = load.letters.len(), "input that cannot be read is lost: there is no room to keep it");
-                load.letters.iter().map(|letter| (letter.device.clone(), letter.rows)).collect()
+                true
             }
         };
-        let kept = LettersEntry { kept: load.end, dropped: Counts::of(&dropped) };
+        let rows: Vec<_> = load.letters.iter().map(|letter| (letter.device.clone(), letter.rows)).collect();
+        let kept = LettersEntry { to: load.end, unkept, rows: Counts::of(&rows) };
         let submitted: Result<_, Refused> =
             self.journal.submit(Class::Internal, |_, submission| submission.add(&Entry::Letters(kept)));
         // A journal that takes nothing now is told the next time; the letters are known by then, and kept once.

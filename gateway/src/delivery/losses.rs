@@ -88,7 +88,7 @@ fn read(journal: &Journal, owed: &Owed) -> Result<Readable, ReadError> {
             Read::Frame(frame) => {
                 for (offset, entry) in frame.entries() {
                     if offset >= owed.end {
-                        return Ok(readable.by_account(journal));
+                        return Ok(readable);
                     }
                     match entry {
                         Ok(Entry::Row(row)) if offset >= owed.cursor => readable.take_row(&row),
@@ -98,7 +98,7 @@ fn read(journal: &Journal, owed: &Owed) -> Result<Readable, ReadError> {
                 }
             }
             Read::Damaged { .. } => {}
-            Read::Wait => return Ok(readable.by_account(journal)),
+            Read::Wait => return Ok(readable),
         }
     }
 }
@@ -193,16 +193,5 @@ impl Readable {
             }
         }
         *next = to.max(*next);
-    }
-
-    /// Sums the rows up under the accounts that the ledger has them in.
-    fn by_account(mut self, journal: &Journal) -> Readable {
-        let rows = std::mem::take(&mut self.rows);
-        journal.with_state(|state| {
-            for (device, rows) in rows {
-                *self.rows.entry(state.ledger_key(&device).into()).or_default() += rows;
-            }
-        });
-        self
     }
 }

@@ -58,16 +58,22 @@ impl Served {
     fn submit(&self, device: &str, from: u64, to: u64) -> Offset {
         let fields = [("t".to_owned(), Value::Float(21.5))];
         let series = format!("climate,device={device}");
-        let submitted = self.journal.submit(Class::Foreign, |_, submission| {
-            for sequence in from..to {
-                let fields = Fields::of(&fields);
-                let ns = sequence.cast_signed();
-                let row = RowEntry { device, boot: 7, sequence, stamped: false, series: &series, ns, fields };
-                submission.add(&Entry::Row(row))?;
+        loop {
+            let submitted = self.journal.submit(Class::Foreign, |_, submission| {
+                for sequence in from..to {
+                    let fields = Fields::of(&fields);
+                    let ns = sequence.cast_signed();
+                    let row =
+                        RowEntry { device, boot: 7, sequence, stamped: false, series: &series, ns, fields };
+                    submission.add(&Entry::Row(row))?;
+                }
+                Ok::<(), Refused>(())
+            });
+            match submitted {
+                Err(Refused::Busy) => std::thread::yield_now(),
+                submitted => return submitted.unwrap().1,
             }
-            Ok::<(), Refused>(())
-        });
-        submitted.unwrap().1
+        }
     }
 
     /// The same, waiting until they are durable.

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, RowEntry};
-use crate::journal::state::{DeviceState, State};
+use crate::journal::state::{DeviceState, NewAccounts, State};
 use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
 use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
@@ -169,11 +169,14 @@ impl Ingest {
                     continue;
                 }
                 let ns = row.timestamp.unwrap_or_else(&mut stamp);
-                submission.add(&foreign_entry(row, numbers.next(state, &row.device), ns))?;
+                let (account, number) = numbers.next(state, &row.device);
+                submission.add(&foreign_entry(row, account, number, ns))?;
                 rows += 1;
             }
             if let Some(refusal) = &parsed.refused {
-                self.push_letter(submission, refusal, origin, received_ns)?;
+                let device = self.refused_device(refusal);
+                let account = state.account(device, &mut numbers.new);
+                submission.add(&letter(account, refusal.rows, &refusal.reason, origin, received_ns))?;
             }
             Ok::<u64, Refused>(rows)
         })?;
@@ -183,16 +186,11 @@ impl Ingest {
         Ok(Taken { receipt, rows })
     }
 
-    fn push_letter(
-        &self,
-        submission: &mut Submission<'_>,
-        refusal: &Refusal,
-        origin: Origin<'_>,
-        ns: i64,
-    ) -> Result<(), Refused> {
-        let named = (refusal.device != UNKNOWN_DEVICE).then(|| self.naming.foreign(&refusal.device));
-        let device = named.as_ref().map_or(UNKNOWN_DEVICE, |named| named.tag);
-        submission.add(&letter(device, refusal.rows, &refusal.reason, origin, ns))
+    fn refused_device<'a>(&'a self, refusal: &'a Refusal) -> &'a str {
+        if refusal.device == UNKNOWN_DEVICE {
+            return UNKNOWN_DEVICE;
+        }
+        self.naming.foreign(&refusal.device).tag
     }
 
     fn push_gap(
@@ -454,26 +452,33 @@ pub fn cause_of(cause: GapCause) -> Cause {
     }
 }
 
-/// Numbers of the rows of one submission: those of an account follow one another, so that a hole in the journal shows
-/// whose rows it held.
+/// Accounts and numbers of the rows of one submission: those of an account follow one another, so that a hole in the
+/// journal shows whose rows it held.
 #[derive(Default)]
 struct Numbers<'a> {
-    /// The account of the first row, and the number of its next one: most messages have one device.
-    first: Option<(&'a str, u64)>,
-    others: HashMap<&'a str, u64>,
+    new: NewAccounts,
+    /// The device of the first row, its account, and the number of the next row: most messages have one device.
+    first: Option<(&'a str, &'a str, u64)>,
+    accounts: HashMap<&'a str, &'a str>,
+    next: HashMap<&'a str, u64>,
 }
 
 impl<'a> Numbers<'a> {
-    fn next(&mut self, state: &State, device: &'a str) -> u64 {
-        let account = state.ledger_key(device);
-        let first = self.first.get_or_insert_with(|| (account, state.next_number(account)));
-        let next = if first.0 == account {
-            &mut first.1
-        } else {
-            self.others.entry(account).or_insert_with(|| state.next_number(account))
+    fn next(&mut self, state: &State, device: &'a str) -> (&'a str, u64) {
+        if self.first.is_none() {
+            let account = state.account(device, &mut self.new);
+            self.first = Some((device, account, state.next_number(account)));
+        }
+        let account = match self.first {
+            Some((known, account, _)) if known == device => account,
+            _ => *self.accounts.entry(device).or_insert_with(|| state.account(device, &mut self.new)),
+        };
+        let next = match &mut self.first {
+            Some((_, first, next)) if *first == account => next,
+            _ => self.next.entry(account).or_insert_with(|| state.next_number(account)),
         };
         *next += 1;
-        *next - 1
+        (account, *next - 1)
     }
 }
 
@@ -489,9 +494,9 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-fn foreign_entry(row: &Row, sequence: u64, ns: i64) -> Entry<'_> {
+fn foreign_entry<'a>(row: &'a Row, device: &'a str, sequence: u64, ns: i64) -> Entry<'a> {
     Entry::Row(RowEntry {
-        device: &row.device,
+        device,
         boot: 0,
         sequence,
         stamped: row.timestamp.is_none(),

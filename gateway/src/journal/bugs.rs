@@ -100,24 +100,29 @@ pub(super) fn seed(bug: Option<Bug>) {
     SEEDED.set(bug);
 }
 
-/// Goes on in the last segment, behind the last frame that stands.
-#[cfg(test)]
-pub(super) fn append_behind_old_tail(shared: &super::Shared, committer: &mut super::Committer) {
-    use super::segment::{FRAMES_AT, sector_up};
+/// Whether each life begins a segment of its own, as after a torn tail: what tests of several segments want.
+#[cfg(not(test))]
+pub(super) const fn begins_anew() -> bool {
+    false
+}
 
-    let newest = shared.segments().iter().next_back().cloned();
-    let Some(segment) = newest.filter(|_| seeded(Bug::AppendBehindOldTail)) else { return };
-    let mut scanner = super::scan::Scanner::new(&segment);
-    let mut intake = shared.intake();
-    let (mut at, mut previous) = (FRAMES_AT, [0; 4]);
-    while let Ok(Some(found)) = scanner.next()
-        && found.header.end() <= intake.tail.end
-    {
-        at = sector_up(found.at + found.header.length as u64);
-        segment.file.read_at(&mut previous, found.at + 4).unwrap();
-    }
-    intake.tail.at = at;
-    committer.active = Some(super::writer::Active { segment, at, previous: u32::from_le_bytes(previous) });
+#[cfg(test)]
+thread_local! {
+    static ANEW: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+#[cfg(test)]
+pub(super) fn begins_anew() -> bool {
+    ANEW.get()
+}
+
+/// Opens a journal that begins a segment of its own.
+#[cfg(test)]
+pub(super) fn anew<T>(open: impl FnOnce() -> T) -> T {
+    ANEW.set(true);
+    let opened = open();
+    ANEW.set(false);
+    opened
 }
 
 /// What a checksum covers that leaves out the length and ends where the entries say that they do.

@@ -23,12 +23,15 @@
 use std::io;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::JournalId;
 use super::storage::{Storage, StorageFile};
 use crate::record::Offset;
 
-/// Name of the file.
+/// Name of the file, and its name while it is made.
 pub(super) const END_FILE: &str = "end";
+pub(super) const END_DRAFT: &str = "end.tmp";
 
 const MAGIC: [u8; 8] = *b"FOREBAYE";
 const VERSION: u32 = 1;
@@ -60,23 +63,28 @@ pub(super) struct EndRead {
 }
 
 impl EndFile {
-    /// Opens the file for further marks, or makes it.
+    /// Opens the file for further marks, or makes it, so that it always tells the journal's id: a mark that is there stays
+    /// until another one is durable.
     pub(super) fn open(
         storage: &dyn Storage,
         journal: JournalId,
         read: Option<EndRead>,
+        now: EndMark,
     ) -> io::Result<EndFile> {
-        let file = match storage.open(END_FILE) {
-            Ok(file) if file.length()? == 2 * SLOT_BYTES as u64 => file,
-            _ => {
-                let file = storage.create(END_FILE)?;
-                file.write_at(&[0; 2 * SLOT_BYTES], 0)?;
-                file.sync()?;
-                storage.sync_directory()?;
-                file
+        let number = read.map_or(0, |read| read.number);
+        if read.is_some_and(|read| read.journal == journal) {
+            let file = storage.open(END_FILE)?;
+            if file.length()? == 2 * SLOT_BYTES as u64 {
+                return Ok(EndFile { file, journal, number });
             }
-        };
-        Ok(EndFile { file, journal, number: read.map_or(0, |read| read.number) })
+        }
+        let file = storage.create(END_DRAFT)?;
+        file.write_at(&[0; 2 * SLOT_BYTES], 0)?;
+        let mut end = EndFile { file, journal, number };
+        end.write(now)?;
+        storage.rename(END_DRAFT, END_FILE)?;
+        storage.sync_directory()?;
+        Ok(end)
     }
 
     /// The latest intact mark of a file.
@@ -86,9 +94,12 @@ impl EndFile {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(cause),
         };
-        file.settle()?;
         let mut bytes = [0; 2 * SLOT_BYTES];
-        let length = file.read_at(&mut bytes, 0)?;
+        let read = file.settle().or_else(|_| file.settle()).and_then(|()| file.read_at(&mut bytes, 0));
+        let length = read.unwrap_or_else(|cause| {
+            warn!(%cause, "the journal's end mark cannot be read");
+            0
+        });
         let slots = bytes[..length].chunks(SLOT_BYTES);
         Ok(slots.filter_map(parse).max_by_key(|read| read.number))
     }
@@ -148,8 +159,8 @@ mod tests {
     fn the_latest_mark_counts_and_a_damaged_one_leaves_the_one_before() {
         let storage = MemoryStorage::new();
         assert_eq!(read(&storage), None);
-        let mut end = EndFile::open(&storage, JournalId(1), None).unwrap();
-        assert_eq!(read(&storage), None);
+        let mut end = EndFile::open(&storage, JournalId(1), None, mark(5)).unwrap();
+        assert_eq!(read(&storage), Some(mark(5)), "it tells the journal's id from the beginning");
         for watermark in [10, 20] {
             end.write(mark(watermark)).unwrap();
             assert_eq!(read(&storage), Some(mark(watermark)));
@@ -160,26 +171,31 @@ mod tests {
             damaged[at] ^= 0x20;
             let other = MemoryStorage::new();
             other.put(END_FILE, damaged);
-            let hit = if at < MARK_BYTES { 10 } else { 20 };
+            let hit = if (SLOT_BYTES..SLOT_BYTES + MARK_BYTES).contains(&at) { 10 } else { 20 };
             assert_eq!(read(&other), Some(mark(hit)), "byte {at}");
         }
         let before = EndFile::read(&storage).unwrap();
-        EndFile::open(&storage, JournalId(1), before).unwrap().write(mark(30)).unwrap();
+        EndFile::open(&storage, JournalId(1), before, mark(20)).unwrap().write(mark(30)).unwrap();
         assert_eq!(read(&storage), Some(mark(30)), "a second life goes on counting");
     }
 
     #[test]
     fn a_cut_file_says_what_is_left_of_it_and_is_made_anew() {
         let storage = MemoryStorage::new();
-        let mut end = EndFile::open(&storage, JournalId(1), None).unwrap();
+        let mut end = EndFile::open(&storage, JournalId(1), None, mark(5)).unwrap();
         end.write(mark(10)).unwrap();
         end.write(mark(20)).unwrap();
         let bytes = storage.files().remove(END_FILE).unwrap();
         for length in 0..bytes.len() {
             storage.put(END_FILE, bytes[..length].to_vec());
-            assert_eq!(read(&storage), (length >= MARK_BYTES).then_some(mark(20)), "{length} bytes");
+            let left = match length {
+                0..MARK_BYTES => None,
+                _ if length < SLOT_BYTES + MARK_BYTES => Some(mark(10)),
+                _ => Some(mark(20)),
+            };
+            assert_eq!(read(&storage), left, "{length} bytes");
             let before = EndFile::read(&storage).unwrap();
-            EndFile::open(&storage, JournalId(1), before).unwrap().write(mark(30)).unwrap();
+            EndFile::open(&storage, JournalId(1), before, mark(20)).unwrap().write(mark(30)).unwrap();
             assert_eq!(read(&storage), Some(mark(30)), "{length} bytes");
         }
     }

@@ -19,7 +19,7 @@
 //! | letter | `6`, device text, rows varint, ns i64, origin text, reason text, full length varint, first bytes to the end |
 //! | forget | `7`, sink text |
 //! | skip | `9`, sink text, to varint |
-//! | letters | `8`, kept varint, then device text and rows varint of the dropped ones to the end |
+//! | letters | `8`, flags u8 (bit 0: unkept), to varint, then device text and rows varint to the end |
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
@@ -38,6 +38,7 @@ pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame:
 const LENGTH_BYTES: usize = 2;
 const STAMPED: u8 = 1;
 const HAS_SINK: u8 = 2;
+const UNKEPT: u8 = 1;
 
 /// One fact in the journal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,14 +61,15 @@ pub enum Entry<'a> {
     Skip(SkipEntry<'a>),
     /// Input that could not be read as rows, on its way to the dead letters.
     Letter(LetterEntry<'a>),
-    /// Everything below an offset is in the dead letters, or dropped and counted.
+    /// Letters below an offset are in the dead letters, or given up and counted.
     Letters(LettersEntry<'a>),
 }
 
 /// A row with frozen identity, series and time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowEntry<'a> {
-    /// Ledger key: chip id in hex, or the tag `device` of a foreign device.
+    /// Account: chip id in hex, or the tag `device` of a foreign device, or what devices without room share. Intake has
+    /// decided it for good; what follows from it does not depend on the configuration.
     pub device: &'a str,
     /// Boot of a native device; 0 for a foreign one.
     pub boot: u32,
@@ -169,13 +171,15 @@ pub struct LetterEntry<'a> {
     pub body: &'a [u8],
 }
 
-/// Letters have reached the dead letters.
+/// Letters have left the journal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LettersEntry<'a> {
-    /// Every letter below is kept there, or among the dropped.
-    pub kept: Offset,
-    /// Rows of the letters for which there was no room, by device.
-    pub dropped: Counts<'a>,
+    /// Every letter below is dealt with.
+    pub to: Offset,
+    /// Whether there was no room for them among the dead letters, where they are kept otherwise.
+    pub unkept: bool,
+    /// Their rows by device.
+    pub rows: Counts<'a>,
 }
 
 /// Why rows are lost.
@@ -272,9 +276,9 @@ impl Entry<'_> {
             }
             Entry::Letter(letter) => letter.encode(out),
             Entry::Letters(letters) => {
-                out.push(8);
-                push_varint(out, letters.kept.0);
-                letters.dropped.encode(out);
+                out.extend_from_slice(&[8, if letters.unkept { UNKEPT } else { 0 }]);
+                push_varint(out, letters.to.0);
+                letters.rows.encode(out);
             }
         }
         let bytes = out.len() - start;
@@ -318,7 +322,7 @@ impl<'a> Entry<'a> {
         match &entry {
             Entry::Row(row) => row.fields.check()?,
             Entry::Cursor(cursor) => cursor.confirmed.check()?,
-            Entry::Letters(letters) => letters.dropped.check()?,
+            Entry::Letters(letters) => letters.rows.check()?,
             _ => {}
         }
         Ok(entry)
@@ -356,8 +360,9 @@ impl<'a> Entry<'a> {
             }
             6 => Entry::Letter(LetterEntry::decode(&mut input)?),
             8 => Entry::Letters(LettersEntry {
-                kept: Offset(take_varint(&mut input)?),
-                dropped: Counts::encoded(std::mem::take(&mut input)),
+                unkept: take_flags(&mut input, UNKEPT)? & UNKEPT != 0,
+                to: Offset(take_varint(&mut input)?),
+                rows: Counts::encoded(std::mem::take(&mut input)),
             }),
             _ => return Err(Undecodable("unknown kind")),
         };
@@ -546,7 +551,8 @@ mod tests {
             round_trip(&Entry::Cursor(CursorEntry {
                 sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
             }));
-            round_trip(&Entry::Letters(LettersEntry { kept: Offset(number), dropped: Counts::of(&counts) }));
+            let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
+            round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {
                 device: &name, rows: number, ns: -7, origin: &other, reason: &name, body_bytes: number, body: &bytes,
             }));

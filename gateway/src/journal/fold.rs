@@ -13,9 +13,9 @@ use tracing::warn;
 use super::State;
 use super::end::EndMark;
 use super::entry::{Entry, RowEntry};
+use super::files::Candidate;
 use super::frame::Frame;
 use super::judge::Verdict;
-use super::recovery::Candidate;
 use super::scan::Scanner;
 use super::segment::{Segment, SegmentId};
 use crate::record::Offset;
@@ -120,7 +120,7 @@ impl Hole {
 
     /// The first row of a device and boot since the hole shows how many of its rows went with it.
     fn attribute(&mut self, state: &mut State, row: &RowEntry<'_>) {
-        let key = (state.ledger_key(row.device).into(), row.boot);
+        let key = (row.device.into(), row.boot);
         if !self.heard.insert(key) {
             return;
         }

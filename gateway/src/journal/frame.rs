@@ -5,7 +5,7 @@
 //! | at | what |
 //! |---|---|
 //! | 0 | magic, 4 bytes |
-//! | 4 | CRC-32C of everything from 8 on, u32 |
+//! | 4 | CRC-32C of the journal's id, u64, and everything from 8 on, u32 |
 //! | 8 | length of the frame in bytes, header included, u32 |
 //! | 12 | entries, u16; 0 in a piece of a snapshot |
 //! | 14 | flags, u16: bit 0, a submission or snapshot ends with this frame; bit 1, a piece of a snapshot |
@@ -20,6 +20,7 @@
 
 use bytes::Bytes;
 
+use super::JournalId;
 use super::bugs::{Bug, seeded};
 use super::entry::{Entry, Undecodable, take_entry};
 use super::segment::SegmentId;
@@ -31,7 +32,8 @@ pub const FRAME_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a frame before its entries.
 pub(super) const FRAME_HEADER_BYTES: usize = 52;
 
-/// The first bytes of a frame. The first of them cannot occur in UTF-8, so that texts do not look like frames.
+/// The first bytes of a frame. What devices send ends up in frames, and in files that serve again; that it never poses as
+/// a frame is the checksum's doing, which begins with the journal's random id.
 pub(super) const MAGIC: [u8; 4] = *b"\xfbFBj";
 
 const COMPLETE: u16 = 1;
@@ -137,7 +139,7 @@ impl FrameHeader {
     }
 
     /// Writes the header into the space before the entries and returns the frame's checksum.
-    pub(super) fn seal(&self, frame: &mut [u8]) -> u32 {
+    pub(super) fn seal(&self, frame: &mut [u8], journal: JournalId) -> u32 {
         let flags = if self.complete { COMPLETE } else { 0 } | if self.snapshot { SNAPSHOT } else { 0 };
         let mut at = 8;
         let mut put = |bytes: &[u8]| {
@@ -152,14 +154,14 @@ impl FrameHeader {
         put(&self.watermark.0.to_le_bytes());
         put(&self.learned.to_le_bytes());
         put(&self.previous.to_le_bytes());
-        let checksum = covered(frame, self.length).map_or(0, crc32c::crc32c);
+        let checksum = covered(frame, self.length).map_or(0, |bytes| checksum_of(bytes, journal));
         frame[..4].copy_from_slice(&MAGIC);
         frame[4..8].copy_from_slice(&checksum.to_le_bytes());
         checksum
     }
 
     /// Reads the frame of `segment` that `bytes` begin with, and its checksum; none if there is no such intact frame.
-    pub(super) fn parse(bytes: &[u8], segment: SegmentId) -> Option<(FrameHeader, u32)> {
+    pub(super) fn parse(bytes: &[u8], segment: SegmentId, journal: JournalId) -> Option<(FrameHeader, u32)> {
         let head = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
         let u64_at = |at: usize| -> Option<u64> { Some(u64::from_le_bytes(*head[at..].first_chunk()?)) };
         let u32_at = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(*head[at..].first_chunk()?)) };
@@ -171,7 +173,7 @@ impl FrameHeader {
             return None;
         }
         let checksum = u32_at(4)?;
-        if crc32c::crc32c(covered(bytes, length)?) != checksum && !seeded(Bug::NoChecksum) {
+        if checksum_of(covered(bytes, length)?, journal) != checksum && !seeded(Bug::NoChecksum) {
             return None;
         }
         let flags = u16_at(14)?;
@@ -199,6 +201,11 @@ fn covered(frame: &[u8], length: usize) -> Option<&[u8]> {
     frame.get(8..length)
 }
 
+/// The checksum of bytes in a journal. Who does not know the journal's id cannot make one.
+fn checksum_of(bytes: &[u8], journal: JournalId) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&journal.0.to_le_bytes()), bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,16 +224,18 @@ mod tests {
             previous: 0xdead_beef,
         };
         let mut frame = vec![0x5a; header.length];
-        let checksum = header.seal(&mut frame);
-        assert_eq!(FrameHeader::parse(&frame, SegmentId(7)), Some((header, checksum)));
-        assert_eq!(FrameHeader::parse(&frame, SegmentId(8)), None, "of another segment");
+        let (journal, other) = (JournalId(5), JournalId(6));
+        let checksum = header.seal(&mut frame, journal);
+        assert_eq!(FrameHeader::parse(&frame, SegmentId(7), journal), Some((header, checksum)));
+        assert_eq!(FrameHeader::parse(&frame, SegmentId(7), other), None, "of another journal");
+        assert_eq!(FrameHeader::parse(&frame, SegmentId(8), journal), None, "of another segment");
         for bit in 0..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(FrameHeader::parse(&frame, SegmentId(7)), None, "bit {bit}");
+            assert_eq!(FrameHeader::parse(&frame, SegmentId(7), journal), None, "bit {bit}");
             frame[bit / 8] ^= 1 << (bit % 8);
         }
         for end in 0..frame.len() {
-            assert_eq!(FrameHeader::parse(&frame[..end], SegmentId(7)), None, "cut at {end}");
+            assert_eq!(FrameHeader::parse(&frame[..end], SegmentId(7), journal), None, "cut at {end}");
         }
     }
 }

@@ -43,9 +43,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::end::{END_FILE, EndRead};
+use super::files::Candidate;
 use super::frame::FrameHeader;
 use super::judge;
-use super::recovery::{self, Candidate, Survey};
+use super::recovery::{self, Survey};
 use super::segment::{FRAMES_AT, SegmentId};
 use super::spare::FILLING;
 use super::{Frame, JournalId, LOCK_FILE, OpenError, Shape, Storage};

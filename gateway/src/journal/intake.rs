@@ -7,9 +7,11 @@
 //! state that its place in the journal stands for, and because room must be known before a submission is taken.
 //!
 //! Failure: a submission is refused before anything of it is visible. Intake may fill all of `max_bytes` but the two
-//! segments that are kept in reserve as files; delivery may use those, without which its cursors could not make room. At
-//! the first write after a start delivery may exceed `max_bytes` by one segment, so that a full journal can always be
-//! emptied. Who is refused because the journal is full may have asked for the oldest rows to make room (`when_full`).
+//! segments that are kept in reserve as files; delivery may use those, without which its cursors could not make room, and
+//! has them for itself. It may exceed `max_bytes` by one segment for each that it has let go of, and at the first write
+//! after a start, so that a full journal can always be emptied; and so may a file that takes over from one that could not
+//! be written. Who is refused because the journal is full may have asked for the oldest rows to make room
+//! (`when_full`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,12 +52,16 @@ pub(super) struct Intake {
     pub(super) unopened: usize,
     /// Whether no segment was opened since the start.
     fresh: bool,
-    /// Whether intake was refused as full since there last was room.
-    pub(super) full: bool,
+    /// Whether foreign and native intake were refused as full, and had no room since.
+    pub(super) full: [bool; 2],
+    /// Segments that were let go of since one was last opened beyond `max_bytes`.
+    pub(super) retired: u64,
     /// Whether anybody was refused and waits to hear of room.
     pub(super) refused: bool,
     /// Whether the oldest rows are to make room.
     pub(super) evict: bool,
+    /// Whether it was said that they cannot.
+    pub(super) too_small: bool,
     /// Whether the next commit must not wait for company.
     pub(super) hurry: bool,
     /// Whether the end has yet to be marked.
@@ -101,9 +107,11 @@ impl Intake {
             spares_ready,
             unopened: 0,
             fresh: true,
-            full: false,
+            full: [false; 2],
+            retired: 0,
             refused: false,
             evict: false,
+            too_small: false,
             hurry: false,
             mark_due: false,
             tidy_due: true,
@@ -141,7 +149,7 @@ impl Intake {
     pub(super) fn wants_spare(&self) -> bool {
         let spares = self.spares();
         let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
-        let soon = spares == 0 || self.tail.left() <= self.tail.shape.segment_bytes / 2;
+        let soon = spares == 0 || self.refused || self.tail.left() <= self.tail.shape.segment_bytes / 2;
         spares < SPARES && soon && bytes <= self.max_bytes
     }
 
@@ -153,7 +161,7 @@ impl Intake {
     pub(super) fn condition(&self) -> Condition {
         match self.phase {
             Phase::Failed => Condition::Failed,
-            _ if self.full || self.commit_trouble.is_some() => Condition::Full,
+            _ if self.full != [false; 2] || self.commit_trouble.is_some() => Condition::Full,
             _ => Condition::Running,
         }
     }
@@ -183,22 +191,29 @@ impl Intake {
         if bytes > limit {
             return Err(Refused::TooLarge { bytes, limit });
         }
-        if class == Class::Native && self.holds_native_back() {
-            self.refuse_as_full(class);
-            return Err(Refused::Full);
-        }
         let cost = self.tail.shape.cost(bytes);
+        if class != Class::Internal && self.is_in_reserve()
+            || class == Class::Native && self.holds_native_back()
+        {
+            return Err(self.refuse_as_full(class));
+        }
         if cost > self.tail.left() {
-            if !self.may_open(class) {
-                self.refuse_as_full(class);
-                return Err(Refused::Full);
-            }
+            self.may_open(class)?;
             self.open_segment(cost)?;
         }
-        if class != Class::Internal {
-            self.full = false;
+        match class {
+            Class::Foreign => self.full[0] = false,
+            Class::Native => self.full[1] = false,
+            Class::Internal => {}
         }
         Ok(())
+    }
+
+    /// Whether the current segment was taken out of the reserve: rows that fill it would leave no room for what makes room.
+    fn is_in_reserve(&self) -> bool {
+        let reserve_bytes = SPARES as u64 * self.tail.shape.segment_bytes;
+        let is_full = self.live_bytes + reserve_bytes > self.max_bytes && !seeded(Bug::SparesNotCounted);
+        is_full || self.spare_trouble.is_some() && self.spares() + 1 < SPARES
     }
 
     /// Whether native devices are to wait although others need not: the oldest rows may have made room for those, and must
@@ -212,27 +227,48 @@ impl Intake {
         self.options.when_full == WhenFull::Auto && is_full
     }
 
-    fn may_open(&self, class: Class) -> bool {
+    /// Whether the next segment may be opened now. Delivery may always go beyond the limit by what it has let go of.
+    fn may_open(&mut self, class: Class) -> Result<(), Refused> {
         let segment_bytes = self.tail.shape.segment_bytes;
         let live_bytes = self.live_bytes + segment_bytes;
-        match class {
-            Class::Internal => self.fresh || live_bytes <= self.max_bytes,
-            // What the disk has no room for is not taken out of the reserve.
-            _ if self.spare_trouble.is_some() && self.spares() < SPARES => false,
-            _ if seeded(Bug::SparesNotCounted) => live_bytes <= self.max_bytes,
-            _ => live_bytes + SPARES as u64 * segment_bytes <= self.max_bytes,
+        if class == Class::Internal {
+            let within = live_bytes <= self.max_bytes;
+            if !within && !self.fresh && self.retired == 0 {
+                return Err(self.refuse_as_full(class));
+            }
+            self.retired -= u64::from(!within && !self.fresh);
+            return Ok(());
+        }
+        let reserve = if seeded(Bug::SparesNotCounted) { 0 } else { SPARES as u64 };
+        if live_bytes + reserve * segment_bytes > self.max_bytes {
+            return Err(self.refuse_as_full(class));
+        }
+        // The last spare is the reserve; what the disk has no room for is not taken out of it.
+        match self.spares() {
+            SPARES.. => Ok(()),
+            _ if self.spare_trouble.is_some() => Err(self.refuse_as_full(class)),
+            _ => {
+                self.refused = true;
+                self.tidy_due = true;
+                Err(Refused::Busy)
+            }
         }
     }
 
-    fn refuse_as_full(&mut self, class: Class) {
+    fn refuse_as_full(&mut self, class: Class) -> Refused {
         self.refused = true;
-        self.full |= class != Class::Internal;
+        match class {
+            Class::Foreign => self.full[0] = true,
+            Class::Native => self.full[1] = true,
+            Class::Internal => {}
+        }
         let evict = match (self.options.when_full, class) {
             (WhenFull::Refuse, _) | (_, Class::Internal) | (WhenFull::Auto, Class::Native) => false,
             (WhenFull::DropOldest, _) | (WhenFull::Auto, Class::Foreign) => true,
         };
         self.evict |= evict;
         self.tidy_due |= evict;
+        Refused::Full
     }
 
     fn open_segment(&mut self, needed: u64) -> Result<(), Refused> {

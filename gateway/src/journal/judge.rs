@@ -1,7 +1,7 @@
 //! Which frames stand: the decisions of recovery's table, over what was found and nothing else.
 
 use super::bugs::{Bug, seeded};
-use super::recovery::Candidate;
+use super::files::Candidate;
 use crate::record::Offset;
 
 /// What the frames behind the snapshot come to.
@@ -22,7 +22,7 @@ pub(super) fn drop_superseded(candidates: &mut [Candidate]) {
     }
     let mut limit = Offset(u64::MAX);
     for candidate in candidates.iter_mut().rev() {
-        candidate.frames.retain(|found| found.header.first < limit);
+        candidate.frames.retain(|found| found.header.first < limit && found.header.end() <= limit);
         limit = limit.min(candidate.segment.first);
     }
 }

@@ -18,14 +18,21 @@ use super::intake::{Phase, SPARES};
 /// How long what failed is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Segments that delivery may open beyond `max_bytes` for those that were let go of.
+const RETIRED_MAX: u64 = 2;
+
 /// Looks after the files until the journal closes or fails.
 pub(super) fn run(shared: &Shared) {
     let mut failing = false;
     let mut intake = shared.intake();
     while intake.phase == Phase::Open {
-        if intake.tidy_due && !failing {
+        if intake.evict || intake.tidy_due && !failing {
             drop(intake);
-            failing = tidy(shared).is_err();
+            if failing {
+                ask_for_eviction(shared);
+            } else {
+                failing = tidy(shared).is_err();
+            }
             intake = shared.intake();
             intake.tidy_due |= failing;
             continue;
@@ -33,41 +40,48 @@ pub(super) fn run(shared: &Shared) {
         let patience = if failing { RETRY_AFTER } else { Duration::MAX };
         let waited = shared.preparer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
         intake = waited.0;
-        failing &= !waited.1.timed_out() && !intake.evict;
+        failing &= !waited.1.timed_out();
     }
 }
 
 /// Does once what is due.
 pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
     shared.intake().tidy_due = false;
-    let (bytes, retired) = shared.spares.retire(SPARES);
-    let mut intake = shared.intake();
-    intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
-    // What was refused has room now; if it is not enough, the next refusal asks again.
-    let evict = std::mem::take(&mut intake.evict) && bytes == 0;
-    if bytes > 0 {
-        intake.full = false;
+    let (files, bytes, retired) = shared.spares.retire(SPARES);
+    if files > 0 {
+        let mut intake = shared.intake();
+        intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
+        intake.retired = (intake.retired + files).min(RETIRED_MAX);
+        // What was refused has room now; if it is not enough, the next refusal asks again.
+        (intake.full, intake.evict) = ([false; 2], false);
         shared.tell_room(&mut intake);
     }
-    drop(intake);
     let mut made = retired;
     while made.is_ok() && shared.intake().wants_spare() {
         made = shared.spares.make();
+        shared.tell_room(&mut shared.intake());
     }
     shared.set_spare_trouble(made.as_ref().err());
-    if evict {
-        let end = shared.segments().end_of_oldest();
-        if let Some(end) = end {
-            shared.evict_to.send_if_modified(|to| {
-                let moved = *to < end;
-                *to = end.max(*to);
-                moved
-            });
-        } else {
+    ask_for_eviction(shared);
+    made
+}
+
+/// Asks delivery to let go of the oldest segment, if intake wants that.
+fn ask_for_eviction(shared: &Shared) {
+    if !std::mem::take(&mut shared.intake().evict) {
+        return;
+    }
+    let Some(end) = shared.segments().end_of_oldest() else {
+        if !std::mem::replace(&mut shared.intake().too_small, true) {
             warn!(
                 "the journal is full, and too small to let go of its oldest rows; raise [journal] max_bytes"
             );
         }
-    }
-    made
+        return;
+    };
+    shared.evict_to.send_if_modified(|to| {
+        let moved = *to < end;
+        *to = end.max(*to);
+        moved
+    });
 }

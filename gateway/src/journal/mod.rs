@@ -35,6 +35,7 @@ mod bugs;
 mod codec;
 mod end;
 pub mod entry;
+mod files;
 mod fold;
 mod frame;
 pub mod inspect;
@@ -78,11 +79,11 @@ pub use types::{
 
 use crate::cache::{RECENT_BYTES_MAX, Recent};
 use crate::record::Offset;
-use end::EndFile;
+use end::{EndFile, EndMark};
 use entry::SinkEntry;
 use intake::{Intake, Phase};
 use pending::Shape;
-use segment::{SegmentId, Segments};
+use segment::{HeaderRead, SegmentHeader, SegmentId, Segments};
 use spare::Spares;
 use storage::Directory;
 use writer::Committer;
@@ -148,12 +149,14 @@ impl Journal {
         if options.max_bytes < MAX_BYTES_LEAST {
             return Err(OpenError::TooSmall { max_bytes: options.max_bytes });
         }
-        let shape = Shape::of(options.segment_bytes(room_bytes(&*storage)?));
+        let shape = Shape::of(segment_bytes(&*storage, options)?);
         let new_id = getrandom::u64().map_err(|cause| OpenError::Unreadable {
             what: "the system's random numbers".into(),
             source: io::Error::other(cause.to_string()),
         })?;
         let (shared, committer, report) = Shared::open(storage, options, shape, JournalId(new_id))?;
+        // The first rows need not wait for files. A disk that has no room for any is told as trouble.
+        drop(keeper::tidy(&shared));
         let running =
             Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
         running
@@ -302,7 +305,8 @@ impl Shared {
         let (journal, tail) = (recovered.state.journal(), recovered.tail);
         let live_bytes = recovered.segments.bytes();
         // Without the file of the end mark, recovery knows less and loses nothing.
-        let end = EndFile::open(&*storage, journal, recovered.end)
+        let now = EndMark { watermark: tail.end, learned: recovered.state.learned() };
+        let end = EndFile::open(&*storage, journal, recovered.end, now)
             .inspect_err(|cause| warn!(%cause, "cannot open the journal's end mark"));
         let spares = Spares::new(storage, tail.shape.segment_bytes, recovered.spares, recovered.next);
         let intake = Intake::new(recovered.state, tail, *options, live_bytes, spares.ready_count());
@@ -320,10 +324,7 @@ impl Shared {
             room: watch::Sender::new(0),
             evict_to: watch::Sender::new(Offset(0)),
         });
-        #[cfg_attr(not(test), expect(unused_mut, reason = "a seeded bug changes it"))]
-        let mut committer = Committer::new(Arc::clone(&shared), end.ok());
-        #[cfg(test)]
-        bugs::append_behind_old_tail(&shared, &mut committer);
+        let committer = Committer::new(Arc::clone(&shared), recovered.active, end.ok());
         Ok((shared, committer, recovered.report))
     }
 
@@ -336,12 +337,12 @@ impl Shared {
         let before = intake.pending.bytes.len();
         let result = intake.submit(class, decide);
         let after = intake.pending.bytes.len();
-        let evict = intake.evict;
+        let tidy = intake.tidy_due && result.is_err();
         drop(intake);
         if before == 0 && after > 0 || before < writer::COMMIT_BYTES && after >= writer::COMMIT_BYTES {
             self.committer.notify_one();
         }
-        if evict {
+        if tidy {
             self.preparer.notify_one();
         }
         result
@@ -443,16 +444,24 @@ impl fmt::Debug for Journal {
     }
 }
 
-/// Bytes that the journal may come to take on its medium: what it has, and what is free.
-fn room_bytes(storage: &dyn Storage) -> Result<u64, OpenError> {
-    let room = || {
-        let mut bytes = storage.space()?.free_bytes;
-        for name in storage.list()?.iter().filter(|name| SegmentId::of_file_name(name).is_some()) {
-            bytes = bytes.saturating_add(storage.open(name)?.length()?);
+/// Length of new segments: as the options and the room on the medium say. While `max_bytes` allows it, the length stays
+/// what it was, because files of another length, the reserve among them, would be of no use.
+fn segment_bytes(storage: &dyn Storage, options: &Options) -> Result<u64, OpenError> {
+    let look = || {
+        let (mut room_bytes, mut newest) = (storage.space()?.free_bytes, None);
+        for name in storage.list()? {
+            let Some(id) = SegmentId::of_file_name(&name) else { continue };
+            let file = storage.open(&name)?;
+            room_bytes = room_bytes.saturating_add(file.length()?);
+            if let HeaderRead::Intact(header) = SegmentHeader::read(&*file, id)? {
+                newest = newest.max(Some((id, header.length)));
+            }
         }
-        Ok(bytes)
+        let (wanted, most) = (options.segment_bytes(room_bytes), options.segment_bytes(u64::MAX));
+        let present = newest.map(|(_, length)| length);
+        Ok(present.filter(|present| (wanted..=most).contains(present)).unwrap_or(wanted))
     };
-    room().map_err(|source| OpenError::Unreadable { what: "the directory".into(), source })
+    look().map_err(|source| OpenError::Unreadable { what: "the directory".into(), source })
 }
 
 /// Locks a mutex whose content is consistent even if a thread panicked while it held it.

@@ -26,7 +26,8 @@
 //! | an end mark and no segment | damage from the beginning up to the mark |
 //! | an end mark that is missing, damaged or of another journal | proves nothing |
 //! | an entry in an intact frame that cannot be decoded | passed over |
-//! | last segments that nobody is owed anything of | idle: the header of the next one calls them void |
+//! | a last segment that is whole, without any sign of more behind its end | gone on with, behind that end |
+//! | otherwise, last segments that nobody is owed anything of | idle: the header of the next one calls them void |
 //!
 //! Each row has a test in `tests/table.rs`.
 //!
@@ -34,24 +35,25 @@
 //! offset in the intact header of a later segment, since all are written only after the sync of what they speak of.
 //!
 //! Rows in a hole are counted (`fold.rs`), and every sink still owes them: delivery, when it comes to the hole, declares
-//! them as gaps. Nothing is written but the removal of files that hold nothing, and nothing is ever appended to an old
-//! segment: the first submission opens a new one, whose first offset hides what was left out. Doing it again therefore
-//! comes to the same result.
+//! them as gaps. Nothing is written but the removal of files that hold nothing, so that doing it again comes to the same
+//! result. The last segment is gone on with only if nothing was left out in it ([`resume`]); else the first submission
+//! opens a new one, whose first offset hides what was left out.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::bugs::{Bug, seeded};
-use super::end::{EndFile, EndRead};
+use super::bugs::{Bug, begins_anew, seeded};
+use super::end::EndRead;
+use super::files::{Candidate, Files, unreadable};
 use super::fold::{self, Folded};
 use super::frame::Frame;
 use super::judge::{self, Verdict};
 use super::pending::{Shape, Tail};
 use super::scan::{Found, Scanner};
-use super::segment::{HeaderRead, SECTOR_BYTES, Segment, SegmentHeader, SegmentId, Segments};
-use super::spare::{FILLING, Spare};
+use super::segment::{FRAMES_AT, SECTOR_BYTES, Segment, SegmentId, Segments, sector_up};
+use super::spare::Spare;
 use super::storage::Storage;
+use super::writer::Active;
 use super::{JournalId, OpenError, RecoveryReport, State};
 use crate::record::Offset;
 
@@ -66,27 +68,10 @@ pub(super) struct Recovered {
     /// Id of the next file that is made.
     pub(super) next: SegmentId,
     pub(super) tail: Tail,
+    /// The segment that is gone on with.
+    pub(super) active: Option<Active>,
     pub(super) end: Option<EndRead>,
     pub(super) report: RecoveryReport,
-}
-
-/// A segment as it was found.
-pub(super) struct Candidate {
-    pub(super) segment: Segment,
-    pub(super) header: Option<SegmentHeader>,
-    pub(super) frames: Vec<Found>,
-    /// Bytes that it has, which are fewer than its length if it was cut.
-    pub(super) bytes: u64,
-}
-
-/// The files of a journal, told apart.
-pub(super) struct Files {
-    pub(super) candidates: Vec<Candidate>,
-    pub(super) spares: Vec<Spare>,
-    /// Files that hold nothing.
-    pub(super) useless: Vec<String>,
-    pub(super) next: SegmentId,
-    pub(super) end: Option<EndRead>,
 }
 
 /// What is known of the journal, before anything was changed.
@@ -107,14 +92,16 @@ pub(super) fn recover(
     new_id: JournalId,
 ) -> Result<Recovered, OpenError> {
     let mut survey = survey(&**storage, names, shape, new_id)?;
-    mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
-    let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
-    let state = folded.state;
-
     // A snapshot must fit, even if `max_bytes` has shrunk since.
-    let state_bytes = state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
+    let state_bytes = survey.folded.state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
     let least = (4 * state_bytes).next_multiple_of(SECTOR_BYTES);
     let shape = Shape { segment_bytes: shape.segment_bytes.max(least), ..shape };
+    let active = resume(&survey, shape);
+    if active.is_none() {
+        mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
+    }
+    let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
+    let state = folded.state;
     let mut spares = files.spares;
     let mut useless = files.useless;
     spares.retain(|(id, file)| {
@@ -141,8 +128,26 @@ pub(super) fn recover(
     let mut segments = Segments::default();
     files.candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
     // A tail that is full makes the first submission open a segment.
-    let tail = Tail { end: verdict.end, at: shape.segment_bytes, shape };
-    Ok(Recovered { state, segments, spares, next, tail, end: files.end, report })
+    let at = active.as_ref().map_or(shape.segment_bytes, |active| active.at);
+    let tail = Tail { end: verdict.end, at, shape };
+    Ok(Recovered { state, segments, spares, next, tail, active, end: files.end, report })
+}
+
+/// The last segment, to go on with where it ends. Frames that may lie behind that end must never come to life, so there
+/// must be none; and what the file holds there must be what the medium has, as a sync that succeeded has shown.
+fn resume(survey: &Survey, shape: Shape) -> Option<Active> {
+    let Candidate { segment, header, frames, bytes } = survey.files.candidates.last()?;
+    let last = frames.iter().rfind(|found| found.header.end() <= survey.verdict.end)?;
+    let wanted = header.filter(|header| header.length == *bytes && *bytes == shape.segment_bytes);
+    let nothing_missing = frames.first()?.at == FRAMES_AT
+        && frames.windows(2).all(|pair| pair[0].header.end() == pair[1].header.first)
+        && survey.verdict.damaged.iter().all(|(_, to)| *to <= segment.first);
+    let nothing_more = last.header.complete && frames.last()?.header.end() == survey.verdict.end;
+    let whole = segment.snapshot && segment.sound && nothing_missing && nothing_more && !survey.verdict.torn;
+    if wanted.is_none() || begins_anew() || !whole && !seeded(Bug::AppendBehindOldTail) {
+        return None;
+    }
+    Some(Active { segment: segment.clone(), at: sector_up(last.end_at()), previous: last.checksum })
 }
 
 /// Gives spares durable names that no file has had yet, or removes them.
@@ -176,9 +181,20 @@ pub(super) fn survey(
     shape: Shape,
     new_id: JournalId,
 ) -> Result<Survey, OpenError> {
-    let mut files = open_files(storage, names)?;
-    let known = files.candidates.iter().rev().find_map(|c| c.header).map(|header| header.journal);
-    let known = known.or(files.end.map(|end| end.journal));
+    let mut files = Files::open(storage, names)?;
+    loop {
+        let survey = judge_files(files, shape, new_id)?;
+        files = survey.files;
+        // Entries that were durable are missing at the end: what looks as if it had not begun may hold them.
+        let missing = survey.verdict.damaged.last().is_some_and(|(_, to)| *to == survey.verdict.end);
+        if !missing || !files.search_spares()? {
+            return Ok(Survey { files, ..survey });
+        }
+    }
+}
+
+fn judge_files(mut files: Files, shape: Shape, new_id: JournalId) -> Result<Survey, OpenError> {
+    let known = files.journal;
     let device_bytes_max = usize::try_from(shape.segment_bytes / 4).unwrap_or(usize::MAX);
     let (base, snapshot) = find_snapshots(&mut files.candidates, device_bytes_max)?;
     let without_snapshot = snapshot.is_none();
@@ -194,73 +210,6 @@ pub(super) fn survey(
     // A first segment that was left unfinished never told anything.
     let snapshot_lost = without_snapshot && verdict.end > Offset(0);
     Ok(Survey { files, base, verdict, folded, snapshot_lost })
-}
-
-/// Opens and syncs every file of the journal; refuses those of a newer program before anything else is done.
-fn open_files(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenError> {
-    let mut opened = BTreeMap::new();
-    for id in names.iter().filter_map(|name| SegmentId::of_file_name(name)) {
-        let file = storage.open(&id.file_name()).map_err(|e| unreadable(id, e))?;
-        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
-        if let HeaderRead::Newer { version, features } = header {
-            return Err(OpenError::Newer { file: id.file_name(), version, features });
-        }
-        opened.insert(id, file);
-    }
-    let next = opened.last_key_value().map_or(SegmentId(1), |(id, _)| id.next());
-    let unreadable_end = |source| OpenError::Unreadable { what: super::end::END_FILE.into(), source };
-    let end = EndFile::read(storage).map_err(unreadable_end)?;
-    let useless = names.iter().filter(|name| *name == FILLING).cloned().collect();
-    let mut files = Files { candidates: Vec::new(), spares: Vec::new(), useless, next, end };
-    for (id, file) in opened {
-        if !seeded(Bug::RecoveryWithoutSync) {
-            let settled = if seeded(Bug::PageCacheTrusted) { file.sync() } else { file.settle() };
-            settled.map_err(|e| unreadable(id, e))?;
-        }
-        let header = SegmentHeader::read(&*file, id).map_err(|e| unreadable(id, e))?;
-        let bytes = file.length().map_err(|e| unreadable(id, e))?;
-        let mut segment = Segment {
-            id,
-            first: Offset(0),
-            void: Offset(0),
-            length: bytes,
-            file,
-            snapshot: false,
-            idle: false,
-            sound: true,
-        };
-        let spare = header == HeaderRead::Spare;
-        let header = match header {
-            HeaderRead::Intact(header) => Some(header),
-            _ => None,
-        };
-        match header {
-            Some(header) => (segment.first, segment.void) = (header.first, header.void),
-            None => match first_frame(&segment, spare)? {
-                Some(found) => (segment.first, segment.void) = (found.header.begins(), found.header.begins()),
-                None => {
-                    files.spares.push((id, segment.file));
-                    continue;
-                }
-            },
-        }
-        // What a spare is, its place behind every segment that has begun shows.
-        files.useless.extend(files.spares.drain(..).map(|(id, _)| id.file_name()));
-        files.candidates.push(Candidate { segment, header, frames: Vec::new(), bytes });
-    }
-    let nothing_changed = files.candidates.is_empty() || seeded(Bug::RecoveryWithoutSync);
-    if !nothing_changed {
-        let failed = |source| OpenError::Unreadable { what: "the directory".into(), source };
-        storage.sync_directory().map_err(failed)?;
-    }
-    Ok(files)
-}
-
-/// The first frame of a segment without a header of its own. One that looks as if it had not begun is not searched.
-fn first_frame(segment: &Segment, spare: bool) -> Result<Option<Found>, OpenError> {
-    let mut scanner = Scanner::new(segment);
-    let found = if spare { scanner.next_adjacent() } else { scanner.next() };
-    found.map_err(|e| unreadable(segment.id, e))
 }
 
 /// The first intact frames of a segment, at most `count`.
@@ -331,8 +280,4 @@ fn mark_idle(survey: &mut Survey) -> Result<(), (SegmentId, io::Error)> {
         candidate.segment.idle = true;
     }
     Ok(())
-}
-
-fn unreadable(segment: SegmentId, source: io::Error) -> OpenError {
-    OpenError::Unreadable { what: segment.file_name(), source }
 }

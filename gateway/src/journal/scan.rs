@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::JournalId;
 use super::frame::{FRAME_BYTES_MAX, Frame, FrameHeader, MAGIC};
 use super::segment::{FRAMES_AT, Segment, SegmentId, sector_up};
 use super::storage::StorageFile;
+
+/// Bytes that a medium refuses together.
+const BLOCK_BYTES: usize = 4 * 1024;
 
 /// Bytes read at once.
 const WINDOW_BYTES: usize = 128 * 1024;
@@ -20,12 +24,21 @@ const WINDOW_BYTES: usize = 128 * 1024;
 pub(super) struct Found {
     pub(super) at: u64,
     pub(super) header: FrameHeader,
+    pub(super) checksum: u32,
+}
+
+impl Found {
+    /// The position behind it.
+    pub(super) fn end_at(&self) -> u64 {
+        self.at + self.header.length as u64
+    }
 }
 
 /// Goes through a segment from front to back.
 pub(super) struct Scanner {
     file: Arc<dyn StorageFile>,
     segment: SegmentId,
+    journal: JournalId,
     /// Where the next frame is expected.
     at: u64,
     /// Checksum of the frame that ends at `at`, if it was intact.
@@ -41,6 +54,7 @@ impl Scanner {
         Scanner {
             file: Arc::clone(&segment.file),
             segment: segment.id,
+            journal: segment.journal,
             at: FRAMES_AT,
             previous: None,
             window: vec![0; WINDOW_BYTES].into_boxed_slice(),
@@ -104,14 +118,15 @@ impl Scanner {
     }
 
     fn pass(&mut self, at: u64, header: FrameHeader, checksum: u32) -> Found {
-        self.at = at + header.length as u64;
+        let found = Found { at, header, checksum };
+        self.at = found.end_at();
         self.previous = Some(checksum);
-        Found { at, header }
+        found
     }
 
     fn parse(&mut self, at: u64) -> io::Result<Option<(FrameHeader, u32)>> {
-        let segment = self.segment;
-        Ok(FrameHeader::parse(self.bytes_at(at)?, segment))
+        let (segment, journal) = (self.segment, self.journal);
+        Ok(FrameHeader::parse(self.bytes_at(at)?, segment, journal))
     }
 
     fn find_magic(&mut self, mut from: u64) -> io::Result<Option<u64>> {
@@ -137,11 +152,33 @@ impl Scanner {
         if !covered {
             self.filled = 0;
             self.window_at = at;
-            self.filled = self.file.read_at(&mut self.window, at)?;
+            self.filled = read_what_can_be(&*self.file, &mut self.window, at)?;
         }
         let start = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
         Ok(self.window.get(start..self.filled).unwrap_or_default())
     }
+}
+
+/// Reads as far as the medium lets it: blocks that it refuses become zeros, and so a hole, as long as it gives any others.
+fn read_what_can_be(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let refused = match file.read_at(buffer, at) {
+        Ok(length) => return Ok(length),
+        Err(cause) => cause,
+    };
+    let left = file.length()?.saturating_sub(at).min(buffer.len() as u64);
+    let length = usize::try_from(left).unwrap_or(buffer.len());
+    let mut given = false;
+    let mut from = 0;
+    while from < length {
+        let to = (from + BLOCK_BYTES).min(length);
+        let block = &mut buffer[from..to];
+        match file.read_at(block, at + from as u64) {
+            Ok(_) => given = true,
+            Err(_) => block.fill(0),
+        }
+        from = to;
+    }
+    if given || length == 0 { Ok(length) } else { Err(refused) }
 }
 
 /// Where a magic begins in `bytes`. Runs of zeros, which is what most of a segment may be, are skipped at once.

@@ -38,6 +38,9 @@ pub(super) const FRAMES_AT: u64 = SECTOR_BYTES;
 /// Version of the format that this program writes, the only one so far.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
+/// How far a bad block at the start reaches at most.
+const UNREADABLE_BYTES: u64 = 64 << 10;
+
 const MAGIC: [u8; 8] = *b"FOREBAYJ";
 const SUFFIX: &str = ".seg";
 /// Bytes of the first sector that say something.
@@ -75,6 +78,8 @@ pub(super) enum HeaderRead {
 /// A segment in use.
 #[derive(Clone)]
 pub(super) struct Segment {
+    /// The journal that its frames are checked with.
+    pub(super) journal: JournalId,
     pub(super) id: SegmentId,
     /// Offset of the first entry; those of earlier segments are below.
     pub(super) first: Offset,
@@ -128,7 +133,15 @@ impl SegmentHeader {
     /// Reads the header of a file that is named as `segment`.
     pub(super) fn read(file: &dyn StorageFile, segment: SegmentId) -> io::Result<HeaderRead> {
         let mut head = [0; HEADER_BYTES];
-        let complete = file.read_at(&mut head, 0)? == HEADER_BYTES;
+        let complete = match file.read_at(&mut head, 0) {
+            Ok(length) => length == HEADER_BYTES,
+            // A bad block costs no more than the header, if the medium gives anything else.
+            Err(cause) => {
+                let behind = file.read_at(&mut [0; 1], UNREADABLE_BYTES);
+                behind.map_err(|_| cause)?;
+                return Ok(HeaderRead::Unknown);
+            }
+        };
         let u64_at = |at: usize| u64::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
         let u32_at = |at: usize| u32::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
         if complete && head == [0; HEADER_BYTES] {
@@ -154,8 +167,8 @@ impl SegmentHeader {
 
 impl Segment {
     /// The header that it begins with.
-    pub(super) fn header(&self, journal: JournalId) -> SegmentHeader {
-        let Segment { id, first, void, length, .. } = *self;
+    pub(super) fn header(&self) -> SegmentHeader {
+        let Segment { journal, id, first, void, length, .. } = *self;
         SegmentHeader { journal, segment: id, first, void, length }
     }
 }

@@ -87,10 +87,10 @@ impl Spares {
     }
 
     /// Lets go of the discarded segments: makes spares of them, up to `wanted` in all, and removes the others. Returns
-    /// how many bytes of segments are gone; a file that cannot be removed now is tried again the next time.
-    pub(super) fn retire(&self, wanted: usize) -> (u64, io::Result<()>) {
+    /// how many segments are gone, and their bytes; a file that cannot be removed now is tried again the next time.
+    pub(super) fn retire(&self, wanted: usize) -> (u64, u64, io::Result<()>) {
         let mut next = lock_of(&self.next);
-        let (mut bytes, mut result) = (0, Ok(()));
+        let (mut files, mut bytes, mut result) = (0, 0, Ok(()));
         let done = std::mem::take(&mut *lock_of(&self.done));
         for segment in done {
             let few = self.ready_count.load(Ordering::Relaxed) < wanted;
@@ -104,10 +104,13 @@ impl Spares {
                     result = Err(cause);
                     self.discard(segment);
                 }
-                _ => bytes += segment.length,
+                _ => {
+                    files += 1;
+                    bytes += segment.length;
+                }
             }
         }
-        (bytes, result)
+        (files, bytes, result)
     }
 
     /// Makes one more spare.
@@ -124,7 +127,9 @@ impl Spares {
 
     fn fill(&self, next: &mut SegmentId) -> io::Result<()> {
         let space = self.storage.space()?;
-        let left_free = LEFT_FREE_BYTES.min(space.total_bytes / LEFT_FREE_PART);
+        // The last spare is what a full disk must still give; what is left free comes after it.
+        let is_reserve = self.ready_count.load(Ordering::Relaxed) == 0;
+        let left_free = if is_reserve { 0 } else { LEFT_FREE_BYTES.min(space.total_bytes / LEFT_FREE_PART) };
         if space.free_bytes < self.segment_bytes.saturating_add(left_free) {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -9,8 +9,10 @@
 //! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter. A snapshot
 //! is a version byte, 1, and the fields below in postcard.
 //!
-//! Operation: natives are listed by their chip id, foreign devices by their tag. A foreign device for which there is
-//! no room is accounted under [`OTHERS`]; a native one must be refused by ingest, which asks [`State::has_room_for`].
+//! Operation: natives are listed by their chip id, foreign devices by their tag. Intake decides which account a row goes
+//! to ([`State::account`]): that of a foreign device for which there is no room is [`OTHERS`]; a native one is refused.
+//! The entry holds the account, so that what the entries amount to does not depend on the limit that holds when they are
+//! gone through again.
 
 use std::collections::HashMap;
 
@@ -74,6 +76,8 @@ pub struct DeviceState {
     pub rows: u64,
     /// Rows that came as input which cannot be read, kept as letters.
     pub letters: u64,
+    /// Those of them whose letters are in the journal alone.
+    letters_waiting: u64,
     /// Rows that no sink will get.
     pub gaps: Gaps,
     ledgers: Vec<Ledger>,
@@ -94,6 +98,12 @@ pub struct BootState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<(u8, u64)>", try_from = "Vec<(u8, u64)>")]
 pub struct Gaps([u64; Cause::ALL.len()]);
+
+/// What accounts that a submission is about to open will take in a snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewAccounts {
+    bytes: usize,
+}
 
 /// Letters that are not in the dead letters yet: nothing from the oldest on is trimmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,17 +183,24 @@ impl State {
         &self.devices
     }
 
-    /// The key under which rows of `device` are accounted: its own, or [`OTHERS`] when there is no room for it.
+    /// The account that rows of `device` go to: its own, or [`OTHERS`] when there is no room for it beside `new`.
     #[must_use]
-    pub fn ledger_key<'a>(&self, device: &'a str) -> &'a str {
-        if self.has_room_for(device) { device } else { OTHERS }
+    pub fn account<'a>(&self, device: &'a str, new: &mut NewAccounts) -> &'a str {
+        if self.places.contains_key(device) {
+            return device;
+        }
+        let bytes = new.bytes + self.device_cost(device);
+        if self.device_bytes + bytes > self.device_bytes_max {
+            return OTHERS;
+        }
+        new.bytes = bytes;
+        device
     }
 
     /// Whether `device` is known or can become so.
     #[must_use]
     pub fn has_room_for(&self, device: &str) -> bool {
-        self.places.contains_key(device)
-            || self.device_bytes + self.device_cost(device) <= self.device_bytes_max
+        self.account(device, &mut NewAccounts::default()) == device
     }
 
     /// The registered sinks, in the order of their registration.
@@ -233,10 +250,10 @@ impl State {
         self.last_stamp
     }
 
-    /// Number that the next row of a foreign device gets.
+    /// Number that the next row of a foreign account gets.
     #[must_use]
-    pub fn next_number(&self, device: &str) -> u64 {
-        self.device(self.ledger_key(device)).map_or(0, |device| device.rows)
+    pub fn next_number(&self, account: &str) -> u64 {
+        self.device(account).map_or(0, |device| device.rows)
     }
 
     /// Rows made known so far, lost ones included.
@@ -285,7 +302,7 @@ impl State {
             // Stamps increase but for a step of the clock to the past, and then go on from there.
             self.last_stamp = row.ns;
         }
-        let device = self.account(row.device);
+        let device = self.entry(row.device);
         device.rows += 1;
         device.advance(row.boot, row.sequence.saturating_add(1), row.ns);
     }
@@ -295,7 +312,7 @@ impl State {
             self.last_stamp = gap.ns;
         }
         let sink = gap.sink.map(|name| self.sinks.iter().position(|s| &*s.name == name));
-        let device = self.account(gap.device);
+        let device = self.entry(gap.device);
         match sink {
             None => {
                 device.gaps.add(gap.cause, gap.count);
@@ -320,33 +337,43 @@ impl State {
     fn apply_letter(&mut self, offset: Offset, letter: &LetterEntry<'_>) {
         let oldest = self.oldest_letter().unwrap_or(offset);
         self.letters = Some(Letters { oldest, newest: offset });
-        let device = self.account(letter.device);
+        let device = self.entry(letter.device);
         device.letters = device.letters.saturating_add(letter.rows);
+        device.letters_waiting = device.letters_waiting.saturating_add(letter.rows);
     }
 
     fn apply_letters(&mut self, entry: &LettersEntry<'_>) {
-        self.letters = self
-            .letters
-            .filter(|letters| letters.newest >= entry.kept)
-            .map(|letters| Letters { oldest: letters.oldest.max(entry.kept), ..letters });
-        for (device, rows) in entry.dropped.iter() {
-            let device = self.account(device);
-            device.letters = device.letters.saturating_sub(rows);
-            device.gaps.add(Cause::Unkept, rows);
+        for (device, rows) in entry.rows.iter() {
+            let device = self.entry(device);
+            device.letters_waiting = device.letters_waiting.saturating_sub(rows);
+            if entry.unkept {
+                device.lose_letters(rows, Cause::Unkept);
+            }
+        }
+        let Some(letters) = self.letters else { return };
+        if letters.newest >= entry.to {
+            self.letters = Some(Letters { oldest: letters.oldest.max(entry.to), ..letters });
+            return;
+        }
+        // Nothing waits any more; what nobody has dealt with could not be read.
+        self.letters = None;
+        for device in self.devices.iter_mut().filter(|device| device.letters_waiting > 0) {
+            let rows = std::mem::take(&mut device.letters_waiting);
+            device.lose_letters(rows, Cause::Damaged);
         }
     }
 
     /// Counts journaled rows that the medium lost, which no entry tells of any more; every sink still owes them. With
     /// an empty device `rows` is all there is to know; else they end before `next`.
     pub(super) fn lose(&mut self, device: &str, boot: u32, next: u64, rows: u64) {
-        let device = self.account(if device.is_empty() { UNKNOWN } else { device });
+        let device = self.entry(if device.is_empty() { UNKNOWN } else { device });
         device.rows = device.rows.saturating_add(rows);
         device.advance(boot, next, i64::MIN);
     }
 
     /// What the next row of this device and boot is numbered; none if the boot is not known.
     pub(super) fn expected(&self, device: &str, boot: u32) -> Option<u64> {
-        let known = self.device(self.ledger_key(device));
+        let known = self.device(device);
         if boot == 0 {
             Some(known.map_or(0, |known| known.rows))
         } else {
@@ -390,7 +417,7 @@ impl State {
         let sink = &mut self.sinks[at];
         sink.cursor = sink.cursor.max(entry.next);
         for (device, rows) in entry.confirmed.iter() {
-            self.account(device).ledger(at).confirmed += rows;
+            self.entry(device).ledger(at).confirmed += rows;
         }
     }
 
@@ -401,14 +428,6 @@ impl State {
         if let Some(sink) = self.sinks.iter_mut().find(|s| *s.name == *entry.sink) {
             sink.cursor = sink.cursor.max(entry.to);
             sink.floor = sink.floor.max(entry.to);
-        }
-    }
-
-    /// The device's own account, or the common one if there is no room.
-    fn account(&mut self, key: &str) -> &mut DeviceState {
-        match self.places.get(key) {
-            Some(&at) => &mut self.devices[at],
-            None => self.entry(self.ledger_key(key)),
         }
     }
 
@@ -444,6 +463,11 @@ impl DeviceState {
             known.next = known.next.max(next);
             known.last_ns = known.last_ns.max(ns);
         }
+    }
+
+    fn lose_letters(&mut self, rows: u64, cause: Cause) {
+        self.letters = self.letters.saturating_sub(rows);
+        self.gaps.add(cause, rows);
     }
 
     fn begin(&mut self, boot: BootState) {
@@ -531,13 +555,20 @@ mod tests {
     fn foreign_devices_beyond_the_limit_share_an_account() {
         let mut state = State::new(JournalId(1), 1_000);
         for n in 0..20 {
-            state.apply(Offset(0), &row(&format!("device {n}"), 0));
+            let device = format!("device {n}");
+            let account = state.account(&device, &mut NewAccounts::default());
+            state.apply(Offset(0), &row(account, 0));
         }
         let own = state.devices().len() - 1;
         assert!((2..10).contains(&own), "{own} devices of their own");
         assert_eq!(state.device(OTHERS).unwrap().rows, 20 - own as u64);
-        assert_eq!(state.ledger_key("device 0"), "device 0");
-        assert_eq!(state.ledger_key("device 19"), OTHERS);
+        let account = |name| state.account(name, &mut NewAccounts::default());
+        assert_eq!((account("device 0"), account("device 19")), ("device 0", OTHERS));
+        let mut new = NewAccounts::default();
+        let state = State::new(JournalId(1), 1_000);
+        let names: Vec<String> = (0..20).map(|n| format!("device {n}")).collect();
+        let own = names.iter().filter(|name| state.account(name, &mut new) == **name).count();
+        assert!((2..10).contains(&own), "a submission leaves room for what it opens itself: {own}");
         assert!(state.to_bytes().unwrap().len() < 1_000 + 200);
         let copy = State::from_bytes(&state.to_bytes().unwrap(), 1_000);
         assert_eq!(copy, Some(state));

@@ -89,7 +89,8 @@ enum Next {
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, end: Option<EndFile>) -> Committer {
+    /// Makes the committer that goes on in the active segment, if there is one.
+    pub(super) fn new(shared: Arc<Shared>, active: Option<Active>, end: Option<EndFile>) -> Committer {
         let watermark = *shared.watermark.borrow();
         let learned = shared.intake().state.learned();
         Committer {
@@ -97,7 +98,7 @@ impl Committer {
             taken: Pending::default(),
             done: 0,
             trim_to: None,
-            active: None,
+            active,
             opened: false,
             watermark,
             learned,
@@ -113,9 +114,8 @@ impl Committer {
                 Next::Stop => break,
                 Next::Mark => self.mark(),
                 Next::Commit => match self.commit() {
-                    Ok(()) => {}
                     Err(CommitError::Full(_)) if self.pause() == Next::Stop => break,
-                    Err(CommitError::Full(_)) => {}
+                    Ok(()) | Err(CommitError::Full(_)) => {}
                     Err(CommitError::Failed(_)) => break,
                 },
             }
@@ -244,6 +244,10 @@ impl Committer {
             if self.strikes >= STRIKES_MAX {
                 return Err(CommitError::Failed(cause));
             }
+            if self.taken.frames[run.start].opens && !self.opened {
+                // No further file could be had; the one before is as good as it was.
+                continue;
+            }
             warn!(%cause, "a journal file cannot be written; its last rows go into a new one, and nothing is lost");
             self.give_up();
         }
@@ -282,7 +286,7 @@ impl Committer {
         let Some(active) = &mut self.active else { return Ok(()) };
         if active.at == FRAMES_AT {
             // The header goes out with the first frames' sync.
-            let (sector, _) = active.segment.header(self.shared.journal).encode();
+            let (sector, _) = active.segment.header().encode();
             active.segment.file.write_at(&sector, 0).map_err(CommitError::of)?;
         }
         let next = self.taken.frames.get(run.end);
@@ -318,8 +322,9 @@ impl Committer {
             .filter(|newest| newest.idle && !seeded(Bug::VoidForgotten))
             .map_or(first, |idle| idle.void);
         drop(segments);
-        let segment = Segment { id, first, void, length, file, snapshot, idle: false, sound: true };
-        let (_, previous) = segment.header(self.shared.journal).encode();
+        let journal = self.shared.journal;
+        let segment = Segment { journal, id, first, void, length, file, snapshot, idle: false, sound: true };
+        let (_, previous) = segment.header().encode();
         self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();
         if snapshot {
@@ -414,7 +419,7 @@ fn seal(
             learned: frame.learned,
             previous,
         };
-        previous = header.seal(&mut taken.bytes[frame.start..frame_end]);
+        previous = header.seal(&mut taken.bytes[frame.start..frame_end], active.segment.journal);
         headers.push(header);
     }
     (headers, previous)

@@ -91,7 +91,13 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
             )
         }
         Entry::Letters(letters) => {
-            write!(text, "letters kept below {}{}", letters.kept, counts(&letters.dropped))
+            write!(
+                text,
+                "letters {} below {}{}",
+                if letters.unkept { "given up" } else { "kept" },
+                letters.to,
+                counts(&letters.rows)
+            )
         }
     };
 }
@@ -131,7 +137,7 @@ fn entry_json(
         Ok(Entry::Skip(skip)) => json!({ "kind": "skip", "sink": skip.sink, "to": skip.to }),
         Ok(Entry::Letter(letter)) => letter_json(letter),
         Ok(Entry::Letters(letters)) => json!({
-            "kind": "letters", "kept": letters.kept, "dropped": counts_json(&letters.dropped),
+            "kind": "letters", "to": letters.to, "unkept": letters.unkept, "rows": counts_json(&letters.rows),
         }),
         Err(cause) => json!({ "kind": "undecodable", "cause": cause.to_string() }),
     };

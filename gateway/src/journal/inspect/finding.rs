@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::walk::{Break, Side};
 use super::{Facts, Walk};
-use crate::journal::recovery::{Candidate, Survey};
+use crate::journal::files::Candidate;
+use crate::journal::recovery::Survey;
 use crate::journal::segment::{FRAMES_AT, HEADER_BYTES, SECTOR_BYTES, SegmentId};
 use crate::record::Offset;
 

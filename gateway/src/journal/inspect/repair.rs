@@ -85,7 +85,7 @@ pub fn repair(from: &dyn Storage, to: &dyn Storage) -> Result<Repaired, RepairEr
     copy_segments(&survey, to)?;
     let journal = survey.folded.state.journal();
     let mark = EndMark { watermark: survey.verdict.end, learned: survey.folded.state.learned() };
-    let write_mark = || EndFile::open(to, journal, None)?.write(mark);
+    let write_mark = || EndFile::open(to, journal, None, mark).map(drop);
     write_mark().map_err(|source| RepairError::Write { file: super::END_FILE.into(), source })?;
 
     let copy = inspect(to)?;

@@ -3,8 +3,8 @@
 use std::io;
 
 use super::unreadable;
+use crate::journal::files::Candidate;
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
-use crate::journal::recovery::Candidate;
 use crate::journal::scan::Scanner;
 use crate::journal::segment::{FRAMES_AT, sector_up};
 use crate::journal::{Entry, OpenError};

@@ -80,9 +80,11 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     counts.iter().for_each(|(kind, states)| println!("{states:>9} {kind}"));
     let states: u64 = counts.values().sum();
     println!("{states:>9} distinct states");
-    for Failure { path, message } in failures.into_inner().unwrap() {
-        panic!("FOREBAY_CRASH={path}: {message}");
+    let failures = failures.into_inner().unwrap();
+    for Failure { path, message } in &failures {
+        println!("FOREBAY_CRASH={path}: {message}");
     }
+    assert!(failures.is_empty(), "{} workloads break a promise", failures.len());
     assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
 }
 
@@ -128,7 +130,7 @@ fn each_seeded_bug_is_caught() {
 fn hunt() -> Option<(String, u64, String)> {
     // What is cheap comes first: lives that crash once, damage, and then everything.
     let shallow = |seed| (seed, Effort { second: u64::MAX, ..EFFORT });
-    let deep = (0..SEEDS).map(|seed| (seed, Effort { third: 6000, ..EFFORT }));
+    let deep = (0..2 * SEEDS).map(|seed| (seed, Effort { third: 6000, ..EFFORT }));
     let mut states = 0;
     crash(shallow(0), &mut states)
         .or_else(|| damage(DAMAGED[0], &mut states))

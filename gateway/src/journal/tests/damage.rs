@@ -22,7 +22,10 @@ const SAMPLE: &str = "00000000000000000001.seg";
 fn sample_frames(bytes: &[u8]) -> Vec<(usize, usize, u64, u64)> {
     let storage = MemoryStorage::new();
     storage.put(SAMPLE, bytes.to_vec());
+    let header = SegmentHeader::read(&*storage.open(SAMPLE).unwrap(), SegmentId(1)).unwrap();
+    let HeaderRead::Intact(header) = header else { panic!("{header:?}") };
     let segment = segment::Segment {
+        journal: header.journal,
         id: SegmentId(1),
         first: Offset(0),
         void: Offset(0),

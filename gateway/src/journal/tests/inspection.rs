@@ -1,7 +1,10 @@
 //! What the inspection says of whole and damaged journals, beside what a start and delivery say.
 
 use super::inspect::{FileKind, FileState, Finding, Inspection, Item, Kind, NOTE_FILE, Selection};
-use super::small::{SMALL, as_written, commit_rows, every_kind, idle_lives, open_small, survey_small};
+use super::small::{
+    SMALL, SMALL_JOURNAL, as_written, commit_rows, every_kind, idle_lives, open_shaped, open_small,
+    survey_small,
+};
 use super::*;
 
 fn inspect(storage: &MemoryStorage) -> Inspection {
@@ -23,7 +26,8 @@ fn flipped(storage: &MemoryStorage, name: &str, at: usize, mask: u8) -> MemorySt
 fn frames_in(name: &str, bytes: &[u8]) -> Vec<(std::ops::Range<usize>, frame::FrameHeader)> {
     let id = SegmentId::of_file_name(name).unwrap();
     let starts = 0..bytes.len();
-    let parsed = starts.filter_map(|at| Some((at, frame::FrameHeader::parse(&bytes[at..], id)?.0)));
+    let parsed =
+        starts.filter_map(|at| Some((at, frame::FrameHeader::parse(&bytes[at..], id, SMALL_JOURNAL)?.0)));
     parsed.map(|(at, header)| (at..at + header.length, header)).collect()
 }
 
@@ -297,6 +301,7 @@ fn frames_that_were_written_again_elsewhere_are_no_damage_and_neither_are_their_
     let storage = as_written(&storage);
     let inspection = inspect(&storage);
     assert!(inspection.is_well(), "{:?}", inspection.damage);
+    assert_eq!((inspection.entries, inspection.rows), (6, 6), "what was written twice counts once");
     let (name, bytes) = segments(&storage).into_iter().next().unwrap();
     let at = bytes.windows(13).position(|window| window == b"written twice").unwrap();
     let copy = flipped(&storage, &name, at, 4);
@@ -461,6 +466,20 @@ fn a_copy_of_a_cut_or_torn_journal_or_one_without_a_segment_is_well() {
     let nothing = MemoryStorage::new();
     let refused = inspect::repair(&nothing, &MemoryStorage::new());
     assert!(matches!(refused, Err(inspect::RepairError::Nothing)), "{refused:?}");
+}
+
+#[test]
+fn a_lost_header_of_any_length_is_brought_back() {
+    let storage = every_kind();
+    let shape = Shape { segment_bytes: 2 * SMALL.segment_bytes, ..SMALL };
+    let (journal, _) = open_shaped(&storage, shape);
+    commit_rows(&journal, 50..52, "in a longer segment");
+    journal.close();
+    for (name, bytes) in segments(&storage) {
+        let (copy, done) = repaired(&flipped(&storage, &name, 50, 1));
+        assert_eq!(copy.files()[&name][..segment::HEADER_BYTES], bytes[..segment::HEADER_BYTES], "{name}");
+        assert_eq!(done.left, [], "{name}");
+    }
 }
 
 #[test]

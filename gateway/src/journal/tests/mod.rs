@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod format;
 mod found;
+mod hostile;
 mod inspection;
 mod model;
 mod small;
@@ -41,8 +42,19 @@ fn add_row(submission: &mut Submission<'_>, sequence: u64, text: &str) -> Result
     }))
 }
 
-/// Submits rows numbered from `from` on as one submission and returns its receipt.
+/// Submits rows numbered from `from` on as one submission and returns its receipt. A journal that is busy with its files
+/// is waited for.
 fn submit_rows(journal: &Journal, from: u64, rows: u64, text: &str) -> Result<Offset, Refused> {
+    loop {
+        match try_submit_rows(journal, from, rows, text) {
+            Err(Refused::Busy) => thread::yield_now(),
+            submitted => return submitted,
+        }
+    }
+}
+
+/// The same without patience.
+fn try_submit_rows(journal: &Journal, from: u64, rows: u64, text: &str) -> Result<Offset, Refused> {
     let (_, receipt) = journal.submit(Class::Foreign, |_, submission| {
         (from..from + rows).try_for_each(|sequence| add_row(submission, sequence, text))
     })?;
@@ -278,9 +290,11 @@ fn a_full_journal_can_be_emptied_after_any_number_of_starts() {
     journal.register_sink("main").unwrap();
     let text = "x".repeat(1_000);
     let mut next = 0;
-    while let Ok(receipt) = submit_rows(&journal, next, 10, &text) {
-        wait_for(&journal, receipt);
-        next += 10;
+    for (rows, text) in [(10, text.as_str()), (1, "x")] {
+        while let Ok(receipt) = submit_rows(&journal, next, rows, text) {
+            wait_for(&journal, receipt);
+            next += rows;
+        }
     }
     drop(journal);
     for start in 1..=20 {

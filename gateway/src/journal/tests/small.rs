@@ -8,10 +8,20 @@ use super::*;
 /// Segments of 6 KiB, of which a snapshot takes at most a quarter.
 pub(super) const SMALL: Shape = Shape { segment_bytes: 6 << 10, frame_bytes: 1 << 10 };
 
+/// The id of such a journal.
+pub(super) const SMALL_JOURNAL: JournalId = JournalId(0xf0eb);
+
 /// Opens a journal of that shape.
 pub(super) fn open_small(storage: &MemoryStorage) -> (Journal, RecoveryReport) {
-    let (shared, committer, report) =
-        Shared::open(Arc::new(storage.clone()), &OPTIONS, SMALL, JournalId(0xf0eb)).unwrap();
+    open_shaped(storage, SMALL)
+}
+
+/// Opens a journal of any shape, in which each life begins a segment.
+pub(super) fn open_shaped(storage: &MemoryStorage, shape: Shape) -> (Journal, RecoveryReport) {
+    let opened = bugs::anew(|| Shared::open(Arc::new(storage.clone()), &OPTIONS, shape, SMALL_JOURNAL));
+    let (shared, committer, report) = opened.unwrap();
+    // A test may have seen to it that there is no room.
+    drop(keeper::tidy(&shared));
     let running = Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
     running.start(committer).unwrap();
     (Journal { shared, running: Arc::new(running) }, report)
@@ -72,19 +82,17 @@ pub(super) fn idle_lives() -> MemoryStorage {
 pub(super) fn every_kind() -> MemoryStorage {
     let storage = MemoryStorage::new();
     let (journal, _) = open_small(&storage);
-    let gap = |sink, cause| {
-        Entry::Gap(GapEntry {
-            device: "e6614104",
-            boot: 7,
-            from: 10,
-            to: 12,
-            count: 2,
-            cause,
-            sink,
-            stamped: true,
-            series: "forebay_gap,cause=overflow,device=boiler",
-            ns: 5_000,
-        })
+    let gap = |sink, cause| GapEntry {
+        device: "e6614104",
+        boot: 7,
+        from: 10,
+        to: 12,
+        count: 2,
+        cause,
+        sink,
+        stamped: true,
+        series: "forebay_gap,cause=overflow,device=boiler",
+        ns: 5_000,
     };
     let device = DeviceEntry { device: "e6614104", name: "boiler", boot: 7, first: 0 };
     let letter = LetterEntry {
@@ -102,9 +110,11 @@ pub(super) fn every_kind() -> MemoryStorage {
     commit(&journal, &[Entry::Device(device)]);
     commit(&journal, &[Entry::Forget("gone")]);
     let first = commit_rows(&journal, 0..10, &"x".repeat(400));
-    commit(&journal, &[gap(None, Cause::Overflow), gap(Some("main"), Cause::Rejected)]);
+    let gaps = [gap(None, Cause::Overflow), gap(Some("main"), Cause::Rejected)];
+    commit(&journal, &gaps.map(Entry::Gap));
     let letters = commit(&journal, &[Entry::Letter(letter)]);
-    commit(&journal, &[Entry::Letters(LettersEntry { kept: letters, dropped: Counts::of(&[]) })]);
+    let rows = [("esp".into(), 1_u64)];
+    commit(&journal, &[Entry::Letters(LettersEntry { to: letters, unkept: false, rows: Counts::of(&rows) })]);
     let end = commit_rows(&journal, 12..20, &"y".repeat(600));
     let confirmed = [("e6614104".into(), 10_u64)];
     for (sink, next) in [("main", end), ("sqlite", first)] {
@@ -119,6 +129,7 @@ pub(super) fn every_kind() -> MemoryStorage {
     journal.close();
     let (journal, _) = open_small(&storage);
     commit_rows(&journal, 40..45, "of a second life");
+    commit(&journal, &[Entry::GapAgain(gap(Some("main"), Cause::Rejected))]);
     let ready = journal.shared.spares.ready_count();
     while ready.load(Ordering::Relaxed) < intake::SPARES {
         thread::yield_now();
@@ -141,7 +152,7 @@ fn recycle(storage: &MemoryStorage) {
             bytes[..segment::FRAMES_AT as usize].copy_from_slice(&written[..segment::FRAMES_AT as usize]);
         }
         for at in 0..written.len() {
-            if let Some((header, _)) = frame::FrameHeader::parse(&written[at..], *id) {
+            if let Some((header, _)) = frame::FrameHeader::parse(&written[at..], *id, SMALL_JOURNAL) {
                 bytes[at..at + header.length].copy_from_slice(&written[at..at + header.length]);
             }
         }

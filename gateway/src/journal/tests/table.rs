@@ -2,8 +2,9 @@
 
 use super::end::{END_FILE, EndMark, EndRead};
 use super::frame::FrameHeader;
+use super::memory::{CallKind, Fault};
 use super::segment::{HeaderRead, SegmentHeader};
-use super::small::{SMALL, as_written, commit_rows, idle_lives, open_small, survey_small};
+use super::small::{SMALL, SMALL_JOURNAL, as_written, commit_rows, idle_lives, open_small, survey_small};
 use super::spare::FILLING;
 use super::*;
 
@@ -42,8 +43,8 @@ fn edit(storage: &MemoryStorage, name: &str, change: impl FnOnce(&mut Vec<u8>)) 
 /// The frames of a segment with entries in them, as byte ranges.
 fn frames(storage: &MemoryStorage, id: u64) -> Vec<(std::ops::Range<usize>, FrameHeader)> {
     let bytes = storage.files().remove(&name(id)).unwrap();
-    let found =
-        (0..bytes.len()).filter_map(|at| Some((at, FrameHeader::parse(&bytes[at..], SegmentId(id))?.0)));
+    let found = (0..bytes.len())
+        .filter_map(|at| Some((at, FrameHeader::parse(&bytes[at..], SegmentId(id), SMALL_JOURNAL)?.0)));
     found.filter(|(_, h)| h.count > 0).map(|(at, header)| (at..at + header.length, header)).collect()
 }
 
@@ -213,8 +214,8 @@ fn a_frame_at_or_beyond_the_first_offset_of_a_later_segment_is_passed_over() {
     let storage = MemoryStorage::new();
     let (journal, _) = open_small(&storage);
     commit_rows(&journal, 0..3, "written once");
-    let syncs = storage.calls_of(memory::CallKind::Sync);
-    storage.plan(memory::Fault::once(memory::CallKind::Sync, syncs, io::ErrorKind::Other));
+    let syncs = storage.calls_of(CallKind::Sync);
+    storage.plan(Fault::once(CallKind::Sync, syncs, io::ErrorKind::Other));
     commit_rows(&journal, 3..6, "written twice");
     journal.close();
     let storage = as_written(&storage);
@@ -372,12 +373,54 @@ fn an_entry_that_cannot_be_decoded_is_passed_over() {
         // The kind of the frame's first entry, in a frame that is otherwise right.
         bytes[range.start + frame::FRAME_HEADER_BYTES + 2] = 99;
         let next = frames(&storage, id).swap_remove(2);
-        let checksum = header.seal(&mut bytes[range]);
-        FrameHeader { previous: checksum, ..next.1 }.seal(&mut bytes[next.0]);
+        let checksum = header.seal(&mut bytes[range], SMALL_JOURNAL);
+        FrameHeader { previous: checksum, ..next.1 }.seal(&mut bytes[next.0], SMALL_JOURNAL);
     });
     let (journal, report) = open_small(&storage);
     assert_eq!((report.damaged, report.end, report.entries), (vec![], Offset(3), 3));
     assert_eq!(journal.with_state(|state| state.device("e6614104").unwrap().rows), 2);
+}
+
+/// Whether the next life goes on in the last segment.
+fn goes_on(storage: &MemoryStorage) -> bool {
+    let storage = storage.fork();
+    let before = begun(&storage.fork());
+    let opened = Shared::open(Arc::new(storage.clone()), &OPTIONS, SMALL, JournalId(3));
+    let (shared, mut committer, report) = opened.unwrap();
+    keeper::tidy(&shared).unwrap();
+    let next = report.end.0;
+    shared.submit(Class::Foreign, |_, submission| add_row(submission, next, "later")).unwrap();
+    committer.commit().unwrap();
+    without_damage(&storage, 0..next + 1);
+    begun(&storage) == before
+}
+
+#[test]
+fn a_last_segment_that_is_whole_is_gone_on_with_behind_its_end() {
+    let whole = lives(1, 3);
+    let id = begun(&whole)[0];
+    assert!(goes_on(&whole));
+    let with = |change: fn(&MemoryStorage, u64)| {
+        let storage = whole.fork();
+        change(&storage, id);
+        storage
+    };
+    let torn = unfinished(|bytes, frames| bytes[frames[0].start] ^= 1);
+    assert!(!goes_on(&torn), "there are frames behind the end");
+    let half = unfinished(|bytes, frames| bytes[frames[3].start] ^= 1);
+    assert!(!goes_on(&half), "the last submission is not whole");
+    let bare = with(|storage, id| edit(storage, &name(id), |bytes| bytes[SNAPSHOT] ^= 1));
+    assert!(!goes_on(&bare), "the snapshot is lost");
+    let headless = with(|storage, id| edit(storage, &name(id), |bytes| bytes[20] ^= 1));
+    assert!(!goes_on(&headless), "the header is lost");
+    let cut = with(|storage, id| edit(storage, &name(id), |bytes| bytes.truncate(bytes.len() - 512)));
+    assert!(!goes_on(&cut), "the file is cut");
+    let doubtful = with(|storage, _| {
+        // The end mark is synced before the segment.
+        let sync = storage.calls_of(CallKind::Sync) + 1;
+        storage.plan(Fault::once(CallKind::Sync, sync, io::ErrorKind::Other));
+    });
+    assert!(!goes_on(&doubtful), "what it holds could not be synced");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::tap::{Known, Point, Tap};
 use super::tears;
 use crate::journal::frame::FrameHeader;
 use crate::journal::memory::MemoryStorage;
-use crate::journal::segment::{SegmentHeader, SegmentId};
+use crate::journal::segment::{HeaderRead, SegmentHeader, SegmentId};
 use crate::journal::storage::Storage;
 
 /// A state's name.
@@ -76,20 +76,25 @@ impl Explorer {
 
     /// Goes through all states.
     pub(super) fn run(&mut self) -> Result<(), Failure> {
-        let points = self.live(&Start::nothing(), self.effort.steps)?;
+        let (points, lived) = self.observe(&Start::nothing(), self.effort.steps, true);
+        lived?;
         self.crash(&points, self.path.seed)
     }
 
     /// Goes to one state and lives on there.
     pub(super) fn replay(&mut self, path: &Path) -> Result<(), Failure> {
-        let mut points = self.live(&Start::nothing(), self.effort.steps)?;
+        // Lives on the way may break promises too; what counts is the last one.
+        let (mut points, mut lived) = self.observe(&Start::nothing(), self.effort.steps, true);
+        print_points(&points);
         for crash in &path.crashes {
             let point = points.get(crash.point).cloned().unwrap_or_else(|| panic!("{path} does not exist"));
             let before = point.storage(crash.sectors);
             self.path.crashes.push(*crash);
             let storage = match crash.pattern {
                 Some(pattern) => {
-                    let fates = tears::patterns(&before)[pattern].fates;
+                    let patterns = tears::patterns(&before);
+                    let fates =
+                        patterns.get(pattern).unwrap_or_else(|| panic!("{path} does not exist")).fates;
                     println!("{}: before {:?}, {fates:?}", self.path, point.call);
                     before.after_power_cut(&fates)
                 }
@@ -97,10 +102,11 @@ impl Explorer {
             };
             println!("acked {}, submitted {}", point.known.acked, point.known.view.end());
             println!("{}", listing(&storage));
-            points = self.live(&Start { storage, known: point.known.clone() }, LATER_STEPS)?;
-            points.iter().enumerate().for_each(|(at, point)| println!("    {at}: {point:?}"));
+            let start = Start { storage, known: point.known.clone() };
+            (points, lived) = self.observe(&start, LATER_STEPS, true);
+            print_points(&points);
         }
-        Ok(())
+        lived
     }
 
     /// Crashes at each point of a life and judges what comes after.
@@ -111,19 +117,19 @@ impl Explorer {
                 let before = point.storage(sectors);
                 let key = mix(&[parent, at as u64, sectors as u64]);
                 let kill = Crash { point: at, sectors, pattern: None };
-                self.visit(kill, false, key, start(before.after_kill()))?;
+                self.visit(kill, false, key, &start(before.after_kill()))?;
                 for (number, tear) in tears::patterns(&before).iter().enumerate() {
                     let storage = before.after_power_cut(&tear.fates);
                     let key = mix(&[parent, at as u64, storage.digest()]);
                     let cut = Crash { pattern: Some(number), ..kill };
-                    self.visit(cut, tear.torn, key, start(storage))?;
+                    self.visit(cut, tear.torn, key, &start(storage))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn visit(&mut self, crash: Crash, torn: bool, key: u64, start: Start) -> Result<(), Failure> {
+    fn visit(&mut self, crash: Crash, torn: bool, key: u64, start: &Start) -> Result<(), Failure> {
         if !self.seen.insert(key) {
             return Ok(());
         }
@@ -139,7 +145,8 @@ impl Explorer {
         // What a killed process leaves is decided by a power cut in the next one.
         let deeper = chosen || depth == 1 && pattern.is_none();
         *self.counts.entry(kind(depth, sectors, pattern.is_none())).or_default() += 1;
-        let points = self.observe(&start, if chosen { LATER_STEPS } else { 0 }, deeper)?;
+        let (points, lived) = self.observe(start, if chosen { LATER_STEPS } else { 0 }, deeper);
+        lived?;
         if deeper {
             self.crash(&points, key)?;
         }
@@ -147,12 +154,8 @@ impl Explorer {
         Ok(())
     }
 
-    fn live(&self, start: &Start, steps: usize) -> Result<Vec<Point>, Failure> {
-        self.observe(start, steps, true)
-    }
-
     /// One life, from recovery on.
-    fn observe(&self, start: &Start, steps: usize, recording: bool) -> Result<Vec<Point>, Failure> {
+    fn observe(&self, start: &Start, steps: usize, recording: bool) -> (Vec<Point>, Result<(), Failure>) {
         let tap = Tap::new(start.storage.clone(), start.known.clone(), recording);
         let rng = Rng(self.path.hash());
         let first = self.path.crashes.is_empty();
@@ -169,12 +172,14 @@ impl Explorer {
             }
             if steps > 0 { life.empty() } else { Ok(()) }
         }));
-        match lived {
-            Ok(Ok(())) => Ok(if recording { tap.points() } else { Vec::new() }),
-            Ok(Err(message)) => Err(Failure { path: self.path.clone(), message }),
-            Err(_) => Err(Failure { path: self.path.clone(), message: "a panic".into() }),
-        }
+        let lived = lived.unwrap_or_else(|_| Err("a panic".into()));
+        let points = if recording { tap.points() } else { Vec::new() };
+        (points, lived.map_err(|message| Failure { path: self.path.clone(), message }))
     }
+}
+
+fn print_points(points: &[Point]) {
+    points.iter().enumerate().for_each(|(at, point)| println!("    {at}: {point:?}"));
 }
 
 /// The segments of a storage and their frames.
@@ -184,9 +189,11 @@ fn listing(storage: &MemoryStorage) -> String {
         let _ = writeln!(text, "{name}: {} bytes", bytes.len());
         let Some(id) = SegmentId::of_file_name(&name) else { continue };
         let file = storage.fork().open(&name).unwrap();
-        let _ = writeln!(text, "    {:?}", SegmentHeader::read(&*file, id).unwrap());
+        let header = SegmentHeader::read(&*file, id).unwrap();
+        let _ = writeln!(text, "    {header:?}");
+        let HeaderRead::Intact(header) = header else { continue };
         for at in 0..bytes.len() {
-            if let Some((header, _)) = FrameHeader::parse(&bytes[at..], id) {
+            if let Some((header, _)) = FrameHeader::parse(&bytes[at..], id, header.journal) {
                 let _ = writeln!(text, "    at {at}: {header:?}");
             }
         }

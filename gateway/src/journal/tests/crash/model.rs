@@ -99,7 +99,7 @@ impl View {
         while !rest.is_empty() {
             let body = take_entry(&mut rest).unwrap();
             let entry = Entry::decode(body).unwrap();
-            let fact = Fact::of(&entry, &after);
+            let fact = Fact::of(&entry);
             after.apply(Offset(first + entries.len() as u64), &entry);
             entries.push(Told { body: body.into(), fact });
         }
@@ -121,8 +121,8 @@ impl Submitted {
 
 impl Fact {
     /// What an entry tells of the account that it goes to in this state.
-    fn of(entry: &Entry<'_>, state: &State) -> Fact {
-        let device = |name: &str| interned(&DEVICES, state.ledger_key(name));
+    fn of(entry: &Entry<'_>) -> Fact {
+        let device = |name: &str| interned(&DEVICES, name);
         let sink = |name: &str| interned(&SINKS, name);
         match entry {
             Entry::Row(row) => {
@@ -141,7 +141,7 @@ impl Fact {
             Entry::Cursor(cursor) => Fact::Cursor { sink: sink(cursor.sink), next: cursor.next.0 },
             Entry::Skip(skip) => Fact::Cursor { sink: sink(skip.sink), next: skip.to.0 },
             Entry::Letter(letter) => Fact::Letter { rows: letter.rows },
-            Entry::Letters(letters) => Fact::Letters { kept: letters.kept.0 },
+            Entry::Letters(letters) => Fact::Letters { kept: letters.to.0 },
         }
     }
 }

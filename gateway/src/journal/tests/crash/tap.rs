@@ -95,7 +95,8 @@ impl Point {
 impl fmt::Debug for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "before {:?} of {:?} at {:?}, ", self.call, self.file, self.write.as_ref().map(|w| w.at))?;
-        write!(f, "{} acknowledged of {}", self.known.acked, self.known.view.end())
+        let bytes: usize = self.storage.files().values().map(Vec::len).sum();
+        write!(f, "{} acknowledged of {}, {bytes} bytes", self.known.acked, self.known.view.end())
     }
 }
 
