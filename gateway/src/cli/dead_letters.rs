@@ -215,7 +215,10 @@ fn page(found: &Matches) -> String {
         let _ = writeln!(text, "{name:8}{}", plain(&value));
     }
     if *count > 1 {
-        let _ = writeln!(text, "\nthe newest of {count} letters with this id; the others are of earlier journals");
+        let _ = writeln!(
+            text,
+            "\nthe newest of {count} letters with this id; the others are of earlier journals"
+        );
     }
     text.push('\n');
     match str::from_utf8(body).ok().filter(|body| is_readable(body)) {

@@ -14,8 +14,8 @@ use super::letter::{Key, Letter, Stage, View};
 use super::reader::Damage;
 use super::scan::{Scan, Scanned};
 use super::{AppendError, Appended, Dropped};
-use crate::journal::{JournalId, Storage};
 use crate::journal::storage::StorageFile;
+use crate::journal::{JournalId, Storage};
 use crate::record::Offset;
 
 /// Files in `max_bytes`, unless they would be smaller or larger than the bounds below.
