@@ -6,7 +6,7 @@
 //! * It is bounded by `max_bytes`. When there is no room the oldest file goes, and how many letters and rows went is
 //!   counted durably, before they go.
 //! * It always opens: damage costs the letters that it hit, and those are named by file and position, and counted.
-//! * A letter is kept once, however often it is appended: its key is stage, sink and journal offset.
+//! * A letter is kept once, however often it is appended: its key is the journal's id, stage, sink and journal offset.
 //! * No letters are held in memory. Who reads needs no lock, changes nothing, and may do so while the gateway appends.
 //!
 //! # Format
@@ -52,11 +52,12 @@
 //! | at | what |
 //! |---|---|
 //! | 0 | stage, u8: 0 intake, 1 delivery |
-//! | 1 | journal offset, u64 |
-//! | 9 | time, i64, nanoseconds since 1970 UTC |
-//! | 17 | rows, u64 |
-//! | 25 | length of the body before it was cut, u64 |
-//! | 33 | four texts, each as its length, u16, and that many bytes of UTF-8: sink, device, origin, reason |
+//! | 1 | id of the journal, u64 |
+//! | 9 | journal offset, u64 |
+//! | 17 | time, i64, nanoseconds since 1970 UTC |
+//! | 25 | rows, u64 |
+//! | 33 | length of the body before it was cut, u64 |
+//! | 41 | four texts, each as its length, u16, and that many bytes of UTF-8: sink, device, origin, reason |
 //! | … | the body, to the end of the frame |
 //!
 //! The file `end` is one sector, written anew in place after each append and never synced. It says how much is durable,
@@ -79,7 +80,7 @@
 //! for the first append of each life, a file is begun: header and letters are written under the name `.new` and synced,
 //! the file gets its name, and the directory is synced; only then are dropped files removed. So a file that counts has
 //! a complete header, and what a header says holds at one instant. The first append of a life reads all files once, to
-//! know what is in them; later ones read files only where a letter's offset lies among those of its sink in the file,
+//! know what is in them; later ones read files only where a letter's offset lies among those of its journal and sink in it,
 //! to see whether it is there already.
 //!
 //! Which files count is found from the newest header, backwards (`chain.rs`).
@@ -126,7 +127,7 @@ pub use letter::{
     DELIVERY_BODY_BYTES_MAX, INTAKE, INTAKE_BODY_BYTES_MAX, Letter, LetterId, NoLetterId, Stage,
     TEXT_BYTES_MAX,
 };
-pub use reader::{Damage, Found, Reader};
+pub use reader::{Damage, Found, Matches, Reader};
 use writer::Writer;
 
 /// Name of the store's directory below `data_dir`.

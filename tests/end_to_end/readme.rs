@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_gateway::dead_letters::{DIRECTORY, DeadLetters, Letter, Stage};
+use forebay_gateway::journal::JournalId;
 use forebay_gateway::record::Offset;
 use forebay_tests::clock::{wait_for, wall_ns};
 use forebay_tests::device::publish;
@@ -90,6 +91,7 @@ fn keep_a_letter(data_dir: &Path) -> anyhow::Result<()> {
     let body = *b"climate,device=esp t=\"a\"\n";
     let letter = Letter {
         sink: "main".into(),
+        journal: JournalId(1),
         offset: Offset(1234),
         stage: Stage::Delivery,
         at_ns: 1_767_225_600_000_000_000,

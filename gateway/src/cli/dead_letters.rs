@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::plain;
-use crate::dead_letters::{DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Reader, Stage};
+use crate::dead_letters::{DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Matches, Reader, Stage};
 
 /// Damaged places that are listed one by one; the others are counted.
 const MAX_DAMAGED: usize = 1000;
@@ -26,16 +26,16 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<()> {
     if json { list_json(reader, &mut out) } else { list_lines(reader, &mut out) }
 }
 
-/// Prints everything that is kept of a letter.
+/// Prints everything that is kept of a letter; of several with the same id, the newest.
 ///
 /// # Errors
 /// There is no such letter, or the store cannot be read.
 pub(super) fn show(data_dir: &Path, id: &str, json: bool) -> Result<()> {
     let id: LetterId = id.parse().with_context(|| format!("{id:?}"))?;
-    let letter = Reader::open_dir(&data_dir.join(DIRECTORY))?.find(&id)?.with_context(|| {
+    let found = Reader::open_dir(&data_dir.join(DIRECTORY))?.find(&id)?.with_context(|| {
         format!("there is no dead letter {id}; `forebay dead-letters list` shows those that there are")
     })?;
-    let text = if json { serde_json::to_string(&WholeLetter::of(&letter))? + "\n" } else { page(&letter) };
+    let text = if json { serde_json::to_string(&WholeLetter::of(&found))? + "\n" } else { page(&found) };
     written(io::stdout().lock().write_all(text.as_bytes()))
 }
 
@@ -110,6 +110,7 @@ struct LetterLine<'a> {
     at_ns: i64,
     stage: Stage,
     sink: Option<&'a str>,
+    journal: String,
     offset: u64,
     device: &'a str,
     rows: u64,
@@ -123,6 +124,8 @@ struct LetterLine<'a> {
 struct WholeLetter<'a> {
     #[serde(flatten)]
     line: LetterLine<'a>,
+    /// Letters with this id; it is the newest of them.
+    matches: u64,
     cut: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'a str>,
@@ -149,6 +152,7 @@ impl LetterLine<'_> {
             at_ns: letter.at_ns,
             stage: letter.stage,
             sink: (letter.stage == Stage::Delivery).then_some(&letter.sink),
+            journal: letter.journal.to_string(),
             offset: letter.offset.0,
             device: &letter.device,
             rows: letter.rows,
@@ -160,7 +164,8 @@ impl LetterLine<'_> {
 }
 
 impl WholeLetter<'_> {
-    fn of(letter: &Letter) -> WholeLetter<'_> {
+    fn of(found: &Matches) -> WholeLetter<'_> {
+        let Matches { newest: letter, count: matches } = found;
         let body = str::from_utf8(&letter.body).ok();
         let body_hex = body.is_none().then(|| {
             letter.body.iter().fold(String::new(), |mut digits, byte| {
@@ -168,7 +173,7 @@ impl WholeLetter<'_> {
                 digits
             })
         });
-        WholeLetter { line: LetterLine::of(letter), cut: letter.is_cut(), body, body_hex }
+        WholeLetter { line: LetterLine::of(letter), matches: *matches, cut: letter.is_cut(), body, body_hex }
     }
 }
 
@@ -187,8 +192,9 @@ fn line(letter: &Letter) -> String {
     plain(&columns.join("  "))
 }
 
-fn page(letter: &Letter) -> String {
+fn page(found: &Matches) -> String {
     let mut text = String::new();
+    let Matches { newest: letter, count } = found;
     let Letter { sink, device, origin, reason, stage, rows, body, body_bytes, .. } = letter;
     let size = if letter.is_cut() {
         format!("the first {} of {body_bytes} bytes", body.len())
@@ -207,6 +213,12 @@ fn page(letter: &Letter) -> String {
         ("body", size),
     ] {
         let _ = writeln!(text, "{name:8}{}", plain(&value));
+    }
+    if *count > 1 {
+        let _ = writeln!(
+            text,
+            "\nthe newest of {count} letters with this id; the others are of earlier journals"
+        );
     }
     text.push('\n');
     match str::from_utf8(body).ok().filter(|body| is_readable(body)) {
@@ -271,12 +283,14 @@ mod tests {
 
     use super::*;
     use crate::dead_letters::{DeadLetters, MAX_BYTES_LEAST};
+    use crate::journal::JournalId;
     use crate::journal::memory::MemoryStorage;
     use crate::record::Offset;
 
     fn letters() -> [Letter; 2] {
         let refused = Letter {
             sink: "main".into(),
+            journal: JournalId(0xbee),
             offset: Offset(1234),
             stage: Stage::Delivery,
             at_ns: 1_700_000_000_000_000_001,
@@ -289,6 +303,7 @@ mod tests {
         };
         let unread = Letter {
             sink: "".into(),
+            journal: JournalId(0xbee),
             offset: Offset(7),
             stage: Stage::Intake,
             at_ns: 0,
@@ -325,12 +340,12 @@ mod tests {
             "letters": [
                 {
                     "id": "main-1234", "at": "2023-11-14T22:13:20.000000001Z", "at_ns": 1_700_000_000_000_000_001_i64,
-                    "stage": "delivery", "sink": "main", "offset": 1234, "device": "boi\u{1b}[2Jler", "rows": 1,
+                    "stage": "delivery", "sink": "main", "journal": "0000000000000bee", "offset": 1234, "device": "boi\u{1b}[2Jler", "rows": 1,
                     "origin": "climate,device=boiler", "reason": "field type conflict:\n\"t\"", "body_bytes": 34,
                 },
                 {
                     "id": "intake-7", "at": "1970-01-01T00:00:00Z", "at_ns": 0, "stage": "intake", "sink": null,
-                    "offset": 7, "device": "", "rows": 2, "origin": "sensors/esp", "reason": "no JSON",
+                    "journal": "0000000000000bee", "offset": 7, "device": "", "rows": 2, "origin": "sensors/esp", "reason": "no JSON",
                     "body_bytes": 9000,
                 },
             ],
@@ -351,26 +366,38 @@ mod tests {
     #[test]
     fn a_body_is_text_where_it_is_text_and_a_dump_where_it_is_not() {
         let [refused, unread] = letters();
-        let text = page(&refused);
+        let alone = |newest| Matches { newest, count: 1 };
+        let text = page(&alone(refused));
         assert!(text.ends_with("\n\nclimate,device=boiler t=\"a\"\t\nb 5\u{fffd}\n"), "{text}");
         assert!(text.contains("reason  field type conflict:\u{fffd}\"t\"\n"), "{text}");
-        let text = page(&unread);
+        let text = page(&alone(unread.clone()));
         assert!(text.contains("body    the first 21 of 9000 bytes\n"), "{text}");
         let dump = "\n000000  f0 f1 f2 f3 f4 f5 f6 f7 f8 f9 fa fb fc fd fe ff  ................\n\
                     000010  7b 22 61 22 3a                                   {\"a\":\n";
         assert!(text.ends_with(dump), "{text}");
-        let text = page(&Letter { body: b"\x1b[2J"[..].into(), ..unread });
+        let text = page(&alone(Letter { body: b"\x1b[2J"[..].into(), ..unread }));
         assert!(text.contains("\n000000  1b 5b 32 4a  ") && text.ends_with(".[2J\n"), "{text}");
     }
 
     #[test]
     fn as_json_a_body_comes_back_byte_by_byte() {
         let [refused, unread] = letters();
-        let whole = |letter| serde_json::to_value(WholeLetter::of(letter)).unwrap();
+        let whole = |letter: &Letter| {
+            serde_json::to_value(WholeLetter::of(&Matches { newest: letter.clone(), count: 3 })).unwrap()
+        };
         assert_eq!(whole(&refused)["body"].as_str().map(str::as_bytes), Some(&*refused.body));
         assert_eq!(whole(&unread)["body_hex"], "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff7b2261223a");
-        assert_eq!(whole(&unread)["cut"], true);
+        assert_eq!((&whole(&unread)["cut"], &whole(&unread)["matches"]), (&json!(true), &json!(3)));
         assert!(whole(&unread).get("body").is_none());
+    }
+
+    #[test]
+    fn several_letters_of_one_id_are_told_of() {
+        let [refused, _] = letters();
+        let text = page(&Matches { newest: refused.clone(), count: 2 });
+        assert!(text.contains("\nthe newest of 2 letters with this id; "), "{text}");
+        let text = page(&Matches { newest: refused, count: 1 });
+        assert!(!text.contains("newest"), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::journal::JournalId;
 use crate::record::Offset;
 
 /// Most bytes kept of what came at intake.
@@ -23,7 +24,7 @@ pub const INTAKE: &str = "intake";
 /// Most bytes of an encoded letter.
 pub(super) const LETTER_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + TEXT_BYTES_MAX) + DELIVERY_BODY_BYTES_MAX;
 
-const FIXED_BYTES: usize = 33;
+const FIXED_BYTES: usize = 41;
 
 /// Where a letter came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,7 +41,9 @@ pub enum Stage {
 pub struct Letter {
     /// The sink that refused it; empty at intake.
     pub sink: Box<str>,
-    /// Its offset in the journal: at intake that of the gap that accounts for it.
+    /// The journal that it comes from. Another one in its place numbers its entries anew.
+    pub journal: JournalId,
+    /// Its offset in that journal: at intake that of the entry that accounts for it.
     pub offset: Offset,
     /// Where it came to its end.
     pub stage: Stage,
@@ -60,12 +63,12 @@ pub struct Letter {
     pub body_bytes: u64,
 }
 
-/// What an operator names a letter by: `main-1234`, or `intake-1234`.
+/// What an operator names a letter by: `main-1234`, or `intake-1234`. Letters of several journals may have the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LetterId {
     /// The sink, or [`INTAKE`].
     pub name: Box<str>,
-    /// The letter's offset in the journal.
+    /// The letter's offset in its journal.
     pub offset: Offset,
 }
 
@@ -75,8 +78,9 @@ pub struct LetterId {
 pub struct NoLetterId;
 
 /// What a letter is told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key<'a> {
+    pub(super) journal: JournalId,
     pub(super) stage: Stage,
     pub(super) sink: &'a str,
     pub(super) offset: Offset,
@@ -118,7 +122,7 @@ impl Letter {
             Stage::Delivery => cut_text(&self.sink),
         };
         View {
-            key: Key { stage: self.stage, sink, offset: self.offset },
+            key: Key { journal: self.journal, stage: self.stage, sink, offset: self.offset },
             rows: self.rows,
             at_ns: self.at_ns,
             device: cut_text(&self.device),
@@ -134,6 +138,7 @@ impl<'a> View<'a> {
     pub(super) fn to_letter(self) -> Letter {
         Letter {
             sink: self.key.sink.into(),
+            journal: self.key.journal,
             offset: self.key.offset,
             stage: self.key.stage,
             at_ns: self.at_ns,
@@ -156,6 +161,7 @@ impl<'a> View<'a> {
             Stage::Intake => 0,
             Stage::Delivery => 1,
         });
+        out.extend_from_slice(&self.key.journal.0.to_le_bytes());
         out.extend_from_slice(&self.key.offset.0.to_le_bytes());
         out.extend_from_slice(&self.at_ns.to_le_bytes());
         out.extend_from_slice(&self.rows.to_le_bytes());
@@ -176,6 +182,7 @@ impl<'a> View<'a> {
             1 => Stage::Delivery,
             _ => return None,
         };
+        let (journal, rest) = rest.split_first_chunk()?;
         let (offset, rest) = rest.split_first_chunk()?;
         let (at_ns, rest) = rest.split_first_chunk()?;
         let (rows, rest) = rest.split_first_chunk()?;
@@ -184,8 +191,9 @@ impl<'a> View<'a> {
         let (device, rest) = take_text(rest)?;
         let (origin, rest) = take_text(rest)?;
         let (reason, body) = take_text(rest)?;
+        let journal = JournalId(u64::from_le_bytes(*journal));
         Some(View {
-            key: Key { stage, sink, offset: Offset(u64::from_le_bytes(*offset)) },
+            key: Key { journal, stage, sink, offset: Offset(u64::from_le_bytes(*offset)) },
             rows: u64::from_le_bytes(*rows),
             at_ns: i64::from_le_bytes(*at_ns),
             device,
@@ -281,6 +289,7 @@ mod tests {
         let long = "ä".repeat(20_000);
         let mut letter = Letter {
             sink: "main".into(),
+            journal: JournalId(2),
             offset: Offset(1),
             stage: Stage::Delivery,
             at_ns: 0,

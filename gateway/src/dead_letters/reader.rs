@@ -31,6 +31,15 @@ pub enum Found {
     Damage(Damage),
 }
 
+/// The letters that have an id in common, because a journal was replaced by another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matches {
+    /// The one that was kept last.
+    pub newest: Letter,
+    /// How many there are.
+    pub count: u64,
+}
+
 /// A part of a file that the disk has damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
@@ -67,17 +76,19 @@ impl Reader {
         self.dropped
     }
 
-    /// The letter of this id, if it comes further on.
+    /// The letters of this id that come further on.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn find(mut self, id: &LetterId) -> Result<Option<Letter>, ReadError> {
+    pub fn find(mut self, id: &LetterId) -> Result<Option<Matches>, ReadError> {
+        let mut matches: Option<Matches> = None;
         while let Some(found) = self.step(|letter| id.names(&letter.key))? {
-            if let Found::Letter(letter) = found {
-                return Ok(Some(letter));
+            if let Found::Letter(newest) = found {
+                let count = matches.map_or(0, |matches| matches.count) + 1;
+                matches = Some(Matches { newest, count });
             }
         }
-        Ok(None)
+        Ok(matches)
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
+use crate::journal::JournalId;
 use crate::journal::memory::MemoryStorage;
 use crate::record::Offset;
 use faulty::{Faulty, Kind};
@@ -21,6 +22,7 @@ fn letter(stage: Stage, number: u64, body_bytes: usize) -> Letter {
     let body: Box<[u8]> = number.to_le_bytes().into_iter().cycle().take(body_bytes).collect();
     Letter {
         sink: if stage == Stage::Delivery { "main".into() } else { "".into() },
+        journal: JournalId(0xbee),
         offset: Offset(number),
         stage,
         at_ns: 1_700_000_000_000_000_000 + number as i64,
@@ -100,10 +102,27 @@ fn a_letter_is_found_by_its_id() {
     for (id, place) in [("main-3", 0), ("intake-3", 1), ("second-1-3", 2), ("main-4", 3)] {
         let reader = Reader::open(Arc::new(storage.clone())).unwrap();
         assert_eq!(letters[place].id().to_string(), id);
-        assert_eq!(reader.find(&id.parse().unwrap()).unwrap(), Some(letters[place].clone()), "{id}");
+        let found = Matches { newest: letters[place].clone(), count: 1 };
+        assert_eq!(reader.find(&id.parse().unwrap()).unwrap(), Some(found), "{id}");
     }
     let reader = Reader::open(Arc::new(storage)).unwrap();
     assert_eq!(reader.find(&"second-3".parse().unwrap()).unwrap(), None);
+}
+
+#[test]
+fn letters_of_a_new_journal_are_kept_beside_those_of_the_old_one() {
+    let storage = MemoryStorage::new();
+    let old = letter(Stage::Intake, 5, 3);
+    let new = Letter { journal: JournalId(0xcab), body: b"new"[..].into(), ..old.clone() };
+    // In one life, and in another one that has to look into the files.
+    assert_eq!(open(&storage).append(std::slice::from_ref(&old)).unwrap().written, 1);
+    let store = open(&storage);
+    for known in [0, 1] {
+        assert_eq!(store.append(std::slice::from_ref(&new)).unwrap().known, known);
+    }
+    assert_eq!(intact(&storage), [old.clone(), new.clone()]);
+    let found = Reader::open(Arc::new(storage)).unwrap().find(&old.id()).unwrap();
+    assert_eq!(found, Some(Matches { newest: new, count: 2 }));
 }
 
 #[test]

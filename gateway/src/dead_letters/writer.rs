@@ -14,8 +14,8 @@ use super::letter::{Key, Letter, Stage, View};
 use super::reader::Damage;
 use super::scan::{Scan, Scanned};
 use super::{AppendError, Appended, Dropped};
-use crate::journal::Storage;
 use crate::journal::storage::StorageFile;
+use crate::journal::{JournalId, Storage};
 use crate::record::Offset;
 
 /// Files in `max_bytes`, unless they would be smaller or larger than the bounds below.
@@ -65,8 +65,8 @@ struct Held {
     bytes: u64,
     letters: u64,
     rows: u64,
-    /// Lowest and highest offset of each sink.
-    ranges: BTreeMap<(Stage, Box<str>), (Offset, Offset)>,
+    /// Lowest and highest offset of each sink in each journal.
+    ranges: HashMap<(JournalId, Stage, Box<str>), (Offset, Offset)>,
 }
 
 struct Current {
@@ -358,14 +358,14 @@ impl Held {
     fn add(&mut self, letter: &View<'_>) {
         self.letters += 1;
         self.rows = self.rows.saturating_add(letter.rows);
-        let Key { stage, sink, offset } = letter.key;
-        let (low, high) = self.ranges.entry((stage, sink.into())).or_insert((offset, offset));
+        let Key { journal, stage, sink, offset } = letter.key;
+        let (low, high) = self.ranges.entry((journal, stage, sink.into())).or_insert((offset, offset));
         (*low, *high) = (offset.min(*low), offset.max(*high));
     }
 
     fn may_hold(&self, key: &Key<'_>) -> bool {
         self.ranges
-            .get(&(key.stage, key.sink.into()))
+            .get(&(key.journal, key.stage, key.sink.into()))
             .is_some_and(|(low, high)| (*low..=*high).contains(&key.offset))
     }
 }

@@ -4,10 +4,13 @@
 //! * Out: writes to the sink, cursor and gaps to the journal, state to [`SinkStatus`].
 //! * Next: `sink/` (a file per write path).
 //!
-//! The loop is gather, write, commit; where the journal has a hole, or has to make room, something is skipped instead
-//! (`skip.rs`). While a cursor is on its way to the disk, the next batch is gathered already,
-//! but sent only once the cursor is durable. A failed journal takes no cursors any more; delivery then goes on
-//! without them, and the next start delivers those points again, which changes nothing in a store.
+//! The loop is gather, write, commit (`commit.rs`); where the journal has a hole, or has to make room, something is
+//! skipped instead (`skip.rs`). While a cursor is on its way to the disk, the next batch is gathered already, but sent
+//! only once the cursor is durable.
+//!
+//! No wait is so long that it keeps the journal from making room: whatever the driver waits for, it goes on as soon as it
+//! has to let go of its oldest rows. A write that is under way then is abandoned after [`EVICT_GRACE`], and its rows are
+//! evicted although the database may store them.
 //!
 //! Asked to stop, the driver delivers what is committed without lingering, until it has caught up, a write fails, or
 //! the time for draining is over; a write that is under way then is abandoned, and repeated by the next start.
@@ -15,7 +18,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -24,19 +26,20 @@ use thiserror::Error;
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
-use super::gaps::{Gap, GapMaker};
+use super::complaints::Complaints;
+use super::gaps::GapMaker;
 use super::gather::Gather;
+use super::losses::Holes;
+use super::progress::Progress;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
-use super::{Delivery, Rejected, Settled, Step, letters};
-use crate::clock;
-use crate::dead_letters::{DeadLetters, Letter};
-use crate::journal::entry::Cause;
-use crate::journal::{self, Class, Journal, Refused, Submission};
+use super::{Delivery, Settled, Step};
+use crate::dead_letters::DeadLetters;
+use crate::journal::{Journal, Refused};
 use crate::record::Offset;
 use crate::sink::batch::Record;
 use crate::sink::{Batch, Outcome, Position, Sink};
@@ -46,9 +49,9 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the journal is asked again after it refused a cursor or failed to be read.
 pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// How long a write that is under way may take when the journal needs room.
-const EVICT_GRACE: Duration = Duration::from_secs(2);
-/// The same complaint is logged once in this time.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const EVICT_GRACE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2_000 });
+/// How long a sink has to have everything before that is journaled although the journal is tight.
+const CAUGHT_UP: Duration = Duration::from_secs(1);
 
 /// How one sink is to be served.
 #[derive(Clone, Debug)]
@@ -91,26 +94,11 @@ pub fn spawn<S: Sink + Send + 'static>(
     status: Arc<SinkStatus>,
     stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let cursor = journal.register_sink(&settings.name)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let name: Arc<str> = settings.name.as_str().into();
-    let thread = thread::Builder::new().name(format!("sink-{name}"));
-    let driver = Driver {
-        rejections: Rejections::new(Arc::clone(&name)),
-        gaps: GapMaker::new(settings.gap_tags),
-        dead_letters: settings.dead_letters,
-        evict_to: journal.evict_to(),
-        delivery: Delivery::new(Backoff::new(settings.seed)),
-        complaints: Complaints::default(),
-        accounted: cursor,
-        name,
-        journal,
-        sink,
-        status,
-        stop,
-    };
+    let thread = thread::Builder::new().name(format!("sink-{}", settings.name));
     let limits = Limits { points: settings.batch_points, bytes: BATCH_BYTES_MAX, linger: settings.linger };
     let drain = settings.drain;
+    let driver = Driver::new(journal, sink, settings, status, stop)?;
     Ok(thread.spawn(move || {
         runtime.block_on(driver.run(limits, drain));
         // A name lookup that hangs must not keep the process from ending.
@@ -125,14 +113,22 @@ pub(super) struct Driver<S> {
     pub(super) status: Arc<SinkStatus>,
     stop: watch::Receiver<bool>,
     delivery: Delivery,
-    rejections: Rejections,
+    pub(super) rejections: Rejections,
     pub(super) gaps: GapMaker,
-    dead_letters: Arc<DeadLetters>,
+    pub(super) dead_letters: Arc<DeadLetters>,
     /// Where to go on so that the journal has room.
     pub(super) evict_to: watch::Receiver<Offset>,
-    complaints: Complaints,
-    /// Rows below are in the ledger already, though a sink that lost its data may get them again.
+    pub(super) complaints: Complaints,
+    /// What the journal does not have yet of what is settled.
+    pub(super) held: Progress,
+    /// Rows below are in the ledger, or held for it, though a sink that lost its data may get them again.
     pub(super) accounted: Offset,
+    /// Rows below are in the ledger.
+    pub(super) journaled: Offset,
+    /// Whether the journal is not told of anything any more, although it works.
+    pub(super) detached: bool,
+    /// Holes in the journal that are declared, and not passed yet.
+    pub(super) holes: Holes,
 }
 
 /// The driver was asked to stop and has come to a point where it can.
@@ -148,6 +144,36 @@ enum Next {
 }
 
 impl<S: Sink> Driver<S> {
+    /// Registers the sink.
+    pub(super) fn new(
+        journal: Journal,
+        sink: S,
+        settings: Settings,
+        status: Arc<SinkStatus>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Driver<S>, Refused> {
+        let cursor = journal.register_sink(&settings.name)?;
+        let name: Arc<str> = settings.name.into();
+        Ok(Driver {
+            rejections: Rejections::new(Arc::clone(&name), journal.id()),
+            gaps: GapMaker::new(settings.gap_tags),
+            dead_letters: settings.dead_letters,
+            evict_to: journal.evict_to(),
+            delivery: Delivery::new(Backoff::new(settings.seed)),
+            complaints: Complaints::default(),
+            held: Progress::new(&name, journal.usage().submission_bytes_max),
+            accounted: cursor,
+            journaled: cursor,
+            detached: false,
+            holes: Holes::default(),
+            name,
+            journal,
+            sink,
+            status,
+            stop,
+        })
+    }
+
     async fn run(mut self, limits: Limits, drain: Duration) {
         let mut stop = self.stop.clone();
         let status = Arc::clone(&self.status);
@@ -161,6 +187,9 @@ impl<S: Sink> Driver<S> {
             Err(Stopping) = self.deliver(limits) => {}
             () = deadline => warn!(sink = &*name, "stopped with a write under way; the next start repeats it"),
         }
+        if let Err(refused) = self.try_submit_held() {
+            warn!(sink = &*self.name, %refused, "stopped with a cursor that is not in the journal; the next start repeats what it tells of");
+        }
         status.set(Condition::Stopped);
     }
 
@@ -171,17 +200,23 @@ impl<S: Sink> Driver<S> {
         let mut watermark = self.journal.watermark();
         loop {
             match self.gather(&mut gather, &mut watermark).await? {
-                Next::PassHole(from, to) => self.pass_hole(from, to, &mut gather).await?,
-                Next::Evict => self.evict(&mut gather).await?,
+                Next::PassHole(from, to) => {
+                    self.declare_damage(from, to).await?;
+                    gather.restart(self.journal.reader(to));
+                }
+                Next::Evict => {
+                    self.evict().await?;
+                    gather.restart(self.journal.reader(self.accounted));
+                }
                 Next::Write(mut batch) => {
                     while batch.points() > 0 {
                         let settled = self.write(&batch).await?;
-                        if settled.points == 0 {
+                        let points = self.commit(&batch, settled, &mut gather).await?;
+                        if points == 0 {
                             // The rest is what has to make room.
                             break;
                         }
-                        self.commit(&batch, &settled, &mut gather).await?;
-                        batch.advance(settled.points);
+                        batch.advance(points);
                     }
                 }
             }
@@ -193,7 +228,16 @@ impl<S: Sink> Driver<S> {
     /// changes nothing there but puts it in the ledger.
     async fn locate(&mut self) -> Result<Offset, Stopping> {
         let position = loop {
-            match self.sink.position().await {
+            // A store may be out of order for days, and what it lacks must not stand in the way meanwhile.
+            if self.must_evict() {
+                self.evict().await?;
+            }
+            let patience = patience(self.evict_to.clone(), self.accounted);
+            let position = tokio::select! {
+                position = self.sink.position() => position,
+                () = patience => continue,
+            };
+            match position {
                 Ok(position) => break position,
                 Err(outcome) => {
                     self.note(&outcome);
@@ -225,9 +269,14 @@ impl<S: Sink> Driver<S> {
         gather: &mut Gather,
         watermark: &mut watch::Receiver<Offset>,
     ) -> Result<Next, Stopping> {
+        let mut caught_up = None;
         loop {
             if self.must_evict() {
                 return Ok(Next::Evict);
+            }
+            if self.is_due() {
+                self.journal_held().await;
+                continue;
             }
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
@@ -239,6 +288,15 @@ impl<S: Sink> Driver<S> {
                 return Ok(Next::Write(gather.take()));
             }
             let mut due = gather.poll_timeout();
+            if read.is_ok() && gather.is_empty() && !self.held.is_empty() {
+                // All is delivered. If that was so for a while, a cursor costs no more than it is worth.
+                let since = *caught_up.get_or_insert(now);
+                if self.is_stopping() || now >= since + CAUGHT_UP {
+                    self.journal_held().await;
+                    continue;
+                }
+                due = Some(since + CAUGHT_UP);
+            }
             if let Err(error) = read {
                 self.complain(&error.to_string());
                 due = Some(now + JOURNAL_RETRY);
@@ -258,7 +316,7 @@ impl<S: Sink> Driver<S> {
     /// Writes the batch's front until it is dealt with, or nothing of it has to be any more.
     async fn write(&mut self, batch: &Batch) -> Result<Settled, Stopping> {
         self.delivery.handle_batch(batch.points());
-        let rows = self.rows(batch, batch.points(), &[]);
+        let rows = self.rows(batch);
         let mut unconfirmed = false;
         loop {
             if self.must_evict() {
@@ -266,6 +324,7 @@ impl<S: Sink> Driver<S> {
             }
             match self.delivery.poll(Instant::now()) {
                 Step::Settle => return Ok(self.delivery.settle()),
+                Step::Wait(_) if self.is_due() => self.journal_held().await,
                 Step::Wait(until) => self.wait(until).await?,
                 Step::Write(points) => {
                     let settled =
@@ -291,91 +350,13 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// Makes the cursor behind the batch's front durable, after what was refused is among the dead letters.
-    async fn commit(
-        &mut self,
-        batch: &Batch,
-        settled: &Settled,
-        gather: &mut Gather,
-    ) -> Result<(), Stopping> {
-        let next = batch.offset_of(settled.points);
-        let letters = self.rejections.letters(Instant::now(), clock::now_ns(), batch, settled);
-        let cause = if self.keep(&letters).await? { Cause::Rejected } else { Cause::Unkept };
-        let gaps = Rejections::gaps(batch, settled, self.accounted, cause, &mut self.gaps);
-        let confirmed = self.rows(batch, settled.points, &settled.rejected);
-        let rows: u64 = confirmed.iter().map(|(_, rows)| rows).sum();
-        let name = Arc::clone(&self.name);
-        let submitted = self.submit(&gaps, |submission| submission.add_cursor(&name, next, &confirmed)).await;
-        // A medium that fails to be read is complained about by the next gathering.
-        let _ = gather.advance(Instant::now());
-        if let Some(receipt) = submitted {
-            self.durable(receipt).await;
-        }
-        self.accounted = self.accounted.max(next);
-        self.status.settle(rows, gaps.iter().map(|gap| gap.count).sum());
-        Ok(())
-    }
-
-    /// Makes letters durable, as long as it takes; false if the disk has no room for them.
-    pub(super) async fn keep(&mut self, letters: &[Letter]) -> Result<bool, Stopping> {
-        let began = Instant::now();
-        loop {
-            let Err(error) = letters::keep(&self.dead_letters, letters) else { return Ok(true) };
-            if letters::has_no_room(&error) && began.elapsed() >= letters::PATIENCE {
-                error!(sink = &*self.name, %error, "refused points are lost: there is no room to keep them");
-                return Ok(false);
-            }
-            self.complain(&error.to_string());
-            self.wait(Instant::now() + JOURNAL_RETRY).await?;
-        }
-    }
-
-    /// Submits gaps and what goes with them, as long as it takes; none if the journal has failed.
-    pub(super) async fn submit(
-        &mut self,
-        gaps: &[Gap],
-        rest: impl Fn(&mut Submission<'_>) -> Result<(), Refused>,
-    ) -> Option<Offset> {
-        let mut room = self.journal.room();
-        loop {
-            room.mark_unchanged();
-            let submitted = self.journal.submit(Class::Internal, |_, submission| {
-                for gap in gaps {
-                    submission.add(&gap.entry(&self.name))?;
-                }
-                rest(submission)
-            });
-            match submitted {
-                Ok(((), receipt)) => return Some(receipt),
-                Err(Refused::Failed) => return None,
-                Err(refused) => {
-                    self.complain(&format!("the cursor is refused: {refused}"));
-                    let _ = tokio::time::timeout(JOURNAL_RETRY, room.changed()).await;
-                }
-            }
-        }
-    }
-
-    /// Waits until the receipt is durable, or the journal has failed and nothing will be any more.
-    pub(super) async fn durable(&self, receipt: Offset) {
-        let mut watermark = self.journal.watermark();
-        while self.journal.usage().state != journal::Condition::Failed {
-            let reached = pin!(watermark.wait_for(|watermark| *watermark >= receipt));
-            if tokio::time::timeout(JOURNAL_RETRY, reached).await.is_ok() {
-                return;
-            }
-        }
-    }
-
-    /// Rows among the first `points` points that were not rejected and are not in the ledger yet, by device.
-    fn rows(&self, batch: &Batch, points: usize, rejected: &[Rejected]) -> Vec<(Box<str>, u64)> {
-        let mut rejected = rejected.iter().map(|rejected| rejected.point).peekable();
+    /// Rows of a batch that are not in the ledger yet, by device.
+    fn rows(&self, batch: &Batch) -> Vec<(Box<str>, u64)> {
         let mut rows: HashMap<&str, u64> = HashMap::new();
-        for (point, (offset, record)) in batch.records().take(points).enumerate() {
-            if rejected.next_if_eq(&point).is_some() || offset < self.accounted {
-                continue;
-            }
-            if let Record::Row(row) = record {
+        for (offset, record) in batch.records() {
+            if let Record::Row(row) = record
+                && offset >= self.accounted
+            {
                 *rows.entry(row.device).or_default() += 1;
             }
         }
@@ -394,73 +375,8 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// Whether the journal needs the room of what this sink has not got yet.
-    fn must_evict(&self) -> bool {
-        *self.evict_to.borrow() > self.accounted
-    }
-
     fn is_stopping(&self) -> bool {
         *self.stop.borrow() || self.stop.has_changed().is_err()
-    }
-
-    /// Tells status page and log of an outcome.
-    fn note(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Confirmed => {
-                self.status.set(Condition::Running);
-                if self.complaints.end() {
-                    info!(sink = &*self.name, "delivery goes on");
-                }
-            }
-            Outcome::Retry { reason, .. } => {
-                self.status.set_failed(Condition::Retrying, reason);
-                self.complain(reason);
-            }
-            Outcome::Hold { reason } => {
-                self.status.set_failed(Condition::Holding, reason);
-                if self.complaints.begin(Instant::now(), reason) {
-                    error!(
-                        sink = &*self.name,
-                        reason, "delivery is held until this is mended; nothing is dropped"
-                    );
-                }
-            }
-            Outcome::TooLarge { reason } | Outcome::Rejected { reason } => {
-                self.status.set(Condition::Running);
-                self.status.note(reason);
-            }
-        }
-    }
-
-    pub(super) fn complain(&mut self, reason: &str) {
-        if self.complaints.begin(Instant::now(), reason) {
-            warn!(sink = &*self.name, reason, "delivery is delayed; it is tried again");
-        }
-    }
-}
-
-/// What was logged last, so that a failure that repeats itself fills no disk.
-#[derive(Default)]
-struct Complaints {
-    last: Option<(Instant, String)>,
-}
-
-impl Complaints {
-    /// Whether to log this one: it is new, or the last time was long ago.
-    fn begin(&mut self, now: Instant, reason: &str) -> bool {
-        if let Some((at, last)) = &self.last
-            && last == reason
-            && now.duration_since(*at) < COMPLAINT_PAUSE
-        {
-            return false;
-        }
-        self.last = Some((now, reason.to_owned()));
-        true
-    }
-
-    /// Whether there was anything to complain about.
-    fn end(&mut self) -> bool {
-        self.last.take().is_some()
     }
 }
 

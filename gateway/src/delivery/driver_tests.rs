@@ -1,5 +1,9 @@
 //! The driver between a real journal and a store that misbehaves.
 
+mod damage;
+mod eviction;
+mod room;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -7,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::driver::{Settings, spawn};
+use super::driver::{Driver, Settings, spawn};
 use super::status::{Condition, SinkStatus};
 use crate::dead_letters::{DeadLetters, Found, MAX_BYTES_LEAST, Reader};
 use crate::journal::entry::{Cause, Entry, Fields, RowEntry};
 use crate::journal::memory::MemoryStorage;
-use crate::journal::{Class, Journal, Options, Refused};
+use crate::journal::{Class, Journal, Options, Read, Refused};
 use crate::record::{Offset, Value};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::sink::{Outcome, Part, Sink};
@@ -69,16 +73,17 @@ impl Running {
     }
 
     fn start<S: Sink + Send + 'static>(journal: &Journal, name: &str, sink: S) -> Running {
-        let letters = MemoryStorage::new();
-        let settings = Settings {
-            name: name.to_owned(),
-            batch_points: 100,
-            linger: Duration::from_millis(5),
-            drain: Duration::from_millis(300),
-            dead_letters: Arc::new(DeadLetters::open(Arc::new(letters.clone()), MAX_BYTES_LEAST).unwrap()),
-            gap_tags: vec![("gateway".to_owned(), "barn".to_owned())],
-            seed: 7,
-        };
+        Running::start_with(journal, name, sink, 100, MemoryStorage::new())
+    }
+
+    fn start_with<S: Sink + Send + 'static>(
+        journal: &Journal,
+        name: &str,
+        sink: S,
+        batch_points: usize,
+        letters: MemoryStorage,
+    ) -> Running {
+        let settings = settings(name, batch_points, &letters);
         let (stop, stopped) = watch::channel(false);
         let status = Arc::new(SinkStatus::default());
         let thread = spawn(journal.clone(), sink, settings, Arc::clone(&status), stopped).unwrap();
@@ -91,6 +96,25 @@ impl Running {
         assert_eq!(self.status.snapshot().state, Condition::Stopped);
         self.status
     }
+}
+
+fn settings(name: &str, batch_points: usize, letters: &MemoryStorage) -> Settings {
+    Settings {
+        name: name.to_owned(),
+        batch_points,
+        linger: Duration::from_millis(5),
+        drain: Duration::from_millis(300),
+        dead_letters: Arc::new(DeadLetters::open(Arc::new(letters.clone()), MAX_BYTES_LEAST).unwrap()),
+        gap_tags: vec![("gateway".to_owned(), "barn".to_owned())],
+        seed: 7,
+    }
+}
+
+/// A driver that does not run, and what ends it when dropped.
+fn driver_of(journal: &Journal, letters: &MemoryStorage) -> (Driver<Silence>, watch::Sender<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let settings = settings("main", 100, letters);
+    (Driver::new(journal.clone(), Silence, settings, Arc::default(), stopped).unwrap(), stop)
 }
 
 fn journal() -> Journal {
@@ -225,8 +249,8 @@ fn a_gap_reaches_the_store_that_refused_its_row() {
         true => Outcome::Rejected { reason: "400: unable to parse".into() },
         false => Outcome::Confirmed,
     };
-    let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
     submit(&journal, "d", 0..20);
+    let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
     until(|| points.lock().unwrap().len() == 19);
     let gaps: Vec<_> =
         points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("forebay")).cloned().collect();
@@ -388,117 +412,23 @@ fn delivery_goes_on_without_cursors_when_the_journal_has_failed() {
     running.stop();
 }
 
-#[test]
-fn what_the_journal_lost_is_a_gap_of_the_devices_that_it_hit() {
-    let storage = MemoryStorage::new();
-    let journal = journal_in(&storage);
-    journal.register_sink("main").unwrap();
-    for round in 0..20 {
-        submit_numbered(&journal, "a", 7, round * 10..round * 10 + 10);
-        submit_numbered(&journal, "b", 0, round * 10..round * 10 + 10);
-    }
-    journal.close();
-    drop(journal);
-    // Two frames in the middle and one at the end: each submission is a frame of its own.
-    let name = "00000000000000000001.seg";
-    let mut bytes = storage.files().remove(name).unwrap();
-    let frames: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"\xfbFBj")).collect();
-    // Before them are the snapshot and the sink, which may share its frame with the first row.
-    let frames = &frames[frames.len() - 400..];
-    for frame in [100, 101, 399] {
-        bytes[frames[frame] + 60] ^= 1;
-    }
-    storage.put(name, bytes);
-
-    let journal = journal_in(&storage);
-    let points = Points::default();
-    let store = Store { points: Arc::clone(&points), script: |_: &[(String, i64)]| Outcome::Confirmed };
-    let running = Running::start(&journal, "main", store);
-    submit_numbered(&journal, "a", 7, 200..201);
-    until(|| fate(&journal, "a")[3] == 0);
-    until(|| {
-        points.lock().unwrap().iter().filter(|(series, _)| series.starts_with("forebay_gap")).count() == 2
-    });
-    assert_eq!(fate(&journal, "a"), [199, 2, 0, 0]);
-    assert_eq!(fate(&journal, "b"), [199, 0, 0, 0], "the last row of b went with every sign of whose it was");
-    assert_eq!(fate(&journal, "(unknown)"), [0, 1, 0, 0]);
-    let letters = running.letters();
-    assert_eq!(letters.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), [101, 400], "{letters:?}");
-    assert!(letters.iter().all(|(_, reason, body)| reason.contains("damaged") && body.contains("m,device=")));
-    running.stop();
-}
-
-/// Submits rows of a native device, or of a foreign one if the boot is 0, each as a commit of its own.
-fn submit_numbered(journal: &Journal, device: &str, boot: u32, numbers: std::ops::Range<u64>) {
-    let fields = [("v".to_owned(), Value::Integer(1))];
-    let series = format!("m,device={device}");
-    for sequence in numbers {
-        let ns = i64::try_from(sequence).unwrap();
-        let (stamped, series, fields) = (false, series.as_str(), Fields::of(&fields));
-        let entry = Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields });
-        let submitted: Result<((), Offset), Refused> =
-            journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
-        let end = submitted.unwrap().1;
-        until(|| *journal.watermark().borrow() >= end);
-    }
-}
-
-#[test]
-fn a_full_journal_lets_go_of_its_oldest_rows_and_declares_each() {
-    let storage = MemoryStorage::new();
-    let options = Options { when_full: crate::config::WhenFull::DropOldest, ..Options::sized(2 << 20) };
-    let journal = Journal::open(Arc::new(storage.clone()), &options).unwrap().0;
-    let points = Points::default();
-    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let script = {
-        let down = Arc::clone(&down);
-        move |_: &[(String, i64)]| match down.load(std::sync::atomic::Ordering::Relaxed) {
-            true => retry(),
-            false => Outcome::Confirmed,
+/// What sinks have written into a journal, in words.
+fn entries(journal: &Journal) -> Vec<String> {
+    let mut reader = journal.reader(Offset(0));
+    let mut words = Vec::new();
+    loop {
+        match reader.next().unwrap() {
+            Read::Frame(frame) => {
+                words.extend(frame.entries().filter_map(|(_, entry)| match entry.unwrap() {
+                    Entry::Gap(gap) => Some(format!("gap {} of {}", gap.cause.as_str(), gap.count)),
+                    Entry::GapAgain(_) => Some("gap again".to_owned()),
+                    Entry::Skip(skip) => Some(format!("skip {}", skip.to)),
+                    Entry::Cursor(cursor) => Some(format!("cursor {}", cursor.next)),
+                    _ => None,
+                }));
+            }
+            Read::Damaged { .. } => {}
+            Read::Wait => return words,
         }
-    };
-    let running = Running::start(&journal, "main", Store { points: Arc::clone(&points), script });
-    let fields = [("v".to_owned(), Value::Text("x".repeat(1000)))];
-    let mut rows = 0;
-    while rows < 6_000 {
-        let submitted: Result<((), Offset), Refused> = journal.submit(Class::Native, |_, submission| {
-            (rows..rows + 10).try_for_each(|n| {
-                submission.add(&Entry::Row(RowEntry {
-                    device: ["a", "b"][n as usize % 2],
-                    boot: 0,
-                    sequence: n / 2,
-                    stamped: false,
-                    series: ["m,device=a", "m,device=b"][n as usize % 2],
-                    ns: n as i64 * 10_000_000,
-                    fields: Fields::of(&fields),
-                }))
-            })
-        });
-        match submitted {
-            Ok(_) => rows += 10,
-            Err(Refused::Full | Refused::Busy) => std::thread::sleep(Duration::from_millis(1)),
-            Err(other) => panic!("{other}"),
-        }
-        let on_disk: usize = storage.files().values().map(Vec::len).sum();
-        assert!(on_disk <= 2 << 20, "{on_disk} bytes");
     }
-    down.store(false, std::sync::atomic::Ordering::Relaxed);
-    until(|| ["a", "b"].iter().all(|device| fate(&journal, device)[3] == 0));
-    let (a, b) = (fate(&journal, "a"), fate(&journal, "b"));
-    assert!(a[2] > 1_000 && b[2] > 1_000 && a[0] > 100, "{a:?} {b:?}");
-    assert_eq!(a[0] + a[2] + b[0] + b[2], 6_000);
-    running.stop();
-    let stored = points.lock().unwrap().clone();
-    let told = stored.iter().filter(|(series, _)| series.starts_with("forebay_gap,cause=evicted")).count();
-    assert!((2..=64).contains(&told), "{told} points tell of what was let go");
-    let mut stored: Vec<_> = stored.into_iter().filter(|(series, _)| series.starts_with("m,")).collect();
-    let count = stored.len();
-    stored.sort();
-    stored.dedup();
-    assert_eq!((stored.len(), count as u64), (count, a[0] + b[0]), "nothing that was let go comes back");
-    let reopened = {
-        drop(journal);
-        Journal::open(Arc::new(storage), &options).unwrap().0
-    };
-    assert_eq!(fate(&reopened, "a"), a);
 }

@@ -1,17 +1,17 @@
 //! Gaps of one sink: what it refused, what was evicted, what the journal's medium lost.
-//!
-//! Rows of one device that follow one another are one entry, because a journal that is full has to become emptier by what
-//! its rows turn into.
 
 use std::collections::HashMap;
 
-use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry};
+use crate::journal::entry::{Cause, ENTRY_BYTES_MAX, Entry, GapEntry, RowEntry};
+use crate::journal::state::OTHERS;
 use crate::record::{SeriesKey, split_series};
 
 /// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
 const COLLISION_NS: i64 = 1_000_000;
 /// Devices whose previous gap is remembered.
 const DEVICES: usize = 10_000;
+/// What an entry of a gap takes at most besides device and series.
+const REST_BYTES: usize = 512;
 
 /// Makes gaps of one sink.
 #[derive(Debug)]
@@ -27,12 +27,17 @@ pub(super) struct GapMaker {
 pub(super) struct Gap {
     pub(super) device: String,
     pub(super) boot: u32,
+    /// The lowest number.
     pub(super) from: u64,
+    /// The number behind the highest.
     pub(super) to: u64,
+    /// How many of the numbers in between are lost.
     pub(super) count: u64,
     pub(super) cause: Cause,
     /// Whether it is counted already, so that only its point is to be delivered.
     again: bool,
+    /// Whether it has rows of several boots.
+    is_sum: bool,
     series: String,
     ns: i64,
 }
@@ -45,7 +50,9 @@ impl GapMaker {
     /// The gap that one row leaves: it has the row's time.
     pub(super) fn of_row(&mut self, cause: Cause, row: &RowEntry<'_>) -> Gap {
         let (_, tags) = split_series(row.series);
-        let tag = tags.iter().find(|(name, _)| name == "device").map_or(row.device, |(_, value)| value);
+        // A gap of those who share an account tells of more than the device of its first row.
+        let own = tags.iter().find(|(name, _)| name == "device" && row.device != OTHERS);
+        let tag = own.map_or(row.device, |(_, value)| value);
         let (from, to) = (row.sequence, row.sequence.saturating_add(1));
         Gap { from, to, count: 1, ..self.gap(cause, row.device, tag, row.boot, row.ns) }
     }
@@ -69,11 +76,11 @@ impl GapMaker {
         let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut tags: Vec<_> =
             configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
-        // Device and configuration were checked before, so the key can be made; if not, the gap counts all the same.
-        let series = SeriesKey::new("forebay_gap", &mut tags)
-            .map_or_else(|_| format!("forebay_gap,cause={}", cause.as_str()), |key| key.as_str().to_owned());
+        let series = SeriesKey::new("forebay_gap", &mut tags).map(|key| key.as_str().to_owned());
+        let series = fitting(device, cause, series.ok());
         let ns = self.own_ns(device, ns);
-        Gap { device: device.to_owned(), boot, from: 0, to: 0, count: 0, cause, again: false, series, ns }
+        let device = device.to_owned();
+        Gap { device, boot, from: 0, to: 0, count: 0, cause, again: false, is_sum: false, series, ns }
     }
 
     /// The time, moved behind the device's previous gap where both would be the same point.
@@ -89,15 +96,10 @@ impl GapMaker {
 }
 
 impl Gap {
-    /// Makes the row part of the gap, if it belongs there: it is the device's next one.
-    pub(super) fn take_in(&mut self, row: &RowEntry<'_>) -> bool {
-        let belongs = *self.device == *row.device && self.boot == row.boot && row.sequence >= self.to;
-        let follows = row.boot == 0 || row.sequence == self.to;
-        if belongs && follows {
-            self.to = row.sequence.saturating_add(1);
-            self.count += 1;
-        }
-        belongs && follows
+    /// Makes a row of the same device and boot part of the gap.
+    pub(super) fn take_in(&mut self, row: &RowEntry<'_>) {
+        (self.from, self.to) = (self.from.min(row.sequence), self.to.max(row.sequence.saturating_add(1)));
+        self.count = self.count.saturating_add(1);
     }
 
     /// A gap whose entry is let go before its point was delivered.
@@ -110,15 +112,24 @@ impl Gap {
             count: gap.count,
             cause: gap.cause,
             again: true,
-            series: gap.series.to_owned(),
+            is_sum: false,
+            series: fitting(gap.device, gap.cause, Some(gap.series.to_owned())),
             ns: gap.ns,
         }
     }
 
-    /// Makes a gap of the same device, boot and cause part of this one, which comes again like it.
-    pub(super) fn join(&mut self, gap: &GapEntry<'_>) {
-        (self.from, self.to) = (self.from.min(gap.from), self.to.max(gap.to));
+    /// Makes a gap of the same device, boot and cause part of this one.
+    pub(super) fn join(&mut self, gap: &Gap) {
         self.count = self.count.saturating_add(gap.count);
+        (self.from, self.to) = (self.from.min(gap.from), self.to.max(gap.to));
+        if self.is_sum {
+            self.to = self.count;
+        }
+    }
+
+    /// The same rows without saying of which boot they are, and so by number only how many.
+    pub(super) fn without_boot(self) -> Gap {
+        Gap { boot: 0, from: 0, to: self.count, is_sum: true, ..self }
     }
 
     pub(super) fn entry<'a>(&'a self, sink: &'a str) -> Entry<'a> {
@@ -137,8 +148,26 @@ impl Gap {
         if self.again { Entry::GapAgain(gap) } else { Entry::Gap(gap) }
     }
 
+    /// Whether it is counted already.
+    pub(super) fn is_again(&self) -> bool {
+        self.again
+    }
+
     /// Rows that become lost with it.
+    #[cfg(test)]
     pub(super) fn rows(&self) -> u64 {
         if self.again { 0 } else { self.count }
     }
+
+    /// Length of its texts.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.device.len() + self.series.len()
+    }
+}
+
+/// The key of a gap's point, unless it cannot be made or its entry would fit no frame: the gap counts all the same.
+fn fitting(device: &str, cause: Cause, series: Option<String>) -> String {
+    series
+        .filter(|series| device.len() + series.len() + REST_BYTES <= ENTRY_BYTES_MAX)
+        .unwrap_or_else(|| format!("forebay_gap,cause={}", cause.as_str()))
 }

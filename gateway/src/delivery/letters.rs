@@ -3,9 +3,10 @@
 //! Such input is journaled like everything else, so that its ack costs no flush of its own; the journal keeps it until
 //! it is among the dead letters, a moment later.
 //!
-//! Failure: what cannot be kept is tried again. Where the disk has no room for it, it goes after [`PATIENCE`], counted,
-//! since a journal that waits for it could not be trimmed, and would itself hold the room.
+//! Failure: what cannot be kept is tried again. After [`PATIENCE`] it goes, counted, since a journal that waits for it
+//! could not be trimmed, and might itself hold the room that is missing.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,17 +17,23 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::dead_letters::{AppendError, DeadLetters, Letter, Stage};
-use crate::journal::entry::{Counts, Entry, LetterEntry, LettersEntry};
-use crate::journal::{Class, Journal, Read, Refused, State};
+use crate::journal::entry::{Counts, ENTRY_BYTES_MAX, Entry, LetterEntry, LettersEntry};
+use crate::journal::{Class, Journal, JournalId, Read, Refused, State};
 use crate::record::Offset;
+use crate::stats::RateLimit;
 
-/// How long room on a full disk is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long letters that cannot be kept are tried again.
+pub(super) const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// Pause between two rounds, so that a flood of letters is carried in few appends.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Letters, and bytes of them, that are carried at once.
 const LETTERS_MAX: usize = 256;
 const BYTES_MAX: usize = 512 << 10;
+/// Bytes of the devices that are named in one entry that tells of letters, which has to fit a frame.
+const TOLD_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
+/// What a count takes besides the name of its device.
+const COUNT_BYTES: usize = 12;
 
 /// Makes letters durable, and says what had to go for them.
 pub(super) fn keep(dead_letters: &DeadLetters, letters: &[Letter]) -> Result<(), AppendError> {
@@ -41,12 +48,6 @@ pub(super) fn keep(dead_letters: &DeadLetters, letters: &[Letter]) -> Result<(),
     Ok(())
 }
 
-/// Whether letters could not be kept because the disk takes nothing.
-pub(super) fn has_no_room(error: &AppendError) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-}
-
 /// Starts the thread, which ends some time after `stop` became true or was dropped.
 ///
 /// # Errors
@@ -57,7 +58,7 @@ pub fn spawn(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut carrier = Carrier { journal, dead_letters, failing: None };
+    let mut carrier = Carrier::new(journal, dead_letters);
     thread::Builder::new().name("dead-letters".into()).spawn(move || {
         runtime.block_on(async {
             let mut watermark = carrier.journal.watermark();
@@ -84,6 +85,9 @@ struct Carrier {
     journal: Journal,
     dead_letters: Arc<DeadLetters>,
     failing: Option<Instant>,
+    started: Instant,
+    complaints: RateLimit,
+    losses: RateLimit,
 }
 
 /// Letters on their way, and where those before `end` are all among them.
@@ -94,6 +98,17 @@ struct Load {
 }
 
 impl Carrier {
+    fn new(journal: Journal, dead_letters: Arc<DeadLetters>) -> Carrier {
+        Carrier {
+            journal,
+            dead_letters,
+            failing: None,
+            started: Instant::now(),
+            complaints: RateLimit::once_a_minute(),
+            losses: RateLimit::once_a_minute(),
+        }
+    }
+
     /// Carries what there is, up to a limit; true if there may be more, or it has to be tried again.
     fn carry(&mut self) -> bool {
         let Some(oldest) = self.journal.with_state(State::oldest_letter) else { return false };
@@ -101,32 +116,56 @@ impl Carrier {
         if load.end <= oldest {
             return false;
         }
-        let unkept = match keep(&self.dead_letters, &load.letters) {
+        let submitted = match keep(&self.dead_letters, &load.letters) {
             Ok(()) => {
                 self.failing = None;
-                false
+                self.tell(&load, false)
             }
             Err(error) => {
                 let began = *self.failing.get_or_insert_with(|| {
                     warn!(%error, "input that cannot be read waits in the journal");
                     Instant::now()
                 });
-                if !has_no_room(&error) || began.elapsed() < PATIENCE {
+                if began.elapsed() < PATIENCE {
                     return true;
                 }
-                error!(%error, letters = load.letters.len(), "input that cannot be read is lost: there is no room to keep it");
-                true
+                let told = self.tell(&load, true);
+                if told.is_ok()
+                    && let Some(further) = self.losses.allow(self.started.elapsed())
+                {
+                    let letters = load.letters.len();
+                    error!(%error, letters, further, "input that cannot be read is lost: it cannot be kept among the dead letters");
+                }
+                told
             }
         };
-        let rows: Vec<_> = load.letters.iter().map(|letter| (letter.device.clone(), letter.rows)).collect();
-        let kept = LettersEntry { to: load.end, unkept, rows: Counts::of(&rows) };
-        let submitted: Result<_, Refused> =
-            self.journal.submit(Class::Internal, |_, submission| submission.add(&Entry::Letters(kept)));
         // A journal that takes nothing now is told the next time; the letters are known by then, and kept once.
         submitted.is_err() || load.letters.len() == LETTERS_MAX
     }
 
-    fn load(&self, oldest: Offset) -> Option<Load> {
+    /// Tells the journal that letters are kept or lost, in entries that fit a frame.
+    fn tell(&self, load: &Load, unkept: bool) -> Result<(), Refused> {
+        let (mut rows, mut bytes) = (HashMap::new(), 0);
+        for letter in &load.letters {
+            let room = letter.device.len() + COUNT_BYTES;
+            if bytes + room > TOLD_BYTES_MAX && !rows.is_empty() {
+                self.tell_rows(letter.offset, unkept, &rows.drain().collect::<Vec<_>>())?;
+                bytes = 0;
+            }
+            *rows.entry(letter.device.clone()).or_insert_with(|| {
+                bytes += room;
+                0
+            }) += letter.rows;
+        }
+        self.tell_rows(load.end, unkept, &rows.into_iter().collect::<Vec<_>>())
+    }
+
+    fn tell_rows(&self, to: Offset, unkept: bool, rows: &[(Box<str>, u64)]) -> Result<(), Refused> {
+        let entry = Entry::Letters(LettersEntry { to, unkept, rows: Counts::of(rows) });
+        self.journal.submit(Class::Internal, |_, submission| submission.add(&entry)).map(drop)
+    }
+
+    fn load(&mut self, oldest: Offset) -> Option<Load> {
         let mut reader = self.journal.reader(oldest);
         let (mut load, mut bytes) = (Load { end: oldest, ..Load::default() }, 0);
         loop {
@@ -142,13 +181,15 @@ impl Carrier {
                                 return Some(load);
                             }
                             bytes += entry.body.len();
-                            load.letters.push(letter(offset, &entry));
+                            load.letters.push(letter(self.journal.id(), offset, &entry));
                         }
                         load.end = offset.plus(1).max(load.end);
                     }
                 }
                 Err(error) => {
-                    warn!("{error}");
+                    if let Some(further) = self.complaints.allow(self.started.elapsed()) {
+                        warn!(%error, further, "input that cannot be read waits in the journal");
+                    }
                     return None;
                 }
             }
@@ -156,9 +197,10 @@ impl Carrier {
     }
 }
 
-fn letter(offset: Offset, entry: &LetterEntry<'_>) -> Letter {
+fn letter(journal: JournalId, offset: Offset, entry: &LetterEntry<'_>) -> Letter {
     Letter {
         sink: "".into(),
+        journal,
         offset,
         stage: Stage::Intake,
         at_ns: entry.ns,
@@ -176,13 +218,18 @@ mod tests {
     use super::*;
     use crate::dead_letters::{Found, MAX_BYTES_LEAST, Reader};
     use crate::journal::Options;
+    use crate::journal::entry::Cause;
     use crate::journal::memory::{CallKind, Fault, MemoryStorage};
 
     fn submit(journal: &Journal, letters: u64) {
+        submit_of(journal, letters, |_| "d".to_owned());
+    }
+
+    fn submit_of(journal: &Journal, letters: u64, device: impl Fn(u64) -> String) {
         for n in 0..letters {
             let body = format!("{{ {n}");
             let entry = Entry::Letter(LetterEntry {
-                device: "d",
+                device: &device(n),
                 rows: 1,
                 ns: 5,
                 origin: "sensors/d",
@@ -211,7 +258,7 @@ mod tests {
     fn carrier(storage: &MemoryStorage) -> Carrier {
         let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
         let dead_letters = DeadLetters::open(Arc::new(storage.clone()), MAX_BYTES_LEAST).unwrap();
-        Carrier { journal, dead_letters: Arc::new(dead_letters), failing: None }
+        Carrier::new(journal, Arc::new(dead_letters))
     }
 
     #[test]
@@ -232,19 +279,65 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_waited_for_before_letters_go_counted() {
+    fn a_journal_that_cannot_be_read_is_complained_about_now_and_then() {
+        let storage = MemoryStorage::new();
+        let letters = MemoryStorage::new();
+        let open = || Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0;
+        let journal = open();
+        submit(&journal, 1);
+        journal.close();
+        drop(journal);
+        let mut carrier = carrier(&letters);
+        // What was written before is read from the disk.
+        carrier.journal = open();
+        storage.plan(Fault::for_ever(CallKind::Read, 0, io::ErrorKind::Other));
+        assert!(carrier.carry() && carrier.carry() && carrier.carry());
+        assert_eq!(carrier.complaints.allow(Duration::from_secs(3600)), Some(2));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_waited_for_before_it_goes_counted() {
+        for error in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+            let storage = MemoryStorage::new();
+            let mut carrier = carrier(&storage);
+            storage.plan(Fault::for_ever(CallKind::Create, 0, error));
+            submit(&carrier.journal, 2);
+            assert!(carrier.carry());
+            assert!(carrier.journal.with_state(State::oldest_letter).is_some());
+            carrier.failing = Instant::now().checked_sub(PATIENCE);
+            assert!(!carrier.carry());
+            carrier.journal.with_state(|state| {
+                let device = state.device("d").unwrap();
+                assert_eq!((device.letters, device.gaps.of(Cause::Unkept)), (0, 2));
+                assert_eq!(state.oldest_letter(), None);
+            });
+        }
+    }
+
+    #[test]
+    fn letters_of_many_devices_go_counted_too() {
         let storage = MemoryStorage::new();
         let mut carrier = carrier(&storage);
-        storage.plan(Fault::for_ever(CallKind::Create, 0, io::ErrorKind::StorageFull));
-        submit(&carrier.journal, 2);
-        assert!(carrier.carry());
-        assert!(carrier.journal.with_state(State::oldest_letter).is_some());
+        storage.plan(Fault::for_ever(CallKind::Create, 0, io::ErrorKind::Other));
+        submit_of(&carrier.journal, 100, |n| format!("{n:0300}"));
         carrier.failing = Instant::now().checked_sub(PATIENCE);
         assert!(!carrier.carry());
-        carrier.journal.with_state(|state| {
-            let device = state.device("d").unwrap();
-            assert_eq!((device.letters, device.gaps.of(crate::journal::entry::Cause::Unkept)), (0, 2));
+        let lost = carrier.journal.with_state(|state| {
             assert_eq!(state.oldest_letter(), None);
+            state.devices().iter().map(|device| device.gaps.of(Cause::Unkept)).sum::<u64>()
         });
+        assert_eq!(lost, 100);
+    }
+
+    #[test]
+    fn a_failed_journal_is_not_told_that_letters_are_lost() {
+        let storage = MemoryStorage::new();
+        let mut carrier = carrier(&storage);
+        submit(&carrier.journal, 1);
+        storage.plan(Fault::for_ever(CallKind::Create, 0, io::ErrorKind::Other));
+        carrier.journal.close();
+        carrier.failing = Instant::now().checked_sub(PATIENCE);
+        assert!(carrier.carry());
+        assert_eq!(carrier.losses.allow(carrier.started.elapsed()), Some(0), "nothing was said of a loss");
     }
 }

@@ -1,51 +1,57 @@
-//! What a sink will not get: rows that the journal's medium lost, and rows that are let go to make room.
+//! What the journal's medium lost of what a sink is still to get.
 //!
-//! *Damage.* What is owed to a sink and cannot be read any more is lost: the difference between the ledger and a reading of
-//! everything behind the cursor, device by device. That needs no knowledge of what the hole held. Where the numbers of a
+//! What is owed to a sink and cannot be read any more is lost: the difference between the ledger and a reading of
+//! everything behind the hole, account by account. That needs no knowledge of what the hole held. Where the numbers of a
 //! native device jump, the gap says which rows they were.
 //!
-//! *Eviction.* The rows in the oldest segment are read once more, to be counted by device and boot.
+//! One reading tells of all holes at once, and their losses are declared with the first of them. So it remembers which
+//! holes it came across, up to a number, and those are passed without reading all of it again. The gaps may take more
+//! than one submission, of which the last one has the skip: each of them makes less be owed, so wherever a crash ends
+//! that, the next reading finds what is still to be declared.
 //!
-//! Both end in one submission, of gaps and a skip, so that what is skipped is declared in the same instant.
+//! What a reading has in memory is bounded by the accounts of the ledger.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, VecDeque};
+
+use tokio::task::yield_now;
 
 use super::gaps::{Gap, GapMaker};
 use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry};
-use crate::journal::{Frame, Journal, Read, ReadError};
+use crate::journal::state::BOOTS_MAX;
+use crate::journal::{Journal, Read, ReadError};
 use crate::record::Offset;
 
 /// Jumps that are told apart for one device; more of them are summed up.
 const JUMPS_MAX: usize = 64;
-
-/// Gaps that are declared in one submission: it must fit the smallest segment's half.
-pub(super) const GAPS_MAX: usize = 128;
+/// Holes that are remembered; behind more of them all is read once more.
+const HOLES_MAX: usize = 1024;
 
 /// What the ledger says at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    /// Where the sink stands.
-    pub(super) cursor: Offset,
     /// Up to where the figures hold.
     pub(super) end: Offset,
     /// Rows that the sink is still to get, with key and tag of their device.
     rows: Vec<(Box<str>, Box<str>, u64)>,
 }
 
-/// What can be read.
+/// Holes whose losses are declared.
+#[derive(Debug, Default)]
+pub(super) struct Holes(VecDeque<(Offset, Offset)>);
+
+/// What can be read of one account.
 #[derive(Debug, Default)]
 struct Readable {
-    rows: HashMap<Box<str>, u64>,
-    /// Where the numbers of a native device's boots go on.
-    next: HashMap<(Box<str>, u32), u64>,
-    /// Numbers that are missing between two rows: device, boot, from, to.
-    jumps: HashMap<Box<str>, Vec<(u32, u64, u64)>>,
+    rows: u64,
+    /// Where the numbers of a native device's latest boots go on.
+    next: VecDeque<(u32, u64)>,
+    /// Numbers that are missing between two rows: boot, from, to.
+    jumps: Vec<(u32, u64, u64)>,
 }
 
 /// Asks the ledger what a sink is still to get.
 pub(super) fn owed(journal: &Journal, sink: &str) -> Owed {
     journal.with_state_and_end(|state, end| Owed {
-        cursor: state.cursor(sink).unwrap_or_default(),
         end,
         rows: state
             .owed_by_device(sink)
@@ -54,144 +60,168 @@ pub(super) fn owed(journal: &Journal, sink: &str) -> Owed {
     })
 }
 
-/// The gaps of what is owed and cannot be read. Everything below `owed.end` must be durable. Their time is `now_ns`.
-pub(super) fn damaged(
+/// The gaps of what is owed and cannot be read from an offset on, before which everything is accounted for; and the
+/// holes behind it, which these gaps tell of too. Everything below `owed.end` must be durable. Their time is `now_ns`.
+pub(super) async fn damaged(
     journal: &Journal,
+    from: Offset,
     owed: &Owed,
     maker: &mut GapMaker,
     now_ns: i64,
-) -> Result<Vec<Gap>, ReadError> {
-    let readable = read(journal, owed)?;
+) -> Result<(Vec<Gap>, Holes), ReadError> {
+    let (readable, holes) = read(journal, from, owed).await?;
     let mut gaps = Vec::new();
     for (key, tag, rows) in &owed.rows {
-        let lost = rows.saturating_sub(readable.rows.get(key).copied().unwrap_or(0));
+        let found = readable.get(&**key);
+        let lost = rows.saturating_sub(found.map_or(0, |found| found.rows));
         let mut of_numbers = |boot, numbers| {
             gaps.push(maker.of_numbers(Cause::Damaged, (key, tag), boot, numbers, now_ns));
         };
-        let jumps = readable.jumps.get(key).map_or(&[][..], Vec::as_slice);
+        let jumps = found.map_or(&[][..], |found| &found.jumps);
         let known: u64 = jumps.iter().map(|(_, from, to)| to - from).sum();
-        let jumps = if known <= lost && jumps.len() <= JUMPS_MAX { jumps } else { &[] };
-        let known: u64 = jumps.iter().map(|(_, from, to)| to - from).sum();
+        let told_apart = known <= lost && jumps.len() <= JUMPS_MAX;
+        let (jumps, known) = if told_apart { (jumps, known) } else { (&[][..], 0) };
         jumps.iter().for_each(|(boot, from, to)| of_numbers(*boot, (*from, *to)));
         if lost > known {
             of_numbers(0, (0, lost - known));
         }
     }
-    Ok(gaps)
+    Ok((gaps, holes))
 }
 
-fn read(journal: &Journal, owed: &Owed) -> Result<Readable, ReadError> {
-    let mut readable = Readable::default();
-    let mut reader = journal.reader(owed.cursor);
+async fn read<'a>(
+    journal: &Journal,
+    from: Offset,
+    owed: &'a Owed,
+) -> Result<(HashMap<&'a str, Readable>, Holes), ReadError> {
+    let accounts = owed.rows.iter().map(|(key, ..)| (&**key, Readable::default()));
+    let (mut readable, mut holes): (HashMap<_, _>, _) = (accounts.collect(), Holes::default());
+    let mut reader = journal.reader(from);
     loop {
+        // A backlog may be long, and whoever waits for the driver to end must not have to wait for that.
+        yield_now().await;
         match reader.next()? {
             Read::Frame(frame) => {
-                for (offset, entry) in frame.entries() {
+                for (offset, entry) in frame.entries().skip_while(|(offset, _)| *offset < from) {
                     if offset >= owed.end {
-                        return Ok(readable);
+                        return Ok((readable, holes));
                     }
+                    let (device, entry) = match entry {
+                        Ok(Entry::Row(row)) => (row.device, Ok(row)),
+                        Ok(Entry::Gap(gap)) => (gap.device, Err(gap)),
+                        _ => continue,
+                    };
+                    // Of an account of which nothing is owed, nothing can be missing.
+                    let Some(account) = readable.get_mut(device) else { continue };
                     match entry {
-                        Ok(Entry::Row(row)) if offset >= owed.cursor => readable.take_row(&row),
-                        Ok(Entry::Gap(gap)) if offset >= owed.cursor => readable.take_gap(&gap),
-                        _ => {}
+                        Ok(row) => account.take_row(&row),
+                        Err(gap) => account.take_gap(&gap),
                     }
                 }
             }
-            Read::Damaged { .. } => {}
-            Read::Wait => return Ok(readable),
+            Read::Damaged { from, to } if to <= owed.end => holes.add(from, to),
+            // What was damaged since may hold rows of which the figures do not tell.
+            Read::Damaged { .. } | Read::Wait => return Ok((readable, holes)),
         }
     }
 }
 
-/// Rows that are let go, as gaps.
-#[derive(Debug, Default)]
-pub(super) struct Evicted {
-    gaps: Vec<Gap>,
-    /// Place of each device's latest gap of evicted rows.
-    latest: HashMap<Box<str>, usize>,
-    /// Place of the gap that comes again, by device, boot and cause: there is one of each, however often room is made.
-    again: HashMap<(Box<str>, u32, Cause), usize>,
-}
-
-impl Evicted {
-    /// Adds the entries of a frame from one offset up to another, as far as they concern the sink.
-    pub(super) fn add(
-        &mut self,
-        frame: &Frame,
-        (from, to): (Offset, Offset),
-        sink: &str,
-        maker: &mut GapMaker,
-    ) {
-        let entries = frame.entries().skip_while(|(offset, _)| *offset < from);
-        for (_, entry) in entries.take_while(|(offset, _)| *offset < to) {
-            match entry {
-                Ok(Entry::Row(row)) => self.add_row(&row, maker),
-                Ok(Entry::Gap(gap) | Entry::GapAgain(gap)) if gap.sink.is_none_or(|name| name == sink) => {
-                    self.add_gap(&gap);
-                }
-                _ => {}
-            }
+impl Holes {
+    fn add(&mut self, from: Offset, to: Offset) {
+        if self.0.len() < HOLES_MAX {
+            self.0.push_back((from, to));
         }
     }
 
-    fn add_row(&mut self, row: &RowEntry<'_>, maker: &mut GapMaker) {
-        let latest = self.latest.get(row.device).copied();
-        if latest.is_none_or(|at| !self.gaps[at].take_in(row)) {
-            self.latest.insert(row.device.into(), self.gaps.len());
-            self.gaps.push(maker.of_row(Cause::Evicted, row));
-        }
-    }
-
-    /// A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
-    fn add_gap(&mut self, gap: &GapEntry<'_>) {
-        let known = self.again.entry((gap.device.into(), gap.boot, gap.cause));
-        match known {
-            hash_map::Entry::Occupied(at) => self.gaps[*at.get()].join(gap),
-            hash_map::Entry::Vacant(place) => {
-                place.insert(self.gaps.len());
-                self.gaps.push(Gap::again(gap));
-            }
-        }
-    }
-
-    /// Whether so many came together that they should be declared before more are added.
-    pub(super) fn is_large(&self) -> bool {
-        self.gaps.len() >= GAPS_MAX
-    }
-
-    /// The gaps so far.
-    pub(super) fn take(&mut self) -> Vec<Gap> {
-        self.latest.clear();
-        self.again.clear();
-        std::mem::take(&mut self.gaps)
+    /// Whether the losses of a hole are declared; forgets those before it.
+    pub(super) fn cover(&mut self, from: Offset, to: Offset) -> bool {
+        while self.0.pop_front_if(|(_, end)| *end <= from).is_some() {}
+        self.0.front().is_some_and(|(known_from, known_to)| *known_from <= from && to <= *known_to)
     }
 }
 
 impl Readable {
     fn take_row(&mut self, row: &RowEntry<'_>) {
-        match self.rows.get_mut(row.device) {
-            Some(rows) => *rows += 1,
-            None => drop(self.rows.insert(row.device.into(), 1)),
-        }
+        self.rows += 1;
         if row.boot != 0 {
-            self.pass(row.device, row.boot, row.sequence, row.sequence.saturating_add(1));
+            self.pass(row.boot, row.sequence, row.sequence.saturating_add(1));
         }
     }
 
     fn take_gap(&mut self, gap: &GapEntry<'_>) {
         if gap.boot != 0 && gap.sink.is_none() {
-            self.pass(gap.device, gap.boot, gap.from, gap.to);
+            self.pass(gap.boot, gap.from, gap.to);
         }
     }
 
-    fn pass(&mut self, device: &str, boot: u32, from: u64, to: u64) {
-        let next = self.next.entry((device.into(), boot)).or_insert(from);
-        if from > *next {
-            let jumps = self.jumps.entry(device.into()).or_default();
-            if jumps.len() <= JUMPS_MAX {
-                jumps.push((boot, *next, from));
+    fn pass(&mut self, boot: u32, from: u64, to: u64) {
+        let Some((_, next)) = self.next.iter_mut().find(|(known, _)| *known == boot) else {
+            if self.next.len() >= BOOTS_MAX {
+                self.next.pop_front();
             }
+            self.next.push_back((boot, to));
+            return;
+        };
+        if from > *next && self.jumps.len() <= JUMPS_MAX {
+            self.jumps.push((boot, *next, from));
         }
         *next = to.max(*next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Class, Options, Refused};
+
+    #[test]
+    fn a_reading_can_be_abandoned_at_each_frame() {
+        let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
+        let mut owed = owed(&journal, "main");
+        for sink in ["a", "b", "c"] {
+            let submitted: Result<_, Refused> =
+                journal.submit(Class::Internal, |_, submission| submission.add(&Entry::Forget(sink)));
+            owed.end = submitted.unwrap().1;
+            while *journal.watermark().borrow() < owed.end {
+                std::thread::yield_now();
+            }
+        }
+        let mut maker = GapMaker::new(Vec::new());
+        let mut reading = pin!(damaged(&journal, Offset(0), &owed, &mut maker, 5));
+        let mut context = Context::from_waker(Waker::noop());
+        let pauses = std::iter::from_fn(|| reading.as_mut().poll(&mut context).is_pending().then_some(()));
+        assert!(pauses.count() >= 3);
+    }
+
+    #[test]
+    fn a_hole_that_was_read_over_is_known_until_it_is_passed() {
+        let mut holes = Holes::default();
+        for from in [10, 20, 30] {
+            holes.add(Offset(from), Offset(from + 5));
+        }
+        assert!(!holes.cover(Offset(8), Offset(15)), "it has grown");
+        assert!(holes.cover(Offset(10), Offset(15)) && holes.cover(Offset(12), Offset(15)));
+        assert!(holes.cover(Offset(30), Offset(35)), "what is before it is forgotten");
+        assert!(!holes.cover(Offset(20), Offset(25)) && !holes.cover(Offset(40), Offset(41)));
+        for from in 0..2 * HOLES_MAX as u64 {
+            holes.add(Offset(100 + 2 * from), Offset(101 + 2 * from));
+        }
+        assert_eq!(holes.0.len(), HOLES_MAX);
+    }
+
+    #[test]
+    fn a_device_that_restarts_for_ever_takes_no_more_memory_than_another() {
+        let mut account = Readable::default();
+        for boot in 1..10_000 {
+            account.pass(boot, 0, 5);
+            account.pass(boot, 7, 9);
+        }
+        assert_eq!((account.next.len(), account.jumps.len()), (BOOTS_MAX, JUMPS_MAX + 1));
     }
 }

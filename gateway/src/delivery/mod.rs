@@ -6,7 +6,9 @@
 //!
 //! *Constraints.* Nothing is dropped but what the database refuses in its own words, and that becomes a durable
 //! gap in the same submission as the cursor that passes it. The cursor is durable before the next batch is sent, so
-//! that a kill doubles at most the batch in flight. One sink never waits for another.
+//! that a kill doubles at most the batch in flight; but while the journal is nearly full, a cursor is written once a
+//! segment, because it has to free more than it takes, and a kill doubles at most a segment's worth. One sink never waits
+//! for another, and none keeps the journal from making room.
 //!
 //! *Operation.* `driver.rs` runs a thread for each sink: gather (`batcher.rs`), write, commit, repeat. What happens to
 //! one batch is decided here, in [`Delivery`], which knows neither clock nor network nor journal: a batch is a number
@@ -20,6 +22,8 @@
 
 pub mod backoff;
 pub mod batcher;
+mod commit;
+mod complaints;
 pub mod driver;
 #[cfg(test)]
 mod driver_tests;
@@ -27,6 +31,7 @@ mod gaps;
 mod gather;
 pub mod letters;
 mod losses;
+mod progress;
 mod rejection;
 mod skip;
 pub mod status;
@@ -235,6 +240,14 @@ impl Delivery {
     }
 }
 
+impl Settled {
+    /// What is before the first refused point.
+    fn before_refused(self) -> Settled {
+        let points = self.rejected.first().map_or(self.points, |rejected| rejected.point);
+        Settled { points, rejected: Vec::new() }
+    }
+}
+
 impl Pending {
     fn new(points: Range<usize>) -> Pending {
         Pending { points, guilty: false, guilty_if_left_is_not: false }
@@ -362,6 +375,15 @@ mod tests {
     fn a_point_that_is_too_large_alone_is_an_offender() {
         let mut store = Store { largest: 0, ..Store::new(BTreeSet::new()) };
         assert_eq!(deliver(&mut delivery(), &mut store, 3).len(), 3);
+    }
+
+    #[test]
+    fn what_is_before_the_first_refused_point_can_be_settled_by_itself() {
+        let rejected = |point| Rejected { point, reason: String::new() };
+        let settled = Settled { points: 9, rejected: vec![rejected(4), rejected(6)] };
+        assert_eq!(settled.before_refused(), Settled { points: 4, rejected: vec![] });
+        let settled = Settled { points: 9, rejected: vec![rejected(0)] };
+        assert_eq!(settled.before_refused().points, 0);
     }
 
     #[test]

@@ -1,14 +1,13 @@
-//! What a sink refuses is kept among the dead letters, and counted as a gap of that sink.
+//! What a sink refuses is kept among the dead letters; `commit.rs` counts it as a gap of that sink.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use super::gaps::{Gap, GapMaker};
 use super::{Rejected, Settled};
 use crate::dead_letters::{Letter, Stage};
-use crate::journal::entry::Cause;
+use crate::journal::JournalId;
 use crate::record::Offset;
 use crate::sink::Batch;
 use crate::sink::batch::Record;
@@ -18,16 +17,17 @@ use crate::sink::line_protocol::{self, Dialect};
 const LOGGED: u64 = 3;
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Makes letters and gaps of one sink out of refused points.
+/// Makes letters of one sink out of refused points.
 pub(super) struct Rejections {
     sink: Arc<str>,
+    journal: JournalId,
     /// When the period of the log began, and how many points were refused in it.
     period: Option<(Instant, u64)>,
 }
 
 impl Rejections {
-    pub(super) fn new(sink: Arc<str>) -> Rejections {
-        Rejections { sink, period: None }
+    pub(super) fn new(sink: Arc<str>, journal: JournalId) -> Rejections {
+        Rejections { sink, journal, period: None }
     }
 
     /// The refused points as letters, and a word in the log about them.
@@ -58,6 +58,7 @@ impl Rejections {
             line_protocol::push_line(&mut body, Dialect::V2, &record.point());
             letters.push(Letter {
                 sink: (*self.sink).into(),
+                journal: self.journal,
                 offset,
                 stage: Stage::Delivery,
                 at_ns: now_ns,
@@ -70,28 +71,6 @@ impl Rejections {
             });
         }
         letters
-    }
-
-    /// The gaps of the refused rows. A refused gap makes none: it would be refused as well.
-    ///
-    /// Rows below `accounted` are in the ledger already.
-    pub(super) fn gaps(
-        batch: &Batch,
-        settled: &Settled,
-        accounted: Offset,
-        cause: Cause,
-        maker: &mut GapMaker,
-    ) -> Vec<Gap> {
-        let mut gaps: Vec<Gap> = Vec::new();
-        for (offset, record, _) in refused(batch, settled) {
-            if let Record::Row(row) = record
-                && offset >= accounted
-                && !gaps.iter_mut().rev().any(|gap| gap.take_in(&row))
-            {
-                gaps.push(maker.of_row(cause, &row));
-            }
-        }
-        gaps
     }
 
     fn may_log(&mut self, now: Instant) -> bool {

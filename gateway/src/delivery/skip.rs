@@ -1,104 +1,154 @@
 //! What a sink does not get: passing what the journal has lost, and letting go of the oldest rows when it needs room.
+//!
+//! *Damage* is what `losses.rs` finds. *Eviction*: the rows in the oldest segment are read once more, to be counted by
+//! device and boot, and each submission of gaps has the skip that goes just as far as they do. So what is skipped is
+//! declared in the same instant, however many submissions it takes.
+//!
+//! A hole that a medium makes by refusing to be read is waited for; where the journal needs the room, for
+//! [`letters::PATIENCE`], and then it is damage.
 
-use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::yield_now;
 use tracing::{error, warn};
 
+use super::commit::Submitted;
 use super::driver::{Driver, JOURNAL_RETRY, Stopping};
 use super::gaps::Gap;
-use super::gather::Gather;
-use super::losses::{self, Evicted, GAPS_MAX};
+use super::{letters, losses};
 use crate::clock;
 use crate::dead_letters::{Letter, Stage};
-use crate::journal::Read;
-use crate::journal::entry::{Entry, SkipEntry};
+use crate::journal::entry::{Cause, Entry};
+use crate::journal::{Frame, Read};
 use crate::record::Offset;
 use crate::sink::Sink;
 
 impl<S: Sink> Driver<S> {
-    /// Declares what the sink cannot get any more, and goes on behind the hole.
-    pub(super) async fn pass_hole(
-        &mut self,
-        from: Offset,
-        to: Offset,
-        gather: &mut Gather,
-    ) -> Result<(), Stopping> {
-        self.declare_damage(from, to).await?;
-        gather.restart(self.journal.reader(to));
-        Ok(())
+    /// Whether the journal needs the room of what this sink has not got yet.
+    pub(super) fn must_evict(&self) -> bool {
+        *self.evict_to.borrow() > self.accounted
     }
 
     /// Lets go of what the sink has not got yet of the oldest segment.
-    pub(super) async fn evict(&mut self, gather: &mut Gather) -> Result<(), Stopping> {
+    pub(super) async fn evict(&mut self) -> Result<(), Stopping> {
         let to = *self.evict_to.borrow_and_update();
         let mut reader = self.journal.reader(self.accounted);
-        let (mut evicted, mut rows) = (Evicted::default(), 0);
+        let (mut rows, mut failing) = (0, None);
         while self.accounted < to {
-            let read = match reader.next() {
-                Ok(read) => read,
+            yield_now().await;
+            match reader.next() {
+                Ok(Read::Frame(frame)) => rows += self.let_go(&frame, to).await,
+                Ok(Read::Damaged { from, to }) => self.declare_damage(from, to).await?,
+                Ok(Read::Wait) => self.wait(Instant::now() + JOURNAL_RETRY).await?,
                 Err(error) => {
                     self.complain(&error.to_string());
-                    self.wait(Instant::now() + JOURNAL_RETRY).await?;
-                    continue;
+                    if failing.get_or_insert_with(Instant::now).elapsed() < letters::PATIENCE {
+                        self.wait(Instant::now() + JOURNAL_RETRY).await?;
+                    } else {
+                        self.declare_damage(self.accounted, to).await?;
+                    }
                 }
-            };
-            let (at, hole) = match read {
-                Read::Wait => break,
-                Read::Damaged { from, to } => (from, Some((from, to))),
-                Read::Frame(frame) => {
-                    evicted.add(&frame, (self.accounted, to), &self.name, &mut self.gaps);
-                    (frame.end().min(to), None)
-                }
-            };
-            if at >= to || hole.is_some() || evicted.is_large() {
-                let gaps = evicted.take();
-                rows += gaps.iter().map(Gap::rows).sum::<u64>();
-                self.skip(&gaps, at).await;
-            }
-            if let Some((from, to)) = hole {
-                self.declare_damage(from, to).await?;
             }
         }
-        if rows > 0 {
+        let declared = self.submit_patiently().await;
+        if rows > 0 && declared {
             error!(
                 sink = &*self.name,
                 rows,
                 "the journal is full: the oldest rows made room and are lost to this sink; they are declared in forebay_gap"
             );
         }
-        gather.restart(self.journal.reader(self.accounted));
         Ok(())
     }
 
-    async fn declare_damage(&mut self, from: Offset, to: Offset) -> Result<(), Stopping> {
+    /// Turns the entries of a frame up to an offset into gaps, as far as they concern the sink; how many rows that are.
+    async fn let_go(&mut self, frame: &Frame, to: Offset) -> u64 {
+        let mut rows = 0;
+        let entries = frame.entries().skip_while(|(offset, _)| *offset < self.accounted);
+        let entries: Vec<_> = entries.take_while(|(offset, _)| *offset < to).collect();
+        for (offset, entry) in entries {
+            let Ok(entry) = entry else { continue };
+            while !self.try_let_go(&entry) {
+                self.submit_patiently().await;
+            }
+            rows += u64::from(matches!(entry, Entry::Row(_)));
+            self.skip(offset.plus(1));
+        }
+        self.skip(frame.end().min(to));
+        rows
+    }
+
+    fn try_let_go(&mut self, entry: &Entry<'_>) -> bool {
+        match entry {
+            Entry::Row(row) => self.held.lose(Cause::Evicted, row, &mut self.gaps),
+            // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
+            Entry::Gap(gap) | Entry::GapAgain(gap) if gap.sink.is_none_or(|name| *name == *self.name) => {
+                self.held.repeat(gap)
+            }
+            _ => true,
+        }
+    }
+
+    /// Declares what the sink cannot get any more because of a hole.
+    pub(super) async fn declare_damage(&mut self, from: Offset, to: Offset) -> Result<(), Stopping> {
         if to <= self.accounted {
             return Ok(());
         }
+        // The ledger has to know what was delivered before.
+        let mut declarable = self.submit_patiently().await;
+        let mut gaps = Vec::new();
+        if declarable && !self.holes.cover(from, to) {
+            gaps = self.losses(to).await?;
+            // If the journal fails, what is only pending cannot be told from what is lost.
+            declarable = !self.has_failed();
+        }
+        self.quarantine(from, to).await?;
+        let rows: u64 = gaps.iter().map(|gap| gap.count).sum();
+        if declarable {
+            declarable = self.declare(gaps, to).await;
+        }
+        self.accounted = self.accounted.max(to);
+        if !declarable {
+            error!(sink = &*self.name, %from, %to, "the journal is damaged, and takes nothing any more: what is lost will be declared by the next start");
+        } else if rows > 0 {
+            error!(sink = &*self.name, %from, %to, rows, "the journal is damaged: rows cannot be delivered; they are declared in forebay_gap; see `forebay journal verify`");
+        } else {
+            warn!(sink = &*self.name, %from, %to, "the journal is damaged where nothing was to be delivered, or what was is declared already");
+        }
+        Ok(())
+    }
+
+    /// The gaps of what cannot be read from an offset on.
+    async fn losses(&mut self, from: Offset) -> Result<Vec<Gap>, Stopping> {
         let owed = losses::owed(&self.journal, &self.name);
         self.durable(owed.end).await;
-        let gaps = loop {
-            match losses::damaged(&self.journal, &owed, &mut self.gaps, clock::now_ns()) {
-                Ok(gaps) => break gaps,
+        loop {
+            match losses::damaged(&self.journal, from, &owed, &mut self.gaps, clock::now_ns()).await {
+                Ok((gaps, holes)) => {
+                    self.holes = holes;
+                    return Ok(gaps);
+                }
                 Err(error) => {
                     self.complain(&error.to_string());
                     self.wait(Instant::now() + JOURNAL_RETRY).await?;
                 }
             }
-        };
-        let rows: u64 = gaps.iter().map(|gap| gap.count).sum();
-        self.quarantine(from, to, rows).await?;
-        if rows > 0 {
-            error!(sink = &*self.name, %from, %to, rows, "the journal is damaged: rows cannot be delivered; they are declared in forebay_gap; see `forebay journal verify`");
-        } else {
-            warn!(sink = &*self.name, %from, %to, "the journal is damaged where nothing was to be delivered");
         }
-        self.skip(&gaps, to).await;
-        Ok(())
+    }
+
+    /// Makes gaps durable and, with the last of them, that the sink goes on at `to`; false if the journal has failed.
+    async fn declare(&mut self, gaps: Vec<Gap>, to: Offset) -> bool {
+        for gap in gaps {
+            while !self.held.add(&gap) {
+                self.submit_patiently().await;
+            }
+        }
+        self.skip(to);
+        self.submit_patiently().await
     }
 
     /// Keeps the damaged bytes among the dead letters, before the file that they are in serves again.
-    async fn quarantine(&mut self, from: Offset, to: Offset, rows: u64) -> Result<(), Stopping> {
+    async fn quarantine(&mut self, from: Offset, to: Offset) -> Result<(), Stopping> {
         let damaged = match self.journal.reader(from).damaged_bytes(from, to) {
             Ok(Some(damaged)) => damaged,
             Ok(None) => return Ok(()),
@@ -109,36 +159,35 @@ impl<S: Sink> Driver<S> {
         };
         let letter = Letter {
             sink: (*self.name).into(),
+            journal: self.journal.id(),
             offset: from,
             stage: Stage::Delivery,
             at_ns: clock::now_ns(),
             device: "(journal)".into(),
-            // A gap counts them.
+            // Gaps count them.
             rows: 0,
             origin: format!("{}, byte {}", damaged.file, damaged.at).into(),
-            reason: format!(
-                "the journal is damaged: entries {from} to {to} cannot be read, with {rows} rows"
-            )
-            .into(),
+            reason: format!("the journal is damaged: entries {from} to {to} cannot be read").into(),
             body_bytes: damaged.length,
             body: damaged.bytes.into(),
         };
         self.keep(&[letter]).await.map(drop)
     }
 
-    /// Makes the gaps durable and, with the last of them, that the sink goes on at `to`. Where the journal has failed,
-    /// delivery goes on without that, as it does without cursors, and the next start declares it.
-    async fn skip(&mut self, gaps: &[Gap], to: Offset) {
-        let name = Arc::clone(&self.name);
-        let entry = Entry::Skip(SkipEntry { sink: &name, to });
-        let (front, last) = gaps.split_at(gaps.len().saturating_sub(1) / GAPS_MAX * GAPS_MAX);
-        let mut receipt = Offset(0);
-        for gaps in front.chunks(GAPS_MAX) {
-            receipt = self.submit(gaps, |_| Ok(())).await.unwrap_or(receipt);
+    /// The sink goes on at `to` without having got what is before.
+    fn skip(&mut self, to: Offset) {
+        if to > self.accounted {
+            self.accounted = to;
+            self.held.skip(to);
         }
-        receipt = self.submit(last, |submission| submission.add(&entry)).await.unwrap_or(receipt);
-        self.durable(receipt).await;
-        self.accounted = self.accounted.max(to);
-        self.status.settle(0, 0);
+    }
+
+    /// Makes durable what is held, as long as it takes; false if the journal has failed, and the next start declares it.
+    async fn submit_patiently(&mut self) -> bool {
+        let submitted = self.submit_held(true).await;
+        if let Submitted::Taken(receipt) = submitted {
+            self.durable(receipt).await;
+        }
+        !matches!(submitted, Submitted::Failed) && !self.has_failed()
     }
 }

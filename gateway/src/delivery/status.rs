@@ -87,6 +87,11 @@ impl SinkStatus {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Somebody has to mend something before delivery goes on.
+    pub(super) fn hold(&self, reason: &str) {
+        *self.mood() = (Condition::Holding, Some(reason.to_owned()));
+    }
+
     pub(super) fn note(&self, reason: &str) {
         self.mood().1 = Some(reason.to_owned());
     }

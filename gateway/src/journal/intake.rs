@@ -216,6 +216,13 @@ impl Intake {
         is_full || self.spare_trouble.is_some() && self.spares() + 1 < SPARES
     }
 
+    /// Whether intake is refused as full, or will be at the next segment.
+    pub(super) fn is_tight(&self) -> bool {
+        let further_bytes = (1 + SPARES as u64) * self.tail.shape.segment_bytes;
+        let is_short = self.live_bytes + further_bytes > self.max_bytes;
+        is_short || self.spare_trouble.is_some() || self.condition() == Condition::Full
+    }
+
     /// Whether native devices are to wait although others need not: the oldest rows may have made room for those, and must
     /// not do so for native ones, which keep theirs. So these stop two segments earlier, at a mark that no eviction goes
     /// below.

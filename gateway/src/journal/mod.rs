@@ -244,6 +244,19 @@ impl Journal {
         self.shared.evict_to.subscribe()
     }
 
+    /// Whether room is so scarce that what is written has to free more than it takes: intake is refused, or will be at the
+    /// next segment.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        self.shared.intake().is_tight()
+    }
+
+    /// Where the segment ends that holds an offset; none of the newest one.
+    #[must_use]
+    pub fn segment_end(&self, at: Offset) -> Option<Offset> {
+        self.shared.segments().holding(at).and_then(|(_, after)| after).map(|after| after.first)
+    }
+
     /// Commits now what waits for `commit_interval`. A source calls this once half of what it may have in flight is
     /// unacknowledged, because nothing more may arrive before the commit.
     pub fn hurry(&self) {

@@ -46,6 +46,7 @@ fn the_bytes_of_the_file_that_tells_the_end() {
 fn the_bytes_of_a_letter() {
     let letter = Letter {
         sink: "main".into(),
+        journal: JournalId(0x0102_0304_0506_0708),
         offset: Offset(258),
         stage: Stage::Delivery,
         at_ns: -2,
@@ -66,8 +67,8 @@ fn the_bytes_of_a_letter() {
     );
     assert_eq!(
         hex(&bytes),
-        "fb46426ccdea8782650000000100000088776655443322110700000000040000060000000102010000000000\
-         00feffffffffffffff01000000000000000c0000000000000004006d61696e01006205006d2c613d31\
+        "fb46426c58b738006d0000000100000088776655443322110700000000040000060000000108070605040302010201000000000000\
+         feffffffffffffff01000000000000000c0000000000000004006d61696e01006205006d2c613d31\
          02006e6f6d2c613d3120743d3120350a"
     );
 }
