@@ -32,7 +32,6 @@ pub(super) fn run(shared: &Shared) {
             drop(intake);
             if tidy(shared).is_err() {
                 paused_until = Some(Instant::now() + RETRY_AFTER);
-                shared.intake().tidy_due = true;
             }
             intake = shared.intake();
         } else if intake.evict {
@@ -47,7 +46,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// Does once what is due.
+/// Does once what is due; what fails stays due.
 pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
     shared.intake().tidy_due = false;
     let (files, bytes, retired) = shared.spares.retire(SPARES);
@@ -65,6 +64,7 @@ pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
         shared.tell_room(&mut shared.intake());
     }
     shared.set_spare_trouble(made.as_ref().err());
+    shared.intake().tidy_due |= made.is_err();
     ask_for_eviction(shared);
     made
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::entry::{Cause, Counts, CursorEntry, LetterEntry, LettersEntry};
 use super::frame::FrameHeader;
 use super::memory::{CallKind, Fault};
-use super::small::{SMALL, SMALL_JOURNAL, commit, commit_rows, open_small, survey_small};
+use super::small::{SMALL, SMALL_JOURNAL, commit, commit_rows, open_as, open_small, survey_small};
 use super::state::{NewAccounts, OTHERS};
 use super::*;
 
@@ -279,8 +279,9 @@ fn short_lives_do_not_fill_a_journal() {
 #[test]
 fn asking_without_pause_keeps_nobody_from_making_room() {
     let medium_bytes = 20 * SMALL.segment_bytes;
+    let options = Options { when_full: WhenFull::Refuse, ..OPTIONS };
     let storage = MemoryStorage::with_capacity(medium_bytes);
-    let (journal, _) = open_small(&storage);
+    let (journal, _) = open_as(&storage, SMALL, &options);
     let taken: u64 = storage.files().values().map(|bytes| bytes.len() as u64).sum();
     storage.put("somebody.else", vec![1; (medium_bytes - taken) as usize]);
     let mut rows = 0;
@@ -295,6 +296,10 @@ fn asking_without_pause_keeps_nobody_from_making_room() {
         }
     };
     assert_eq!(refused, Refused::Full);
+    journal.close();
+    // The next start finds no room either.
+    let (journal, _) = open_as(&storage, SMALL, &options);
+    assert_eq!(try_submit_rows(&journal, rows, 1, &"x".repeat(400)), Err(Refused::Full));
     storage.remove("somebody.else").unwrap();
     let asked = Instant::now();
     while let Err(refused) = try_submit_rows(&journal, rows, 1, &"x".repeat(400)) {

@@ -18,7 +18,12 @@ pub(super) fn open_small(storage: &MemoryStorage) -> (Journal, RecoveryReport) {
 
 /// Opens a journal of any shape, in which each life begins a segment.
 pub(super) fn open_shaped(storage: &MemoryStorage, shape: Shape) -> (Journal, RecoveryReport) {
-    let opened = bugs::anew(|| Shared::open(Arc::new(storage.clone()), &OPTIONS, shape, SMALL_JOURNAL));
+    open_as(storage, shape, &OPTIONS)
+}
+
+/// The same with other options.
+pub(super) fn open_as(storage: &MemoryStorage, shape: Shape, options: &Options) -> (Journal, RecoveryReport) {
+    let opened = bugs::anew(|| Shared::open(Arc::new(storage.clone()), options, shape, SMALL_JOURNAL));
     let (shared, committer, report) = opened.unwrap();
     // A test may have seen to it that there is no room.
     drop(keeper::tidy(&shared));

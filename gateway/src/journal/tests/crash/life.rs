@@ -391,7 +391,9 @@ impl World {
             self.submit(Class::Internal, |_, submission| {
                 submission.add_cursor(sink, Offset(next), &confirmed)
             });
-            self.submit(Class::Internal, |_, submission| rejected.iter().try_for_each(|gap| submission.add(gap)));
+            self.submit(Class::Internal, |_, submission| {
+                rejected.iter().try_for_each(|gap| submission.add(gap))
+            });
             return;
         }
         self.submit(Class::Internal, |_, submission| {
