@@ -87,10 +87,13 @@ fn fill(journal: &Journal, sinks: &[&str]) -> u64 {
         match row(journal, Class::Native, "e6614104", 7, series) {
             Ok(_) => rows += 1,
             Err(Refused::Busy) => std::thread::yield_now(),
-            Err(Refused::Full) => return rows,
+            Err(Refused::Full) => break,
             Err(other) => panic!("{other}"),
         }
     }
+    // What is durable is in segments that are known.
+    until(|| *journal.watermark().borrow() == journal.usage().end);
+    rows
 }
 
 /// Submits a row of a foreign device as soon as the journal takes it.
