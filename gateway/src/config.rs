@@ -25,6 +25,7 @@ use crate::record::check_name;
 mod brokers;
 mod document;
 mod foreign;
+pub(crate) mod fuzzing;
 mod load;
 mod path;
 mod pattern;

@@ -103,6 +103,7 @@
 mod chain;
 mod file;
 mod frame;
+pub(crate) mod fuzzing;
 mod letter;
 mod reader;
 mod scan;

@@ -18,6 +18,8 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dead_letters;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod record;
 pub mod stats;

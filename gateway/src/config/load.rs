@@ -42,11 +42,22 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// As [`load`], with the environment as an argument.
 pub(super) fn load_with(path: &Path, variables: Variables<'_>) -> Result<Loaded, LoadError> {
     let files = files(path).map_err(|problem| LoadError::Invalid(vec![problem]))?;
+    let texts = files.clone().into_iter().map(|file| read_text(&file));
+    of_texts(path, files, texts, variables)
+}
+
+/// The configuration that these files hold, the first of which is the main one, at `path`.
+pub(super) fn of_texts(
+    path: &Path,
+    files: Vec<PathBuf>,
+    texts: impl Iterator<Item = Result<Vec<u8>, Problem>>,
+    variables: Variables<'_>,
+) -> Result<Loaded, LoadError> {
     let problems = Problems::default();
     let mut syntax = Vec::new();
     let mut root: Option<Table> = None;
-    for (index, file) in files.iter().enumerate() {
-        let text = read_text(file).map_err(|problem| LoadError::Invalid(vec![problem]))?;
+    for ((index, file), text) in files.iter().enumerate().zip(texts) {
+        let text = text.map_err(|problem| LoadError::Invalid(vec![problem]))?;
         let parsed = match String::from_utf8(text) {
             Ok(text) => document::parse(&text, index, variables, &problems),
             Err(error) => {

@@ -95,8 +95,8 @@ impl Frame {
 
     /// Rows learned before this frame, given what all frames before it and this one told of.
     pub(super) fn learned_before(&self) -> u64 {
-        let own = self.entries().map(|(_, entry)| entry.map_or(0, |entry| entry.rows_learned())).sum();
-        self.learned.saturating_sub(own)
+        let own = self.entries().map(|(_, entry)| entry.map_or(0, |entry| entry.rows_learned()));
+        own.fold(self.learned, u64::saturating_sub)
     }
 
     /// All of it, as it lies in the file.
@@ -208,6 +208,7 @@ fn checksum_of(bytes: &[u8], journal: JournalId) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::LetterEntry;
     use super::*;
 
     #[test]
@@ -237,5 +238,27 @@ mod tests {
         for end in 0..frame.len() {
             assert_eq!(FrameHeader::parse(&frame[..end], SegmentId(7), journal), None, "cut at {end}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_tells_of_more_than_was_learned_follows_nothing() {
+        let mut bytes = vec![0; FRAME_HEADER_BYTES];
+        for rows in [u64::MAX, 3] {
+            let letter =
+                LetterEntry { device: "a", rows, ns: 0, origin: "", reason: "", body_bytes: 0, body: b"" };
+            Entry::Letter(letter).encode(&mut bytes).unwrap();
+        }
+        let header = FrameHeader {
+            length: bytes.len(),
+            count: 2,
+            complete: true,
+            snapshot: false,
+            segment: SegmentId(1),
+            first: Offset(0),
+            watermark: Offset(0),
+            learned: 5,
+            previous: 0,
+        };
+        assert_eq!(Frame::new(bytes.into(), &header).learned_before(), 0);
     }
 }

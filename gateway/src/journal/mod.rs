@@ -38,6 +38,7 @@ pub mod entry;
 mod files;
 mod fold;
 mod frame;
+pub(crate) mod fuzzing;
 pub mod inspect;
 mod intake;
 mod judge;

@@ -99,17 +99,20 @@ impl Reader {
 
     /// Reads on in the segment that holds the position; none if the position moved and has to be looked up again.
     fn next_on_disk(&mut self, watermark: Offset) -> Result<Option<Read>, ReadError> {
-        let Some((segment, after)) = self.shared.segments().holding(self.next) else {
+        let segments = self.shared.segments();
+        if let Some(behind) = segments.behind_void(self.next) {
+            self.next = behind;
+            return Ok(None);
+        }
+        let Some((segment, _)) = segments.holding(self.next) else {
+            drop(segments);
             return Ok(Some(self.damaged(watermark)));
         };
+        let end = segments.end_of(segment.id).map_or(watermark, |end| end.min(watermark));
+        drop(segments);
         if self.next < segment.first {
             return Ok(self.move_up_to(&segment));
         }
-        if let Some(after) = after.as_ref().filter(|after| self.next >= after.void) {
-            self.next = after.first;
-            return Ok(None);
-        }
-        let end = after.map_or(watermark, |after| after.void).min(watermark);
         let mut scanner = match self.scanner.take() {
             Some(scanner) if scanner.segment() == segment.id => scanner,
             _ => Scanner::new(&segment),

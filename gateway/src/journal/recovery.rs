@@ -26,8 +26,8 @@
 //! | an end mark and no segment | damage from the beginning up to the mark |
 //! | an end mark that is missing, damaged or of another journal | proves nothing |
 //! | an entry in an intact frame that cannot be decoded | passed over |
-//! | a last segment that is whole, without any sign of more behind its end | gone on with, behind that end |
-//! | otherwise, last segments that nobody is owed anything of | idle: the header of the next one calls them void |
+//! | last segments that nobody is owed anything of | idle: the header of the next one calls them void |
+//! | any other last segment that is whole, without any sign of more behind its end | gone on with, behind that end |
 //!
 //! Each row has a test in `tests/table.rs`.
 //!
@@ -96,10 +96,9 @@ pub(super) fn recover(
     let state_bytes = survey.folded.state.to_bytes().map_or(0, |bytes| bytes.len() as u64);
     let least = (4 * state_bytes).next_multiple_of(SECTOR_BYTES);
     let shape = Shape { segment_bytes: shape.segment_bytes.max(least), ..shape };
-    let active = resume(&survey, shape);
-    if active.is_none() {
-        mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
-    }
+    let is_idle = mark_idle(&mut survey).map_err(|(id, cause)| unreadable(id, cause))?;
+    // Going on in a segment that is idle would keep those before it, and lives without an end to them fill a journal.
+    let active = if is_idle { None } else { resume(&survey, shape) };
     let Survey { files, verdict, folded, snapshot_lost, .. } = survey;
     let state = folded.state;
     let mut spares = files.spares;
@@ -266,9 +265,10 @@ pub(super) fn read_snapshot(segment: &Segment, device_bytes_max: usize) -> io::R
     Ok(None)
 }
 
-/// Notes which of the last segments nobody is owed anything of: they need not stay.
-fn mark_idle(survey: &mut Survey) -> Result<(), (SegmentId, io::Error)> {
+/// Notes which of the last segments nobody is owed anything of: they need not stay. True if there are any.
+fn mark_idle(survey: &mut Survey) -> Result<bool, (SegmentId, io::Error)> {
     let damaged = &survey.verdict.damaged;
+    let mut any = false;
     for candidate in survey.files.candidates.iter_mut().rev().take(IDLE_LOOKED_AT) {
         let segment = &candidate.segment;
         if candidate.header.is_none() || damaged.iter().any(|(_, to)| *to > segment.first) {
@@ -278,6 +278,7 @@ fn mark_idle(survey: &mut Survey) -> Result<(), (SegmentId, io::Error)> {
             break;
         }
         candidate.segment.idle = true;
+        any = true;
     }
-    Ok(())
+    Ok(any)
 }

@@ -202,13 +202,27 @@ impl Segments {
         Some((held.clone(), after))
     }
 
+    /// Where it goes on behind an offset that the header of any later segment calls void.
+    pub(super) fn behind_void(&self, offset: Offset) -> Option<Offset> {
+        let voids = self.0.values().filter(|s| s.void <= offset && offset < s.first);
+        voids.map(|s| s.first).max()
+    }
+
+    /// Behind the last entry of a segment that somebody may be owed; none of the newest one.
+    pub(super) fn end_of(&self, id: SegmentId) -> Option<Offset> {
+        self.0.range(id.next()..).map(|(_, later)| later.void).min()
+    }
+
     /// Takes out a segment of which nobody is owed anything: the oldest, if all it holds is below `offset`, or one that
-    /// recovery found idle, once another was begun. Two with snapshots, which recovery may need, always remain.
+    /// recovery found idle, once a later header calls it void. Two with snapshots, which recovery may need, always remain.
     pub(super) fn pop_done(&mut self, offset: Offset) -> Option<Segment> {
-        let newest = *self.0.last_key_value()?.0;
         let second = self.0.values().nth(1)?;
         let oldest = self.0.values().next().filter(|_| second.void <= offset);
-        let done = oldest.or_else(|| self.0.values().find(|s| s.idle && s.id != newest))?.id;
+        let is_void = |s: &Segment| {
+            let mut later = self.0.range(s.id.next()..).map(|(_, later)| later);
+            later.any(|later| later.void <= s.void || seeded(Bug::VoidForgotten))
+        };
+        let done = oldest.or_else(|| self.0.values().find(|s| s.idle && is_void(s)))?.id;
         let snapshots = self.0.values().filter(|s| s.snapshot && s.id != done).count();
         if snapshots < 2 && !seeded(Bug::TrimWithoutSnapshots) { None } else { self.0.remove(&done) }
     }

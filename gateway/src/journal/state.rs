@@ -232,7 +232,7 @@ impl State {
     /// Rows that a registered sink is still to get.
     #[must_use]
     pub fn owed(&self, sink: &str) -> u64 {
-        self.owed_by_device(sink).map(|(_, rows)| rows).sum()
+        self.owed_by_device(sink).fold(0, |sum, (_, rows)| sum.saturating_add(rows))
     }
 
     /// Rows that a registered sink is still to get, by device; devices without any are left out.
@@ -303,7 +303,7 @@ impl State {
             self.last_stamp = row.ns;
         }
         let device = self.entry(row.device);
-        device.rows += 1;
+        device.rows = device.rows.saturating_add(1);
         device.advance(row.boot, row.sequence.saturating_add(1), row.ns);
     }
 
@@ -417,7 +417,8 @@ impl State {
         let sink = &mut self.sinks[at];
         sink.cursor = sink.cursor.max(entry.next);
         for (device, rows) in entry.confirmed.iter() {
-            self.entry(device).ledger(at).confirmed += rows;
+            let ledger = self.entry(device).ledger(at);
+            ledger.confirmed = ledger.confirmed.saturating_add(rows);
         }
     }
 
@@ -572,6 +573,22 @@ mod tests {
         assert!(state.to_bytes().unwrap().len() < 1_000 + 200);
         let copy = State::from_bytes(&state.to_bytes().unwrap(), 1_000);
         assert_eq!(copy, Some(state));
+    }
+
+    #[test]
+    fn counts_that_are_too_large_stay_the_largest() {
+        let mut state = State::new(JournalId(1), 1_000);
+        state.apply(Offset(0), &Entry::Sink(SinkEntry { sink: "main", start: Offset(0) }));
+        for device in ["a", "b"] {
+            state.lose(device, 1, 1, u64::MAX);
+            state.apply(Offset(0), &row(device, 1));
+        }
+        assert!(state.devices().iter().all(|device| device.rows == u64::MAX));
+        assert_eq!(state.owed("main"), u64::MAX, "the rows of both");
+        for next in 1..3 {
+            cursor(&mut state, "main", next, &[("a".into(), u64::MAX), ("b".into(), u64::MAX)]);
+        }
+        assert_eq!(state.owed("main"), 0);
     }
 
     #[test]

@@ -316,11 +316,9 @@ impl Committer {
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
-        let void = segments
-            .iter()
-            .next_back()
-            .filter(|newest| newest.idle && !seeded(Bug::VoidForgotten))
-            .map_or(first, |idle| idle.void);
+        // Any of the idle ones before it may go.
+        let idle = segments.iter().rev().take_while(|s| s.idle && !seeded(Bug::VoidForgotten)).last();
+        let void = idle.map_or(first, |idle| idle.void);
         drop(segments);
         let journal = self.shared.journal;
         let segment = Segment { journal, id, first, void, length, file, snapshot, idle: false, sound: true };

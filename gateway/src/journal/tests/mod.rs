@@ -6,6 +6,7 @@ mod format;
 mod found;
 mod hostile;
 mod inspection;
+mod lives;
 mod model;
 mod small;
 mod table;
