@@ -50,6 +50,9 @@ fn abort_on_panic() {
     }));
 }
 
+/// File in the data directory that a gateway with brokers has from its first start on.
+const CLIENT_ID: &str = "client-id";
+
 /// Runs until a signal says to stop.
 ///
 /// # Errors
@@ -61,6 +64,12 @@ pub fn run(config: &Config) -> Result<()> {
     create_data_dir(&config.data_dir)?;
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
+    if !directory.exists() && config.data_dir.join(CLIENT_ID).exists() {
+        let data_dir = config.data_dir.display();
+        error!(
+            "there is no journal in {data_dir} although it was in use; rows that it held are lost, and nobody can count them; put it back if you have it"
+        );
+    }
     let (journal, report) = Journal::open_dir(&directory, &options)?;
     for (from, to) in &report.damaged {
         error!(%from, %to, "entries of the journal are damaged and lost");
@@ -236,7 +245,7 @@ fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()
 /// `forebay-<host>-<id>`: the broker keeps the session under this name, so it is kept whole, and outlives restarts and
 /// a new name of the host. The id tells apart gateways whose hosts have one name.
 fn default_client_id(data_dir: &Path) -> Result<String> {
-    let path = data_dir.join("client-id");
+    let path = data_dir.join(CLIENT_ID);
     match std::fs::read_to_string(&path) {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
         Ok(_) => new_client_id(data_dir, &path),

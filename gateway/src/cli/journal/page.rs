@@ -49,7 +49,7 @@ pub(super) fn push_finding(page: &mut String, what: &str, finding: &Finding) {
             None => write!(text, ", an unknown number of rows"),
         };
         if finding.delivered {
-            text.push_str(", delivered before");
+            text.push_str(", which no database waits for");
         }
     }
     let _ = write!(text, ": {}", finding.kind.meaning());
@@ -89,10 +89,12 @@ pub(super) fn push_totals(page: &mut String, inspection: &Inspection) {
         inspection.rows
     );
     if !damage.is_empty() {
-        let lost: u64 = damage.iter().filter(|finding| !finding.delivered).filter_map(|f| f.rows).sum();
+        let owed = || damage.iter().filter(|finding| !finding.delivered && finding.offsets.is_some());
+        let lost: u64 = owed().filter_map(|finding| finding.rows).sum();
+        let least = if owed().all(|finding| finding.rows.is_some()) { "" } else { "at least " };
         let _ = write!(
             text,
-            "; damaged in {} places, {lost} rows lost that not every database has. The gateway starts all the same, \
+            "; damaged in {} places, {least}{lost} rows lost that not every database has. The gateway starts all the same, \
              delivers the rest and declares what is lost; `forebay journal repair --to DIRECTORY` makes a sound copy",
             damage.len()
         );

@@ -11,7 +11,7 @@ use crate::journal::end::{self, END_FILE, EndRead, MARK_BYTES, SLOT_BYTES};
 use crate::journal::recovery::Survey;
 use crate::journal::{JournalId, OpenError, Storage};
 
-/// What is damaged in the file of the end mark. That it is missing is no damage: it may never have been made.
+/// What is damaged in the file of the end mark. It is made before the first segment begins, so it must be there with one.
 pub(super) fn examine(storage: &dyn Storage, survey: &Survey) -> Result<Vec<Finding>, OpenError> {
     let read = || {
         let mut bytes = vec![0; 2 * SLOT_BYTES];
@@ -21,7 +21,10 @@ pub(super) fn examine(storage: &dyn Storage, survey: &Survey) -> Result<Vec<Find
     };
     let bytes = match read() {
         Ok(bytes) => bytes,
-        Err(cause) if std::io::Error::kind(&cause) == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) if std::io::Error::kind(&cause) == std::io::ErrorKind::NotFound => {
+            let begun = !survey.files.candidates.is_empty();
+            return Ok(begun.then(missing).into_iter().collect());
+        }
         Err(cause) => return Err(unreadable(END_FILE, cause)),
     };
     let length = bytes.len() as u64;
@@ -39,6 +42,11 @@ pub(super) fn examine(storage: &dyn Storage, survey: &Survey) -> Result<Vec<Find
         found(Kind::EndMark, (from, from + MARK_BYTES as u64))
     }));
     Ok(findings)
+}
+
+fn missing() -> Finding {
+    let places = vec![Place { file: END_FILE.into(), bytes: None }];
+    Finding { kind: Kind::EndMark, places, offsets: None, rows: None, delivered: false }
 }
 
 /// The slot that held the current mark, if that cannot be read.

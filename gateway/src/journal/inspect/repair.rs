@@ -57,7 +57,7 @@ pub enum RepairError {
     #[error("there is nothing to repair: no segment of the journal is left")]
     Nothing,
     /// The copy cannot be written.
-    #[error("cannot write {file}: {source}; make room, remove what is there of the copy, and try again")]
+    #[error("cannot write {file}: {source}; make room, and try again")]
     Write {
         /// What could not be written.
         file: String,
@@ -82,18 +82,14 @@ pub fn repair(from: &dyn Storage, to: &dyn Storage) -> Result<Repaired, RepairEr
     if survey.files.candidates.is_empty() {
         return Err(RepairError::Nothing);
     }
-    copy_segments(&survey, to)?;
-    let journal = survey.folded.state.journal();
-    let mark = EndMark { watermark: survey.verdict.end, learned: survey.folded.state.learned() };
-    let write_mark = || EndFile::open(to, journal, None, mark).map(drop);
-    write_mark().map_err(|source| RepairError::Write { file: super::END_FILE.into(), source })?;
-
-    let copy = inspect(to)?;
-    check(&survey, &original, to, &copy)?;
-    if !copy.damage.is_empty() {
-        let failed = |source| RepairError::Write { file: note::NOTE_FILE.into(), source };
-        note::write(to, copy.damage.clone()).map_err(failed)?;
+    let copied = write_copy(&original, &survey, to);
+    if copied.is_err() {
+        // Half a copy could pass for a journal that lost the rest. What cannot be removed is named by the error.
+        for name in to.list().unwrap_or_default() {
+            drop(to.remove(&name));
+        }
     }
+    let copy = copied?;
     let is_segment = |file: &&super::FileReport| file.kind == super::FileKind::Segment;
     Ok(Repaired {
         segments: copy.files.iter().filter(is_segment).count() as u64,
@@ -103,6 +99,23 @@ pub fn repair(from: &dyn Storage, to: &dyn Storage) -> Result<Repaired, RepairEr
         damage: original.damage,
         left: copy.damage,
     })
+}
+
+/// Writes the copy, looks at it as a start would, and says what it holds.
+fn write_copy(original: &Inspection, survey: &Survey, to: &dyn Storage) -> Result<Inspection, RepairError> {
+    copy_segments(survey, to)?;
+    let journal = survey.folded.state.journal();
+    let mark = EndMark { watermark: survey.verdict.end, learned: survey.folded.state.learned() };
+    let write_mark = || EndFile::open(to, journal, None, mark).map(drop);
+    write_mark().map_err(|source| RepairError::Write { file: super::END_FILE.into(), source })?;
+
+    let copy = inspect(to)?;
+    check(survey, original, to, &copy)?;
+    if !copy.damage.is_empty() {
+        let failed = |source| RepairError::Write { file: note::NOTE_FILE.into(), source };
+        note::write(to, copy.damage.clone()).map_err(failed)?;
+    }
+    Ok(copy)
 }
 
 /// Whether a start on the copy comes to what a start on the original comes to.
