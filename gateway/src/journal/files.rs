@@ -6,7 +6,7 @@
 //! taken the beginning of a segment. Spares behind the last segment are searched when entries are missing at the end
 //! ([`Files::search_spares`]). A file that holds a frame of its own is never removed.
 //!
-//! Failure: where the medium refuses to be read, the header counts as damaged; if it refuses everything, so does the
+//! Failure: where the medium refuses to be read, the header counts as damaged; if it refuses all of a file, so does the
 //! journal.
 
 use std::collections::BTreeMap;

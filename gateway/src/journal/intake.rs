@@ -41,6 +41,8 @@ pub(super) struct Intake {
     max_bytes: u64,
     /// Bytes of all segments in use, those included that only the pending buffer knows, and those that are to be removed.
     pub(super) live_bytes: u64,
+    /// Bytes of long segments that cannot go yet; see [`super::segment::Segments::surplus`].
+    pub(super) surplus_bytes: u64,
     pub(super) phase: Phase,
     /// Why the last commit was not possible.
     pub(super) commit_trouble: Option<String>,
@@ -101,6 +103,7 @@ impl Intake {
             options,
             max_bytes: options.max_bytes - SMALL_FILES_BYTES,
             live_bytes,
+            surplus_bytes: 0,
             phase: Phase::Open,
             commit_trouble: None,
             spare_trouble: None,
@@ -150,7 +153,12 @@ impl Intake {
         let spares = self.spares();
         let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
         let soon = spares == 0 || self.refused || self.tail.left() <= self.tail.shape.segment_bytes / 2;
-        spares < SPARES && soon && bytes <= self.max_bytes
+        spares < SPARES && soon && bytes <= self.limit_bytes()
+    }
+
+    /// What all files may take: `max_bytes`, and what a journal has that was made with a higher one and cannot let go of.
+    fn limit_bytes(&self) -> u64 {
+        self.max_bytes + self.surplus_bytes
     }
 
     /// Spares that nobody has a plan for.
@@ -212,14 +220,14 @@ impl Intake {
     /// Whether the current segment was taken out of the reserve: rows that fill it would leave no room for what makes room.
     fn is_in_reserve(&self) -> bool {
         let reserve_bytes = SPARES as u64 * self.tail.shape.segment_bytes;
-        let is_full = self.live_bytes + reserve_bytes > self.max_bytes && !seeded(Bug::SparesNotCounted);
+        let is_full = self.live_bytes + reserve_bytes > self.limit_bytes() && !seeded(Bug::SparesNotCounted);
         is_full || self.spare_trouble.is_some() && self.spares() + 1 < SPARES
     }
 
     /// Whether intake is refused as full, or will be at the next segment.
     pub(super) fn is_tight(&self) -> bool {
         let further_bytes = (1 + SPARES as u64) * self.tail.shape.segment_bytes;
-        let is_short = self.live_bytes + further_bytes > self.max_bytes;
+        let is_short = self.live_bytes + further_bytes > self.limit_bytes();
         is_short || self.spare_trouble.is_some() || self.condition() == Condition::Full
     }
 
@@ -230,7 +238,8 @@ impl Intake {
         let segment_bytes = self.tail.shape.segment_bytes;
         let margin_bytes = (SPARES as u64 + 2) * segment_bytes;
         // A journal of few segments must not hold anybody back for those that always stay.
-        let is_full = self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > self.max_bytes;
+        let is_full =
+            self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > self.limit_bytes();
         self.options.when_full == WhenFull::Auto && is_full
     }
 
@@ -239,7 +248,7 @@ impl Intake {
         let segment_bytes = self.tail.shape.segment_bytes;
         let live_bytes = self.live_bytes + segment_bytes;
         if class == Class::Internal {
-            let within = live_bytes <= self.max_bytes;
+            let within = live_bytes <= self.limit_bytes();
             if !within && !self.fresh && self.retired == 0 {
                 return Err(self.refuse_as_full(class));
             }
@@ -247,7 +256,7 @@ impl Intake {
             return Ok(());
         }
         let reserve = if seeded(Bug::SparesNotCounted) { 0 } else { SPARES as u64 };
-        if live_bytes + reserve * segment_bytes > self.max_bytes {
+        if live_bytes + reserve * segment_bytes > self.limit_bytes() {
             return Err(self.refuse_as_full(class));
         }
         // The last spare is the reserve; what the disk has no room for is not taken out of it.

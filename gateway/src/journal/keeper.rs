@@ -50,6 +50,8 @@ pub(super) fn run(shared: &Shared) {
 pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
     shared.intake().tidy_due = false;
     let (files, bytes, retired) = shared.spares.retire(SPARES);
+    let surplus_bytes = shared.segments().surplus(shared.shape.segment_bytes);
+    shared.intake().surplus_bytes = surplus_bytes;
     if files > 0 {
         let mut intake = shared.intake();
         intake.live_bytes = intake.live_bytes.saturating_sub(bytes);

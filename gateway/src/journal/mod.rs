@@ -339,6 +339,8 @@ impl Shared {
             evict_to: watch::Sender::new(Offset(0)),
         });
         let committer = Committer::new(Arc::clone(&shared), recovered.active, end.ok());
+        // Segments that were done with outlive a kill, and perhaps nobody commits before there is room.
+        committer.trim();
         Ok((shared, committer, recovered.report))
     }
 
@@ -467,7 +469,8 @@ fn segment_bytes(storage: &dyn Storage, options: &Options) -> Result<u64, OpenEr
             let Some(id) = SegmentId::of_file_name(&name) else { continue };
             let file = storage.open(&name)?;
             room_bytes = room_bytes.saturating_add(file.length()?);
-            if let HeaderRead::Intact(header) = SegmentHeader::read(&*file, id)? {
+            // A file that cannot be read is told of later.
+            if let Ok(HeaderRead::Intact(header)) = SegmentHeader::read(&*file, id) {
                 newest = newest.max(Some((id, header.length)));
             }
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::JournalId;
 use super::frame::{FRAME_BYTES_MAX, Frame, FrameHeader, MAGIC};
-use super::segment::{FRAMES_AT, Segment, SegmentId, sector_up};
+use super::segment::{FRAMES_AT, Segment, SegmentId, gives_anything, sector_up};
 use super::storage::StorageFile;
 
 /// Bytes that a medium refuses together.
@@ -159,7 +159,8 @@ impl Scanner {
     }
 }
 
-/// Reads as far as the medium lets it: blocks that it refuses become zeros, and so a hole, as long as it gives any others.
+/// Reads as far as the medium lets it: blocks that it refuses become zeros, and so a hole, as long as it gives any others
+/// of the file.
 fn read_what_can_be(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let refused = match file.read_at(buffer, at) {
         Ok(length) => return Ok(length),
@@ -170,7 +171,9 @@ fn read_what_can_be(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> io::R
     let mut given = false;
     let mut from = 0;
     while from < length {
-        let to = (from + BLOCK_BYTES).min(length);
+        // What a medium refuses together begins at a multiple of it in the file.
+        let into = (at + from as u64) % BLOCK_BYTES as u64;
+        let to = (from + BLOCK_BYTES - into as usize).min(length);
         let block = &mut buffer[from..to];
         match file.read_at(block, at + from as u64) {
             Ok(_) => given = true,
@@ -178,7 +181,7 @@ fn read_what_can_be(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> io::R
         }
         from = to;
     }
-    if given || length == 0 { Ok(length) } else { Err(refused) }
+    if given || length == 0 || gives_anything(file) { Ok(length) } else { Err(refused) }
 }
 
 /// Where a magic begins in `bytes`. Runs of zeros, which is what most of a segment may be, are skipped at once.

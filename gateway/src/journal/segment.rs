@@ -38,8 +38,8 @@ pub(super) const FRAMES_AT: u64 = SECTOR_BYTES;
 /// Version of the format that this program writes, the only one so far.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// How far a bad block at the start reaches at most.
-const UNREADABLE_BYTES: u64 = 64 << 10;
+/// Steps in which a file is tried that refuses to be read somewhere.
+const PROBE_BYTES: usize = 64 << 10;
 
 const MAGIC: [u8; 8] = *b"FOREBAYJ";
 const SUFFIX: &str = ".seg";
@@ -136,11 +136,8 @@ impl SegmentHeader {
         let complete = match file.read_at(&mut head, 0) {
             Ok(length) => length == HEADER_BYTES,
             // A bad block costs no more than the header, if the medium gives anything else.
-            Err(cause) => {
-                let behind = file.read_at(&mut [0; 1], UNREADABLE_BYTES);
-                behind.map_err(|_| cause)?;
-                return Ok(HeaderRead::Unknown);
-            }
+            Err(_) if gives_anything(file) => return Ok(HeaderRead::Unknown),
+            Err(cause) => return Err(cause),
         };
         let u64_at = |at: usize| u64::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
         let u32_at = |at: usize| u32::from_le_bytes(head[at..].first_chunk().copied().unwrap_or_default());
@@ -236,12 +233,23 @@ impl Segments {
     pub(super) fn bytes(&self) -> u64 {
         self.0.values().map(|s| s.length).sum()
     }
+
+    /// Bytes by which the newest three exceed segments of this length. They stay until others have begun behind them.
+    pub(super) fn surplus(&self, segment_bytes: u64) -> u64 {
+        self.0.values().rev().take(3).map(|s| s.length.saturating_sub(segment_bytes)).sum()
+    }
 }
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.id.file_name(), self.first)
     }
+}
+
+/// Whether the medium gives any of the file, though it refuses some.
+pub(super) fn gives_anything(file: &dyn StorageFile) -> bool {
+    let length = file.length().unwrap_or(0);
+    (0..length).step_by(PROBE_BYTES).any(|at| file.read_at(&mut [0; 1], at).is_ok())
 }
 
 /// The next sector boundary at or behind `at`.

@@ -92,12 +92,15 @@ impl Committer {
     /// Makes the committer that goes on in the active segment, if there is one.
     pub(super) fn new(shared: Arc<Shared>, active: Option<Active>, end: Option<EndFile>) -> Committer {
         let watermark = *shared.watermark.borrow();
-        let learned = shared.intake().state.learned();
+        let (learned, trim_to) = {
+            let state = &shared.intake().state;
+            (state.learned(), state.done_below())
+        };
         Committer {
             shared,
             taken: Pending::default(),
             done: 0,
-            trim_to: None,
+            trim_to,
             active,
             opened: false,
             watermark,
@@ -371,7 +374,7 @@ impl Committer {
     }
 
     /// Lets go of the segments that nobody needs any more.
-    fn trim(&self) {
+    pub(super) fn trim(&self) {
         let Some(offset) = self.trim_to else { return };
         let mut trimmed = false;
         loop {

@@ -7,6 +7,7 @@ use super::frame::FrameHeader;
 use super::memory::{CallKind, Fault};
 use super::small::{SMALL, SMALL_JOURNAL, commit, commit_rows, open_as, open_small, survey_small};
 use super::state::{NewAccounts, OTHERS};
+use super::storage::{Space, Storage, StorageFile};
 use super::*;
 
 /// Frames for many segments, each of which would move the cursor and the end far ahead.
@@ -305,5 +306,174 @@ fn asking_without_pause_keeps_nobody_from_making_room() {
     while let Err(refused) = try_submit_rows(&journal, rows, 1, &"x".repeat(400)) {
         assert!(asked.elapsed() < Duration::from_secs(60), "{refused}");
         thread::yield_now();
+    }
+}
+
+/// Submits rows until no further one is taken; returns the next sequence.
+fn fill(journal: &Journal, mut next: u64) -> u64 {
+    for (rows, text) in [(10, "x".repeat(1_000)), (1, "x".repeat(1_000)), (1, "x".to_owned())] {
+        while let Ok(receipt) = submit_rows(journal, next, rows, &text) {
+            wait_for(journal, receipt);
+            next += rows;
+        }
+    }
+    next
+}
+
+fn confirm_all(journal: &Journal, sink: &str) {
+    let (next, owed) = (journal.usage().end, journal.with_state(|state| state.owed(sink)));
+    let confirmed = [("e6614104".into(), owed)];
+    commit(journal, &[Entry::Cursor(CursorEntry { sink, next, confirmed: Counts::of(&confirmed) })]);
+}
+
+fn await_room(journal: &Journal, next: u64) {
+    let asked = Instant::now();
+    while let Err(refused) = try_submit_rows(journal, next, 1, "x") {
+        assert!(asked.elapsed() < Duration::from_secs(60), "{refused}: {:?}", journal.usage());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_was_done_with_before_a_kill_makes_room_at_the_start() {
+    for when_full in [WhenFull::Refuse, WhenFull::DropOldest, WhenFull::Auto] {
+        let storage = MemoryStorage::new();
+        let options = Options { when_full, ..OPTIONS };
+        let reopen = |storage: &MemoryStorage| Journal::open(Arc::new(storage.clone()), &options).unwrap().0;
+        let journal = reopen(&storage);
+        journal.register_sink("good").unwrap();
+        journal.register_sink("dead").unwrap();
+        let next = fill(&journal, 0);
+        confirm_all(&journal, "good");
+        drop(journal);
+        let journal = reopen(&storage);
+        journal.forget_sink("dead").unwrap();
+        drop(journal);
+        await_room(&reopen(&storage.after_kill()), next);
+    }
+}
+
+#[test]
+fn a_much_smaller_limit_is_come_down_to() {
+    for (before, after) in [(256 << 20, 2 << 20), (1 << 30, 16 << 20)] {
+        let storage = MemoryStorage::new();
+        let high = Options { max_bytes: before, when_full: WhenFull::Refuse, ..OPTIONS };
+        let (journal, _) = Journal::open(Arc::new(storage.clone()), &high).unwrap();
+        journal.register_sink("main").unwrap();
+        let mut next = 0;
+        while journal.shared.segments().iter().count() < 3 {
+            wait_for(&journal, submit_rows(&journal, next, 500, &"x".repeat(1_000)).unwrap());
+            next += 500;
+        }
+        confirm_all(&journal, "main");
+        drop(journal);
+        let low = Options { max_bytes: after, ..high };
+        let (journal, _) = Journal::open(Arc::new(storage.clone()), &low).unwrap();
+        while storage.files().values().map(|bytes| bytes.len() as u64).sum::<u64>() > after {
+            await_room(&journal, next);
+            next += 1;
+            let taken = try_submit_rows(&journal, next, 20, &"x".repeat(1_000));
+            next += 20 * u64::from(taken.is_ok());
+            confirm_all(&journal, "main");
+        }
+        await_room(&journal, next);
+    }
+}
+
+/// A medium that refuses a part of one file.
+struct Refusing {
+    inner: MemoryStorage,
+    file: String,
+    refused: std::ops::Range<u64>,
+}
+
+struct RefusingFile {
+    inner: Arc<dyn StorageFile>,
+    refused: std::ops::Range<u64>,
+}
+
+impl Storage for Refusing {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let inner = self.inner.open(name)?;
+        let refused = if name == self.file { self.refused.clone() } else { 0..0 };
+        Ok(Arc::new(RefusingFile { inner, refused }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.inner.create(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.inner.space()
+    }
+}
+
+impl StorageFile for RefusingFile {
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        if at < self.refused.end && at + buffer.len() as u64 > self.refused.start {
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.inner.read_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.inner.write_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.inner.settle()
+    }
+}
+
+#[test]
+fn a_refused_part_of_a_file_costs_what_zeros_would() {
+    let storage = MemoryStorage::new();
+    let options = Options { max_bytes: 64 << 20, ..OPTIONS };
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), &options).unwrap();
+    journal.register_sink("main").unwrap();
+    for n in 0..600 {
+        wait_for(&journal, submit_rows(&journal, n * 5, 5, &"x".repeat(1_000)).unwrap());
+    }
+    journal.close();
+    drop(journal);
+    let file = SegmentId(1).file_name();
+    let page = |page: u64| page * 4096..(page + 1) * 4096;
+    for refused in [page(0), page(2), page(9), page(30), 1 << 20..(1 << 20) + (256 << 10), 0..128 << 10] {
+        let zeroed = storage.fork();
+        let mut bytes = zeroed.files().remove(&file).unwrap();
+        bytes[refused.start as usize..refused.end as usize].fill(0);
+        zeroed.put(&file, bytes);
+        let medium = Refusing { inner: storage.fork(), file: file.clone(), refused: refused.clone() };
+        let found = [Arc::new(zeroed) as Arc<dyn Storage>, Arc::new(medium)].map(|storage| {
+            let (journal, report) = Journal::open(storage, &options).unwrap();
+            let rows = journal.with_state(|state| state.device("e6614104").map(|device| device.rows));
+            (read_all(&journal, Offset(0)), rows, report.rows_lost, report.damaged)
+        });
+        assert!(found[0] == found[1], "{refused:?}: {:?} and {:?} are damaged", found[0].3, found[1].3);
+        assert!(found[0].2 > 0 || refused.start == 0);
     }
 }
