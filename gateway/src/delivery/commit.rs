@@ -4,10 +4,12 @@
 //! before the next batch is sent. Where it would become larger than a submission may be, it is submitted in slices, each
 //! with the cursor just behind what it tells of. While the journal is tight, what is held is submitted only when its cursor
 //! has passed the end of a segment, so that the write frees more than it takes; or when all was delivered for a while, the
-//! journal has room again, or the driver stops.
+//! journal has room again, or the driver stops. What has no points is passed where a segment ends in it.
 //!
-//! Failure: where the journal has no room, what is held stays and delivery goes on, until it has to wait or to evict. A
-//! failed journal gets nothing any more; delivery goes on without, and the next start delivers those points again.
+//! Failure: a cursor that the journal refuses is submitted again and again, and no batch is sent meanwhile: delivery goes
+//! on once the journal takes it, has failed, or needs room of this sink, which then lets go of rows. Only a cursor that is
+//! not due yet, in a tight journal, stays held while delivery goes on. A failed journal gets nothing any more; delivery
+//! goes on without, and the next start delivers those points again.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -118,6 +120,17 @@ impl<S: Sink> Driver<S> {
         if to > self.accounted {
             self.accounted = to;
             self.held.pass(to);
+        }
+    }
+
+    /// Passes what has no points, like letters and cursors, when a segment ends in it: nothing else would ever free that.
+    /// Within a segment it does not, or each cursor would be what the next one passes.
+    pub(super) fn pass_without_points(&mut self, gather: &Gather) {
+        let segment_end = self.journal.segment_end(self.accounted);
+        if let Some(to) = gather.without_points()
+            && segment_end.is_some_and(|end| end <= to)
+        {
+            self.pass(to);
         }
     }
 

@@ -274,12 +274,13 @@ impl<S: Sink> Driver<S> {
             if self.must_evict() {
                 return Ok(Next::Evict);
             }
+            watermark.mark_unchanged();
+            let read = gather.advance(Instant::now());
+            self.pass_without_points(gather);
             if self.is_due() {
                 self.journal_held().await;
                 continue;
             }
-            watermark.mark_unchanged();
-            let read = gather.advance(Instant::now());
             let now = Instant::now();
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));

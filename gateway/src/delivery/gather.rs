@@ -90,6 +90,11 @@ impl Gather {
         self.batch.points() == 0
     }
 
+    /// Everything below is in batches that were taken, or has no points; none if the batch has points.
+    pub(super) fn without_points(&self) -> Option<Offset> {
+        self.is_empty().then(|| self.batch.to())
+    }
+
     /// Takes the batch; the next one begins behind it.
     pub(super) fn take(&mut self) -> Batch {
         self.batcher.handle_departure();

@@ -3,8 +3,9 @@
 //! Such input is journaled like everything else, so that its ack costs no flush of its own; the journal keeps it until
 //! it is among the dead letters, a moment later.
 //!
-//! Failure: what cannot be kept is tried again. After [`PATIENCE`] it goes, counted, since a journal that waits for it
-//! could not be trimmed, and might itself hold the room that is missing.
+//! Failure: what cannot be kept, or not be read from the journal, is tried again. After [`PATIENCE`] it goes, counted,
+//! since a journal that waits for it could not be trimmed, and might itself hold the room that is missing. What cannot be
+//! read goes up to the end of its segment, and is counted as damaged once nothing else waits.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,11 +19,11 @@ use tracing::{error, warn};
 
 use crate::dead_letters::{AppendError, DeadLetters, Letter, Stage};
 use crate::journal::entry::{Counts, ENTRY_BYTES_MAX, Entry, LetterEntry, LettersEntry};
-use crate::journal::{Class, Journal, JournalId, Read, Refused, State};
+use crate::journal::{Class, Journal, JournalId, Read, ReadError, Refused, State};
 use crate::record::Offset;
 use crate::stats::RateLimit;
 
-/// How long letters that cannot be kept are tried again.
+/// How long letters that cannot be kept or read are tried again.
 pub(super) const PATIENCE: Duration =
     if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// Pause between two rounds, so that a flood of letters is carried in few appends.
@@ -112,7 +113,10 @@ impl Carrier {
     /// Carries what there is, up to a limit; true if there may be more, or it has to be tried again.
     fn carry(&mut self) -> bool {
         let Some(oldest) = self.journal.with_state(State::oldest_letter) else { return false };
-        let Some(load) = self.load(oldest) else { return true };
+        let load = match self.load(oldest) {
+            Ok(load) => load,
+            Err((at, error)) => return self.wait_or_pass(at, &error),
+        };
         if load.end <= oldest {
             return false;
         }
@@ -143,6 +147,27 @@ impl Carrier {
         submitted.is_err() || load.letters.len() == LETTERS_MAX
     }
 
+    /// Waits for a medium that refuses to be read; when that has taken too long, goes on in the next segment. True if
+    /// there may be more, or it has to be tried again.
+    fn wait_or_pass(&mut self, at: Offset, error: &ReadError) -> bool {
+        if self.failing.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            if let Some(further) = self.complaints.allow(self.started.elapsed()) {
+                warn!(%error, further, "input that cannot be read waits in the journal");
+            }
+            return true;
+        }
+        let end = self.journal.segment_end(at);
+        let to = end.unwrap_or_else(|| *self.journal.watermark().borrow());
+        if self.tell_rows(to, false, &[]).is_ok() {
+            // Another segment has its own time.
+            self.failing = None;
+            if let Some(further) = self.losses.allow(self.started.elapsed()) {
+                error!(%error, %to, further, "input that waited in the journal for the dead letters is lost, as far as it stands before that entry");
+            }
+        }
+        true
+    }
+
     /// Tells the journal that letters are kept or lost, in entries that fit a frame.
     fn tell(&self, load: &Load, unkept: bool) -> Result<(), Refused> {
         let (mut rows, mut bytes) = (HashMap::new(), 0);
@@ -165,12 +190,16 @@ impl Carrier {
         self.journal.submit(Class::Internal, |_, submission| submission.add(&entry)).map(drop)
     }
 
-    fn load(&mut self, oldest: Offset) -> Option<Load> {
+    /// Reads letters, up to a limit or to where the medium refuses.
+    ///
+    /// # Errors
+    /// It refuses to be read at this offset already, and nothing is before that.
+    fn load(&self, oldest: Offset) -> Result<Load, (Offset, ReadError)> {
         let mut reader = self.journal.reader(oldest);
         let (mut load, mut bytes) = (Load { end: oldest, ..Load::default() }, 0);
         loop {
             match reader.next() {
-                Ok(Read::Wait) => return Some(load),
+                Ok(Read::Wait) => return Ok(load),
                 Ok(Read::Damaged { to, .. }) => load.end = to,
                 Ok(Read::Frame(frame)) => {
                     for (offset, entry) in frame.entries() {
@@ -178,7 +207,7 @@ impl Carrier {
                             && offset >= oldest
                         {
                             if load.letters.len() == LETTERS_MAX || bytes > BYTES_MAX {
-                                return Some(load);
+                                return Ok(load);
                             }
                             bytes += entry.body.len();
                             load.letters.push(letter(self.journal.id(), offset, &entry));
@@ -186,12 +215,9 @@ impl Carrier {
                         load.end = offset.plus(1).max(load.end);
                     }
                 }
-                Err(error) => {
-                    if let Some(further) = self.complaints.allow(self.started.elapsed()) {
-                        warn!(%error, further, "input that cannot be read waits in the journal");
-                    }
-                    return None;
-                }
+                // What was read goes first.
+                Err(_) if load.end > oldest => return Ok(load),
+                Err(error) => return Err((reader.position(), error)),
             }
         }
     }
@@ -293,6 +319,34 @@ mod tests {
         storage.plan(Fault::for_ever(CallKind::Read, 0, io::ErrorKind::Other));
         assert!(carrier.carry() && carrier.carry() && carrier.carry());
         assert_eq!(carrier.complaints.allow(Duration::from_secs(3600)), Some(2));
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_waited_for_before_letters_go_counted() {
+        let storage = MemoryStorage::new();
+        let letters = MemoryStorage::new();
+        let open = || Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0;
+        let journal = open();
+        submit(&journal, 2);
+        journal.close();
+        drop(journal);
+        let mut carrier = carrier(&letters);
+        carrier.journal = open();
+        storage.plan(Fault::for_ever(CallKind::Read, 0, io::ErrorKind::Other));
+        assert!(carrier.carry());
+        assert!(carrier.journal.with_state(State::oldest_letter).is_some());
+        carrier.failing = Instant::now().checked_sub(PATIENCE);
+        assert!(carrier.carry());
+        carrier.journal.with_state(|state| {
+            let device = state.device("d").unwrap();
+            assert_eq!((device.letters, device.gaps.of(Cause::Damaged)), (0, 2));
+            assert_eq!(state.oldest_letter(), None);
+        });
+        // What comes later is still in memory, and carried.
+        submit(&carrier.journal, 1);
+        assert!(!carrier.carry());
+        assert_eq!(bodies(&letters), ["{ 0"]);
+        assert_eq!(carrier.journal.with_state(State::oldest_letter), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! device and boot, and each submission of gaps has the skip that goes just as far as they do. So what is skipped is
 //! declared in the same instant, however many submissions it takes.
 //!
-//! A hole that a medium makes by refusing to be read is waited for; where the journal needs the room, for
-//! [`letters::PATIENCE`], and then it is damage.
+//! Failure: a medium that refuses a whole read is waited for; where the journal needs the room, for
+//! [`letters::PATIENCE`], and then it is damage. Blocks that it refuses among others that can be read are damage at once.
 
 use std::time::Instant;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::config::WhenFull;
 use crate::delivery::progress::Progress;
-use crate::journal::entry::DeviceEntry;
+use crate::journal::entry::{Counts, DeviceEntry, LetterEntry, LettersEntry};
 use crate::journal::memory::{CallKind, Fault};
 use crate::sink::Position;
 
@@ -330,4 +330,42 @@ fn what_the_journal_can_never_take_is_not_submitted_again() {
     driver.held.pass(Offset(2));
     assert_eq!(driver.try_submit_held(), Err(Refused::Failed));
     assert_eq!((driver.try_submit_held(), driver.journaled), (Ok(None), Offset(0)));
+}
+
+#[test]
+fn a_journal_gets_on_when_nothing_in_it_is_a_point() {
+    const LETTERS: u64 = 1000;
+    let journal = open(2 << 20, WhenFull::Refuse);
+    let running = Running::start(&journal, "main", good());
+    let body = [b'{'; 8_000];
+    let letter = LetterEntry {
+        device: "d",
+        rows: 1,
+        ns: 5,
+        origin: "sensors/d",
+        reason: "no JSON",
+        body_bytes: body.len() as u64,
+        body: &body,
+    };
+    let submit = |entry: &Entry<'_>| {
+        let since = Instant::now();
+        loop {
+            let submitted: Result<_, Refused> =
+                journal.submit(Class::Foreign, |_, submission| submission.add(entry));
+            match submitted {
+                Ok(((), end)) => return end,
+                Err(Refused::Busy | Refused::Full) if since.elapsed() < STANDSTILL => {
+                    std::thread::yield_now();
+                }
+                Err(other) => panic!("{other}: {:?}", journal.usage()),
+            }
+        }
+    };
+    for _ in 0..LETTERS {
+        let to = submit(&Entry::Letter(letter));
+        submit(&Entry::Letters(LettersEntry { to, unkept: false, rows: Counts::of(&[("d".into(), 1)]) }));
+    }
+    running.stop();
+    let further = journal.usage().end.0 - 2 * LETTERS;
+    assert!(further < LETTERS / 10, "{further} cursors");
 }
