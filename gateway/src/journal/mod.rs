@@ -156,6 +156,8 @@ impl Journal {
             source: io::Error::other(cause.to_string()),
         })?;
         let (shared, committer, report) = Shared::open(storage, options, shape, JournalId(new_id))?;
+        // Segments that were done with outlive a kill, and perhaps nobody commits before there is room.
+        committer.trim();
         // The first rows need not wait for files. A disk that has no room for any is told as trouble.
         drop(keeper::tidy(&shared));
         let running =
@@ -339,8 +341,6 @@ impl Shared {
             evict_to: watch::Sender::new(Offset(0)),
         });
         let committer = Committer::new(Arc::clone(&shared), recovered.active, end.ok());
-        // Segments that were done with outlive a kill, and perhaps nobody commits before there is room.
-        committer.trim();
         Ok((shared, committer, recovered.report))
     }
 
