@@ -14,13 +14,14 @@ use crate::site::{Database, acked, assert_complete, catch_up, finish};
 /// Some 500 messages a second, ten at a time, so that a call with a high number comes soon, and a few native devices.
 const LOAD: Load = Load { serial: 1, native: 2, json: 10, period: Duration::from_millis(20) };
 
-/// Segments of 128 KiB, the smallest there are.
-const JOURNAL: &str = "max_bytes = \"2MiB\"";
+/// Segments of 128 KiB, the smallest there are. A life that waits long for its call fills the journal, and no row may make
+/// room then: whatever is missing was lost by a kill.
+const JOURNAL: &str = "max_bytes = \"2MiB\"\nwhen_full = \"refuse\"";
 
 /// How long a life may take to come to its call.
 const LIFE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Lives between two that nothing disturbs. Each life begins a segment, and the journal has sixteen.
+/// Lives between two that nothing disturbs, in which the database catches up.
 const LIVES_BETWEEN: usize = 5;
 
 /// Which call, and which number of it, life by life.
