@@ -304,35 +304,32 @@ mod tests {
         assert_eq!((bodies(&storage).len(), letters(&carrier.journal)), (301, 301));
     }
 
-    #[test]
-    fn a_journal_that_cannot_be_read_is_complained_about_now_and_then() {
+    /// A carrier whose journal holds so many letters, on a medium that refuses to be read.
+    fn unreadable(count: u64, letters: &MemoryStorage) -> Carrier {
         let storage = MemoryStorage::new();
-        let letters = MemoryStorage::new();
         let open = || Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0;
         let journal = open();
-        submit(&journal, 1);
+        submit(&journal, count);
         journal.close();
         drop(journal);
-        let mut carrier = carrier(&letters);
+        let mut carrier = carrier(letters);
         // What was written before is read from the disk.
         carrier.journal = open();
         storage.plan(Fault::for_ever(CallKind::Read, 0, io::ErrorKind::Other));
+        carrier
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_complained_about_now_and_then() {
+        let mut carrier = unreadable(1, &MemoryStorage::new());
         assert!(carrier.carry() && carrier.carry() && carrier.carry());
         assert_eq!(carrier.complaints.allow(Duration::from_secs(3600)), Some(2));
     }
 
     #[test]
     fn a_journal_that_cannot_be_read_is_waited_for_before_letters_go_counted() {
-        let storage = MemoryStorage::new();
         let letters = MemoryStorage::new();
-        let open = || Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0;
-        let journal = open();
-        submit(&journal, 2);
-        journal.close();
-        drop(journal);
-        let mut carrier = carrier(&letters);
-        carrier.journal = open();
-        storage.plan(Fault::for_ever(CallKind::Read, 0, io::ErrorKind::Other));
+        let mut carrier = unreadable(2, &letters);
         assert!(carrier.carry());
         assert!(carrier.journal.with_state(State::oldest_letter).is_some());
         carrier.failing = Instant::now().checked_sub(PATIENCE);
