@@ -16,7 +16,7 @@ use crate::journal::{Frame, Journal, Read, ReadError, Reader};
 use crate::record::{Offset, Value, ValueRef};
 
 /// Bytes of frames kept in memory.
-pub const RECENT_BYTES_MAX: usize = 8 << 20;
+pub const RECENT_BYTES_MAX: usize = 4 << 20;
 
 /// The frames committed last.
 #[derive(Debug)]

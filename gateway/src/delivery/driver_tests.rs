@@ -2,6 +2,7 @@
 
 mod damage;
 mod eviction;
+mod overload;
 mod room;
 
 use std::collections::BTreeMap;

@@ -48,6 +48,8 @@ pub(super) struct Intake {
     pub(super) commit_trouble: Option<String>,
     /// Why no spare could be made.
     pub(super) spare_trouble: Option<String>,
+    /// What segments and spares took when the disk last refused a further one, until it has given more than that.
+    disk_bytes: Option<u64>,
     /// Spare segments that are ready, as files.
     spares_ready: Arc<AtomicUsize>,
     /// Segments that the committer has yet to begin, with a spare for each.
@@ -68,7 +70,9 @@ pub(super) struct Intake {
     pub(super) hurry: bool,
     /// Whether the end has yet to be marked.
     pub(super) mark_due: bool,
-    /// Whether files have to be made or removed.
+    /// Whether segments that were let go of are to be recycled or removed.
+    pub(super) retire_due: bool,
+    /// Whether spares may have to be made.
     pub(super) tidy_due: bool,
     pub(super) commits: Commits,
 }
@@ -107,6 +111,7 @@ impl Intake {
             phase: Phase::Open,
             commit_trouble: None,
             spare_trouble: None,
+            disk_bytes: None,
             spares_ready,
             unopened: 0,
             fresh: true,
@@ -117,6 +122,7 @@ impl Intake {
             too_small: false,
             hurry: false,
             mark_due: false,
+            retire_due: true,
             tidy_due: true,
             commits: Commits::default(),
         }
@@ -159,6 +165,25 @@ impl Intake {
     /// What all files may take: `max_bytes`, and what a journal has that was made with a higher one and cannot let go of.
     fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
+    }
+
+    /// Takes note of what the disk has given, or has refused to go beyond.
+    pub(super) fn note_disk(&mut self, refused: bool) {
+        if refused {
+            self.disk_bytes = Some(self.file_bytes());
+        } else if self.disk_bytes.is_some_and(|limit| self.file_bytes() > limit) {
+            self.disk_bytes = None;
+        }
+    }
+
+    /// Whether the disk, as far as is known, gives no further file.
+    pub(super) fn is_at_disk_limit(&self) -> bool {
+        self.disk_bytes.is_some_and(|limit| self.file_bytes() >= limit)
+    }
+
+    /// What segments and spares take.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.live_bytes + self.spares() as u64 * self.tail.shape.segment_bytes
     }
 
     /// Spares that nobody has a plan for.
@@ -237,9 +262,9 @@ impl Intake {
     fn holds_native_back(&self) -> bool {
         let segment_bytes = self.tail.shape.segment_bytes;
         let margin_bytes = (SPARES as u64 + 2) * segment_bytes;
+        let limit_bytes = self.disk_bytes.unwrap_or(u64::MAX).min(self.limit_bytes());
         // A journal of few segments must not hold anybody back for those that always stay.
-        let is_full =
-            self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > self.limit_bytes();
+        let is_full = self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > limit_bytes;
         self.options.when_full == WhenFull::Auto && is_full
     }
 

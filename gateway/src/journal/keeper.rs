@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Shared;
 use super::intake::{Phase, SPARES};
 
-/// How long what failed is left alone.
+/// How long what failed is left alone, however often somebody asks.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Segments that delivery may open beyond `max_bytes` for those that were let go of.
@@ -23,51 +23,84 @@ const RETIRED_MAX: u64 = 2;
 
 /// Looks after the files until the journal closes or fails.
 pub(super) fn run(shared: &Shared) {
-    // Until when what failed is left alone, however often somebody asks.
-    let mut paused_until: Option<Instant> = None;
+    let (mut retiring, mut making) = (Pause::default(), Pause::default());
     let mut intake = shared.intake();
     while intake.phase == Phase::Open {
-        paused_until = paused_until.filter(|until| Instant::now() < *until);
-        if intake.tidy_due && paused_until.is_none() {
+        let (retiring_wait, making_wait) = (retiring.left(), making.left());
+        if intake.retire_due && retiring_wait.is_none() {
             drop(intake);
-            if tidy(shared).is_err() {
-                paused_until = Some(Instant::now() + RETRY_AFTER);
-            }
-            intake = shared.intake();
-        } else if intake.evict {
+            retiring.after(&retire(shared));
+        } else if intake.tidy_due && making_wait.is_none() {
+            drop(intake);
+            making.after(&make(shared));
+        } else if intake.evict && !intake.retire_due {
             drop(intake);
             ask_for_eviction(shared);
-            intake = shared.intake();
         } else {
-            let patience = paused_until.map_or(Duration::MAX, |until| until - Instant::now());
+            let patience = [retiring_wait, making_wait].into_iter().flatten().min().unwrap_or(Duration::MAX);
             let waited = shared.preparer.wait_timeout(intake, patience);
             intake = waited.unwrap_or_else(PoisonError::into_inner).0;
+            continue;
         }
+        intake = shared.intake();
+    }
+}
+
+/// Until when something that failed is not tried again.
+#[derive(Default)]
+struct Pause(Option<Instant>);
+
+impl Pause {
+    fn after(&mut self, result: &io::Result<()>) {
+        self.0 = result.is_err().then(|| Instant::now() + RETRY_AFTER);
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.0.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 }
 
 /// Does once what is due; what fails stays due.
 pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
-    shared.intake().tidy_due = false;
+    let retired = retire(shared);
+    let made = make(shared);
+    ask_for_eviction(shared);
+    retired.and(made)
+}
+
+/// Makes room of the segments that were let go of.
+fn retire(shared: &Shared) -> io::Result<()> {
+    shared.intake().retire_due = false;
     let (files, bytes, retired) = shared.spares.retire(SPARES);
     let surplus_bytes = shared.segments().surplus(shared.shape.segment_bytes);
-    shared.intake().surplus_bytes = surplus_bytes;
+    let mut intake = shared.intake();
+    intake.surplus_bytes = surplus_bytes;
+    intake.retire_due |= retired.is_err();
     if files > 0 {
-        let mut intake = shared.intake();
         intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
         intake.retired = (intake.retired + files).min(RETIRED_MAX);
         // What was refused has room now; if it is not enough, the next refusal asks again.
         (intake.full, intake.evict) = ([false; 2], false);
         shared.tell_room(&mut intake);
     }
-    let mut made = retired;
+    retired
+}
+
+/// Makes the spares that are wanted.
+fn make(shared: &Shared) -> io::Result<()> {
+    shared.intake().tidy_due = false;
+    let mut made = Ok(());
     while made.is_ok() && shared.intake().wants_spare() {
         made = shared.spares.make();
-        shared.tell_room(&mut shared.intake());
+        let mut intake = shared.intake();
+        intake.note_disk(made.is_err());
+        shared.tell_room(&mut intake);
     }
-    shared.set_spare_trouble(made.as_ref().err());
+    // Spares that are segments of before say nothing of the disk.
+    if made.is_err() || !shared.intake().is_at_disk_limit() {
+        shared.set_spare_trouble(made.as_ref().err());
+    }
     shared.intake().tidy_due |= made.is_err();
-    ask_for_eviction(shared);
     made
 }
 

@@ -282,9 +282,8 @@ impl Journal {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let intake = self.shared.intake();
-        let spare_bytes = intake.spares() as u64 * self.shared.shape.segment_bytes;
         Usage {
-            bytes: intake.live_bytes + spare_bytes,
+            bytes: intake.file_bytes(),
             max_bytes: self.shared.options.max_bytes,
             watermark: *self.shared.watermark.borrow(),
             end: intake.tail.end,

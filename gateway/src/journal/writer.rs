@@ -275,7 +275,7 @@ impl Committer {
         intake.live_bytes += active.segment.length;
         intake.unopened += usize::from(active.segment.snapshot && !begun);
         intake.commits.rewrites += 1;
-        intake.tidy_due = true;
+        (intake.retire_due, intake.tidy_due) = (true, true);
         drop(intake);
         self.shared.preparer.notify_one();
     }
@@ -359,7 +359,7 @@ impl Committer {
         intake.commits.commits += 1;
         intake.commits.entries += entries;
         intake.commits.bytes += commit.len() as u64;
-        let tidy = !intake.tidy_due && intake.spare_trouble.is_none() && intake.wants_spare();
+        let tidy = !intake.tidy_due && intake.wants_spare();
         intake.tidy_due |= tidy;
         self.shared.tell_room(&mut intake);
         drop(intake);
@@ -384,7 +384,7 @@ impl Committer {
             trimmed = true;
         }
         if trimmed {
-            self.shared.intake().tidy_due = true;
+            self.shared.intake().retire_due = true;
             self.shared.preparer.notify_one();
         }
     }

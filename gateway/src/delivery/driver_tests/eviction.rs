@@ -181,3 +181,25 @@ fn a_cursor_for_which_there_is_no_room_does_not_keep_the_journal_full() {
     assert!(matches!(submitted, Ok(Submitted::MustEvict)));
     assert!(!driver.held.is_empty(), "it waits for the next chance");
 }
+
+#[test]
+fn a_full_disk_costs_the_oldest_segment_and_not_the_backlog() {
+    let storage = MemoryStorage::with_capacity(3 << 20);
+    let options = sized(4 << 20, WhenFull::DropOldest);
+    let journal = Journal::open(Arc::new(storage), &options).unwrap().0;
+    let silent = Store { points: Points::default(), script: |_: &[(String, i64)]| retry() };
+    let running = Running::start(&journal, "main", silent);
+    let mut ends = fill(&journal, Class::Foreign, |_| ("d".into(), 0));
+    let (full, owed) = (ends.len(), evicted(&journal).2);
+    // A third of the backlog again, in which several segments have to go.
+    while ends.len() < full + full / 3 {
+        match row(&journal, Class::Foreign, "d", 0, "m,device=d") {
+            Ok(end) => ends.push(end),
+            Err(Refused::Busy | Refused::Full) => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+        let (_, gone, left) = evicted(&journal);
+        assert!(left > owed / 2, "{gone} rows made room, and {left} of {owed} are left");
+    }
+    running.stop();
+}
