@@ -48,8 +48,8 @@ pub(super) struct Intake {
     pub(super) commit_trouble: Option<String>,
     /// Why no spare could be made.
     pub(super) spare_trouble: Option<String>,
-    /// What segments and spares took when the disk last refused a further one, until it has given more than that.
-    disk_bytes: Option<u64>,
+    /// What segments and spares took when the disk was last found to have no room for a further one, while it has none.
+    pub(super) disk_bytes: Option<u64>,
     /// Spare segments that are ready, as files.
     spares_ready: Arc<AtomicUsize>,
     /// Segments that the committer has yet to begin, with a spare for each.
@@ -165,20 +165,6 @@ impl Intake {
     /// What all files may take: `max_bytes`, and what a journal has that was made with a higher one and cannot let go of.
     fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
-    }
-
-    /// Takes note of what the disk has given, or has refused to go beyond.
-    pub(super) fn note_disk(&mut self, refused: bool) {
-        if refused {
-            self.disk_bytes = Some(self.file_bytes());
-        } else if self.disk_bytes.is_some_and(|limit| self.file_bytes() > limit) {
-            self.disk_bytes = None;
-        }
-    }
-
-    /// Whether the disk, as far as is known, gives no further file.
-    pub(super) fn is_at_disk_limit(&self) -> bool {
-        self.disk_bytes.is_some_and(|limit| self.file_bytes() >= limit)
     }
 
     /// What segments and spares take.

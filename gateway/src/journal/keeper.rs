@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::intake::{Phase, SPARES};
+use super::writer::is_full;
 
 /// How long what failed is left alone, however often somebody asks.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -92,15 +93,16 @@ fn make(shared: &Shared) -> io::Result<()> {
     let mut made = Ok(());
     while made.is_ok() && shared.intake().wants_spare() {
         made = shared.spares.make();
-        let mut intake = shared.intake();
-        intake.note_disk(made.is_err());
-        shared.tell_room(&mut intake);
+        shared.tell_room(&mut shared.intake());
     }
-    // Spares that are segments of before say nothing of the disk.
-    if made.is_err() || !shared.intake().is_at_disk_limit() {
-        shared.set_spare_trouble(made.as_ref().err());
+    // Spares that are segments of before say nothing of a disk that had no room for others.
+    if made.is_ok() && shared.intake().disk_bytes.is_some() {
+        made = shared.spares.find_room();
     }
-    shared.intake().tidy_due |= made.is_err();
+    shared.set_spare_trouble(made.as_ref().err());
+    let mut intake = shared.intake();
+    intake.disk_bytes = made.as_ref().err().filter(|cause| is_full(cause)).map(|_| intake.file_bytes());
+    intake.tidy_due |= made.is_err();
     made
 }
 

@@ -118,6 +118,17 @@ impl Spares {
         self.fill(&mut lock_of(&self.next))
     }
 
+    /// Whether the medium has room for one more spare, and for others.
+    pub(super) fn find_room(&self) -> io::Result<()> {
+        self.find_bytes(|total_bytes| LEFT_FREE_BYTES.min(total_bytes / LEFT_FREE_PART))
+    }
+
+    fn find_bytes(&self, left_free: impl FnOnce(u64) -> u64) -> io::Result<()> {
+        let space = self.storage.space()?;
+        let has_room = space.free_bytes >= self.segment_bytes.saturating_add(left_free(space.total_bytes));
+        if has_room { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
     fn pop(&self) -> Option<Spare> {
         let mut ready = lock_of(&self.ready);
         let spare = ready.pop_front();
@@ -126,12 +137,11 @@ impl Spares {
     }
 
     fn fill(&self, next: &mut SegmentId) -> io::Result<()> {
-        let space = self.storage.space()?;
         // The last spare is what a full disk must still give; what is left free comes after it.
-        let is_reserve = self.ready_count.load(Ordering::Relaxed) == 0;
-        let left_free = if is_reserve { 0 } else { LEFT_FREE_BYTES.min(space.total_bytes / LEFT_FREE_PART) };
-        if space.free_bytes < self.segment_bytes.saturating_add(left_free) {
-            return Err(io::ErrorKind::StorageFull.into());
+        if self.ready_count.load(Ordering::Relaxed) == 0 {
+            self.find_bytes(|_| 0)?;
+        } else {
+            self.find_room()?;
         }
         let filled = self.write_zeros().and_then(|file| self.rename(next, FILLING, &file));
         if filled.is_err() {

@@ -12,6 +12,7 @@ use crate::config::WhenFull;
 use crate::dead_letters::{Letter, Stage};
 use crate::journal::JournalId;
 use crate::journal::memory::{CallKind, Fates, Fault};
+use crate::journal::storage::Storage as _;
 
 #[test]
 fn a_full_journal_lets_go_of_its_oldest_rows_and_declares_each() {
@@ -201,5 +202,28 @@ fn a_full_disk_costs_the_oldest_segment_and_not_the_backlog() {
         let (_, gone, left) = evicted(&journal);
         assert!(left > owed / 2, "{gone} rows made room, and {left} of {owed} are left");
     }
+    running.stop();
+}
+
+#[test]
+fn native_devices_wait_for_a_full_disk_only_as_long_as_it_is_full() {
+    let storage = MemoryStorage::with_capacity(3 << 20);
+    let journal = Journal::open(Arc::new(storage.clone()), &sized(4 << 20, WhenFull::Auto)).unwrap().0;
+    let silent = Store { points: Points::default(), script: |_: &[(String, i64)]| retry() };
+    let running = Running::start(&journal, "main", silent);
+    let send = |class, device: &str| match row(&journal, class, device, 0, "m,device=d") {
+        Ok(_) => true,
+        Err(Refused::Busy | Refused::Full) => false,
+        Err(other) => panic!("{other}"),
+    };
+    storage.put("of others", vec![0; 1 << 20]);
+    let began = Instant::now();
+    while evicted(&journal).1 == 0 {
+        send(Class::Foreign, "d");
+        assert!(began.elapsed() < PATIENCE, "nothing makes room");
+    }
+    assert!(!send(Class::Native, "n"), "the rows of others make room for a native device");
+    storage.remove("of others").unwrap();
+    until(|| send(Class::Native, "n"));
     running.stop();
 }
