@@ -46,6 +46,8 @@ pub(super) struct Intake {
     pub(super) phase: Phase,
     /// Why the last commit was not possible.
     pub(super) commit_trouble: Option<String>,
+    /// Why a segment that was let go of makes no room.
+    pub(super) retire_trouble: Option<String>,
     /// Why no spare could be made.
     pub(super) spare_trouble: Option<String>,
     /// What segments and spares took when the disk was last found to have no room for a further one, while it has none.
@@ -110,6 +112,7 @@ impl Intake {
             surplus_bytes: 0,
             phase: Phase::Open,
             commit_trouble: None,
+            retire_trouble: None,
             spare_trouble: None,
             disk_bytes: None,
             spares_ready,

@@ -84,6 +84,13 @@ fn retire(shared: &Shared) -> io::Result<()> {
         (intake.full, intake.evict) = ([false; 2], false);
         shared.tell_room(&mut intake);
     }
+    drop(intake);
+    let trouble = retired.as_ref().err().map(|cause| {
+        format!(
+            "a journal file that is done with cannot be let go of: {cause}; check the disk under data_dir"
+        )
+    });
+    shared.set_trouble(|intake| &mut intake.retire_trouble, trouble, "journal files can be let go of again");
     retired
 }
 
@@ -99,7 +106,10 @@ fn make(shared: &Shared) -> io::Result<()> {
     if made.is_ok() && shared.intake().disk_bytes.is_some() {
         made = shared.spares.find_room();
     }
-    shared.set_spare_trouble(made.as_ref().err());
+    let trouble = made.as_ref().err().map(|cause| {
+        format!("no further journal file can be made: {cause}; make room on the disk under data_dir")
+    });
+    shared.set_trouble(|intake| &mut intake.spare_trouble, trouble, "journal files can be made again");
     let mut intake = shared.intake();
     intake.disk_bytes = made.as_ref().err().filter(|cause| is_full(cause)).map(|_| intake.file_bytes());
     intake.tidy_due |= made.is_err();

@@ -289,7 +289,9 @@ impl Journal {
             end: intake.tail.end,
             submission_bytes_max: intake.submission_bytes_max(),
             state: intake.condition(),
-            trouble: intake.commit_trouble.clone().or_else(|| intake.spare_trouble.clone()),
+            trouble: [&intake.commit_trouble, &intake.retire_trouble, &intake.spare_trouble]
+                .into_iter()
+                .find_map(Clone::clone),
         }
     }
 
@@ -384,32 +386,22 @@ impl Shared {
         self.preparer.notify_one();
     }
 
-    fn set_commit_trouble(&self, trouble: Option<String>) {
+    /// Takes note of what is wrong with one matter, or that it is right again, and says so once.
+    fn set_trouble(
+        &self,
+        matter: fn(&mut Intake) -> &mut Option<String>,
+        trouble: Option<String>,
+        mended: &str,
+    ) {
         let mut intake = self.intake();
-        if intake.commit_trouble == trouble {
+        if *matter(&mut intake) == trouble {
             return;
         }
         match &trouble {
             Some(trouble) => warn!("{trouble}"),
-            None => info!("the journal is written again"),
+            None => info!("{mended}"),
         }
-        intake.commit_trouble = trouble;
-        self.tell_room(&mut intake);
-    }
-
-    fn set_spare_trouble(&self, cause: Option<&io::Error>) {
-        let trouble = cause.map(|cause| {
-            format!("no further journal file can be made: {cause}; make room on the disk under data_dir")
-        });
-        let mut intake = self.intake();
-        if intake.spare_trouble == trouble {
-            return;
-        }
-        match &trouble {
-            Some(trouble) => warn!("{trouble}"),
-            None => info!("journal files can be made again"),
-        }
-        intake.spare_trouble = trouble;
+        *matter(&mut intake) = trouble;
         self.tell_room(&mut intake);
     }
 

@@ -177,22 +177,26 @@ impl Committer {
     pub(super) fn commit(&mut self) -> Result<(), CommitError> {
         let committed = self.commit_taken();
         match &committed {
-            Ok(()) => self.shared.set_commit_trouble(None),
+            Ok(()) => self.tell(None),
             Err(CommitError::Full(cause)) => {
                 let trouble =
                     format!("the disk takes nothing: {cause}; make room on it, acks wait until then");
-                self.shared.set_commit_trouble(Some(trouble));
+                self.tell(Some(trouble));
             }
             Err(CommitError::Failed(cause)) => {
                 error!(%cause, watermark = %self.watermark, "the journal cannot be written; nothing is acked until the next start");
                 let trouble = format!(
                     "the journal cannot be written: {cause}; check the disk under data_dir and restart"
                 );
-                self.shared.set_commit_trouble(Some(trouble));
+                self.tell(Some(trouble));
                 self.shared.fail();
             }
         }
         committed
+    }
+
+    fn tell(&self, trouble: Option<String>) {
+        self.shared.set_trouble(|intake| &mut intake.commit_trouble, trouble, "the journal is written again");
     }
 
     /// Notes the end outside the segments. That is a help to recovery, and nothing is lost without it.

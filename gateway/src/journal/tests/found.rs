@@ -146,6 +146,33 @@ fn a_spare_whose_name_was_not_durable_at_a_kill_is_there_after_a_power_cut() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_let_go_of_is_told_and_goes_later() {
+    let storage = MemoryStorage::new();
+    let mut parts = Parts::open(&storage);
+    parts.register("main");
+    for first in 0..12 {
+        parts.submit(first * FRAME_ROWS, FRAME_ROWS);
+        parts.commit_and_tidy();
+    }
+    let live_bytes = |parts: &Parts| parts.shared.intake().live_bytes;
+    storage.plan(Fault::for_ever(CallKind::Rename, 0, ErrorKind::ReadOnlyFilesystem));
+    storage.plan(Fault::for_ever(CallKind::Remove, 0, ErrorKind::ReadOnlyFilesystem));
+    for _ in 0..3 {
+        parts.confirm("main", Offset(12 * FRAME_ROWS));
+        parts.committer.commit().unwrap();
+    }
+    keeper::tidy(&parts.shared).unwrap_err();
+    let told = parts.shared.intake().retire_trouble.clone().unwrap();
+    assert!(told.contains("cannot be let go of"), "{told}");
+    assert!(parts.shared.intake().retire_due, "it is not tried again");
+    let before = live_bytes(&parts);
+    storage.heal();
+    keeper::tidy(&parts.shared).unwrap();
+    assert_eq!(parts.shared.intake().retire_trouble, None);
+    assert!(live_bytes(&parts) < before, "{} bytes of {before}", live_bytes(&parts));
+}
+
+#[test]
 fn what_a_failed_sync_lost_is_not_trusted_by_the_next_process() {
     let storage = MemoryStorage::new();
     let mut parts = Parts::open(&storage);
