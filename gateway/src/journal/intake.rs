@@ -50,7 +50,7 @@ pub(super) struct Intake {
     pub(super) retire_trouble: Option<String>,
     /// Why no spare could be made.
     pub(super) spare_trouble: Option<String>,
-    /// What segments and spares took when the disk was last found to have no room for a further one, while it has none.
+    /// What segments and spares took when a further one could not be made, as long as none can.
     pub(super) disk_bytes: Option<u64>,
     /// Spare segments that are ready, as files.
     spares_ready: Arc<AtomicUsize>,
@@ -253,7 +253,8 @@ impl Intake {
         let margin_bytes = (SPARES as u64 + 2) * segment_bytes;
         let limit_bytes = self.disk_bytes.unwrap_or(u64::MAX).min(self.limit_bytes());
         // A journal of few segments must not hold anybody back for those that always stay.
-        let is_full = self.live_bytes > 4 * segment_bytes && self.live_bytes + margin_bytes > limit_bytes;
+        let is_full = self.live_bytes > 4 * segment_bytes + self.surplus_bytes
+            && self.live_bytes + margin_bytes > limit_bytes;
         self.options.when_full == WhenFull::Auto && is_full
     }
 

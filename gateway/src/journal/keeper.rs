@@ -14,13 +14,15 @@ use tracing::warn;
 
 use super::Shared;
 use super::intake::{Phase, SPARES};
-use super::writer::is_full;
 
 /// How long what failed is left alone, however often somebody asks.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Segments that delivery may open beyond `max_bytes` for those that were let go of.
 const RETIRED_MAX: u64 = 2;
+
+/// Segments that stay although they were let go of, from which on no further ones are.
+const STUCK_MAX: usize = 4;
 
 /// Looks after the files until the journal closes or fails.
 pub(super) fn run(shared: &Shared) {
@@ -65,7 +67,9 @@ impl Pause {
 pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
     let retired = retire(shared);
     let made = make(shared);
-    ask_for_eviction(shared);
+    if retired.is_ok() {
+        ask_for_eviction(shared);
+    }
     retired.and(made)
 }
 
@@ -73,9 +77,8 @@ pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
 fn retire(shared: &Shared) -> io::Result<()> {
     shared.intake().retire_due = false;
     let (files, bytes, retired) = shared.spares.retire(SPARES);
-    let surplus_bytes = shared.segments().surplus(shared.shape.segment_bytes);
+    note_surplus(shared);
     let mut intake = shared.intake();
-    intake.surplus_bytes = surplus_bytes;
     intake.retire_due |= retired.is_err();
     if files > 0 {
         intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
@@ -91,12 +94,17 @@ fn retire(shared: &Shared) -> io::Result<()> {
         )
     });
     shared.set_trouble(|intake| &mut intake.retire_trouble, trouble, "journal files can be let go of again");
+    // A few files that stay for ever must not keep the others from making room; if all stay, no further rows go for it.
+    if retired.is_err() && shared.spares.done_count() < STUCK_MAX {
+        ask_for_eviction(shared);
+    }
     retired
 }
 
 /// Makes the spares that are wanted.
 fn make(shared: &Shared) -> io::Result<()> {
     shared.intake().tidy_due = false;
+    note_surplus(shared);
     let mut made = Ok(());
     while made.is_ok() && shared.intake().wants_spare() {
         made = shared.spares.make();
@@ -106,14 +114,28 @@ fn make(shared: &Shared) -> io::Result<()> {
     if made.is_ok() && shared.intake().disk_bytes.is_some() {
         made = shared.spares.find_room();
     }
+    let mut intake = shared.intake();
+    let had_limit = intake.disk_bytes.take().is_some();
+    match &made {
+        Ok(()) if had_limit => intake.full = [false; 2],
+        Ok(()) => {}
+        Err(_) => {
+            intake.disk_bytes = Some(intake.file_bytes());
+            intake.tidy_due = true;
+        }
+    }
+    drop(intake);
     let trouble = made.as_ref().err().map(|cause| {
         format!("no further journal file can be made: {cause}; make room on the disk under data_dir")
     });
     shared.set_trouble(|intake| &mut intake.spare_trouble, trouble, "journal files can be made again");
-    let mut intake = shared.intake();
-    intake.disk_bytes = made.as_ref().err().filter(|cause| is_full(cause)).map(|_| intake.file_bytes());
-    intake.tidy_due |= made.is_err();
     made
+}
+
+/// Takes note of what long segments take of the room.
+fn note_surplus(shared: &Shared) {
+    let surplus_bytes = shared.segments().surplus(shared.shape.segment_bytes);
+    shared.intake().surplus_bytes = surplus_bytes;
 }
 
 /// Asks delivery to let go of the oldest segment, if intake wants that.

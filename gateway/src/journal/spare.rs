@@ -86,6 +86,11 @@ impl Spares {
         lock_of(&self.done).push(segment);
     }
 
+    /// How many discarded segments are there still.
+    pub(super) fn done_count(&self) -> usize {
+        lock_of(&self.done).len()
+    }
+
     /// Lets go of the discarded segments: makes spares of them, up to `wanted` in all, and removes the others. Returns
     /// how many segments are gone, and their bytes; a file that cannot be removed now is tried again the next time.
     pub(super) fn retire(&self, wanted: usize) -> (u64, u64, io::Result<()>) {

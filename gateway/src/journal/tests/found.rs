@@ -1,7 +1,9 @@
 //! Defects that the crash enumeration and the damage enumeration found, each as small as it gets.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
+use super::entry::SkipEntry;
 use super::*;
 use crate::journal::memory::{CallKind, Fate, Fates, Fault};
 
@@ -170,6 +172,35 @@ fn a_segment_that_cannot_be_let_go_of_is_told_and_goes_later() {
     keeper::tidy(&parts.shared).unwrap();
     assert_eq!(parts.shared.intake().retire_trouble, None);
     assert!(live_bytes(&parts) < before, "{} bytes of {before}", live_bytes(&parts));
+}
+
+#[test]
+fn segments_that_cannot_go_cost_a_few_others_and_not_the_backlog() {
+    let storage = MemoryStorage::new();
+    let mut parts = Parts::open(&storage);
+    parts.register("main");
+    let mut row = 0;
+    while parts.try_submit(row, FRAME_ROWS).is_ok() {
+        row += FRAME_ROWS;
+        parts.commit_and_tidy();
+    }
+    storage.plan(Fault::for_ever(CallKind::Rename, 0, ErrorKind::Other));
+    storage.plan(Fault::for_ever(CallKind::Remove, 0, ErrorKind::Other));
+    let mut asked = BTreeSet::new();
+    for _ in 0..10 {
+        let full = parts.try_submit(row, FRAME_ROWS);
+        assert_eq!(full, Err(Refused::Full));
+        drop(keeper::tidy(&parts.shared));
+        let to = *parts.shared.evict_to.borrow();
+        asked.insert(to);
+        let skip = Entry::Skip(SkipEntry { sink: "main", to });
+        parts.shared.submit(Class::Internal, |_, submission| submission.add(&skip)).unwrap_or_default();
+        parts.committer.commit().unwrap();
+    }
+    assert!((3..=4).contains(&asked.len()), "evicted to {asked:?}");
+    storage.heal();
+    keeper::tidy(&parts.shared).unwrap();
+    parts.submit(row, FRAME_ROWS);
 }
 
 #[test]
