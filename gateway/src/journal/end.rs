@@ -17,8 +17,8 @@
 //! | 40 | rows learned up to there, u64 |
 //! | 48 | CRC-32C of bytes 0 to 47, u32 |
 //!
-//! Failure: a mark that is missing or damaged proves nothing, and nothing is lost by it. A mark that cannot be written is
-//! given up until the next start; the file is never synced again after a sync of it has failed.
+//! Failure: a mark that is missing or damaged proves nothing, and nothing is lost by it. A file that cannot be written is
+//! never synced again: another one takes its place, at once or, if that is not possible, with the next mark.
 
 use std::io;
 use std::sync::Arc;
@@ -71,16 +71,20 @@ impl EndFile {
         read: Option<EndRead>,
         now: EndMark,
     ) -> io::Result<EndFile> {
-        let number = read.map_or(0, |read| read.number);
-        if read.is_some_and(|read| read.journal == journal) {
+        if let Some(read) = read.filter(|read| read.journal == journal) {
             let file = storage.open(END_FILE)?;
             if file.length()? == 2 * SLOT_BYTES as u64 {
-                return Ok(EndFile { file, journal, number });
+                return Ok(EndFile { file, journal, number: read.number });
             }
         }
+        EndFile::make(storage, journal, now)
+    }
+
+    /// Makes the file anew; what was there before stays until this one is durable.
+    pub(super) fn make(storage: &dyn Storage, journal: JournalId, now: EndMark) -> io::Result<EndFile> {
         let file = storage.create(END_DRAFT)?;
         file.write_at(&[0; 2 * SLOT_BYTES], 0)?;
-        let mut end = EndFile { file, journal, number };
+        let mut end = EndFile { file, journal, number: 0 };
         end.write(now)?;
         storage.rename(END_DRAFT, END_FILE)?;
         storage.sync_directory()?;

@@ -325,7 +325,8 @@ impl Shared {
         let now = EndMark { watermark: tail.end, learned: recovered.state.learned() };
         let end = EndFile::open(&*storage, journal, recovered.end, now)
             .inspect_err(|cause| warn!(%cause, "cannot open the journal's end mark"));
-        let spares = Spares::new(storage, tail.shape.segment_bytes, recovered.spares, recovered.next);
+        let spares =
+            Spares::new(Arc::clone(&storage), tail.shape.segment_bytes, recovered.spares, recovered.next);
         let intake = Intake::new(recovered.state, tail, *options, live_bytes, spares.ready_count());
         let shared = Arc::new(Shared {
             options: *options,
@@ -341,7 +342,7 @@ impl Shared {
             room: watch::Sender::new(0),
             evict_to: watch::Sender::new(Offset(0)),
         });
-        let committer = Committer::new(Arc::clone(&shared), recovered.active, end.ok());
+        let committer = Committer::new(Arc::clone(&shared), storage, recovered.active, end.ok());
         Ok((shared, committer, recovered.report))
     }
 

@@ -30,6 +30,7 @@ use super::frame::{Frame, FrameHeader};
 use super::intake::Phase;
 use super::pending::Pending;
 use super::segment::{FRAMES_AT, Segment, sector_up};
+use super::storage::Storage;
 use crate::record::Offset;
 
 /// Pending bytes that do not wait for `commit_interval`.
@@ -59,6 +60,8 @@ pub(super) struct Committer {
     learned: u64,
     /// Failures since the last commit.
     strikes: u32,
+    storage: Arc<dyn Storage>,
+    /// Where the end is marked; none, if that has to be made.
     end: Option<EndFile>,
 }
 
@@ -90,7 +93,12 @@ enum Next {
 
 impl Committer {
     /// Makes the committer that goes on in the active segment, if there is one.
-    pub(super) fn new(shared: Arc<Shared>, active: Option<Active>, end: Option<EndFile>) -> Committer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        storage: Arc<dyn Storage>,
+        active: Option<Active>,
+        end: Option<EndFile>,
+    ) -> Committer {
         let watermark = *shared.watermark.borrow();
         let (learned, trim_to) = {
             let state = &shared.intake().state;
@@ -106,6 +114,7 @@ impl Committer {
             watermark,
             learned,
             strikes: 0,
+            storage,
             end,
         }
     }
@@ -202,11 +211,15 @@ impl Committer {
     /// Notes the end outside the segments. That is a help to recovery, and nothing is lost without it.
     pub(super) fn mark(&mut self) {
         self.shared.intake().mark_due = false;
-        let Some(end) = &mut self.end else { return };
-        if let Err(cause) = end.write(EndMark { watermark: self.watermark, learned: self.learned }) {
-            warn!(%cause, "cannot mark the end of the journal; damage to its last rows would look like an unfinished write");
-            self.end = None;
-        }
+        let mark = EndMark { watermark: self.watermark, learned: self.learned };
+        let written = self.end.take().and_then(|mut end| end.write(mark).is_ok().then_some(end));
+        let written = match written {
+            Some(end) => Ok(end),
+            None => EndFile::make(&*self.storage, self.shared.journal, mark),
+        };
+        self.end = written
+            .inspect_err(|cause| warn!(%cause, "cannot mark the end of the journal; damage to its last rows would look like an unfinished write"))
+            .ok();
     }
 
     fn commit_taken(&mut self) -> Result<(), CommitError> {

@@ -175,6 +175,28 @@ fn a_segment_that_cannot_be_let_go_of_is_told_and_goes_later() {
 }
 
 #[test]
+fn the_end_is_marked_in_another_file_after_a_failed_sync() {
+    let storage = MemoryStorage::new();
+    let mut parts = Parts::open(&storage);
+    let mut marked = |rows: u64, fault: Option<Fault>| {
+        parts.submit(rows - 1, 1);
+        parts.committer.commit().unwrap();
+        fault.into_iter().for_each(|fault| storage.plan(fault));
+        parts.committer.mark();
+        storage.heal();
+        let left = storage.after_power_cut(&Fates::all_old());
+        EndFile::read(&left).unwrap().unwrap().mark.watermark
+    };
+    let sync = |ahead| (CallKind::Sync, storage.calls_of(CallKind::Sync) + ahead, ErrorKind::Other);
+    // The first sync is the commit's.
+    let (kind, nth, error) = sync(1);
+    assert_eq!(marked(1, Some(Fault::once(kind, nth, error))), Offset(1));
+    let (kind, nth, error) = sync(1);
+    assert_eq!(marked(2, Some(Fault::for_ever(kind, nth, error))), Offset(1));
+    assert_eq!(marked(3, None), Offset(3));
+}
+
+#[test]
 fn segments_that_cannot_go_cost_a_few_others_and_not_the_backlog() {
     let storage = MemoryStorage::new();
     let mut parts = Parts::open(&storage);
