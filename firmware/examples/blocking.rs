@@ -1,23 +1,29 @@
 //! A whole firmware on a blocking port. On a chip, `port` is the UART and `millis` a timer.
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
-use forebay_firmware::{Device, DeviceConfig, adapters::blocking::service};
+use forebay_firmware::{Device, DeviceConfig, WhenFull, adapters::blocking::service};
 use forebay_shared::ids::{ChipId, GroupId, Millis, Tick};
-use forebay_shared::reading::{Channel, Group, Groups, Name, Value, ValueKind};
+use forebay_shared::reading::{Channel, Group, Groups, Value, ValueKind};
 use forebay_shared::{link::Transport, message::ResetCause};
 
 const UPTIME: Channel = Channel { name: "uptime", unit: "s", kind: ValueKind::U32, scale: 0 };
 const GROUPS: Groups = Groups::new(&[Group { name: "health", channels: &[UPTIME] }]);
 
+static CONFIG: DeviceConfig = DeviceConfig {
+    name: "example",
+    groups: GROUPS,
+    tick_hz: 1000,
+    linger_ms: 1000,
+    transport: Transport::Serial,
+    when_full: WhenFull::DropOldest,
+};
+
 fn run<P: Read + ReadReady + Write>(port: &mut P, millis: impl Fn() -> u64) -> Result<(), P::Error> {
     let Some(chip) = ChipId::new(b"\xe6\x61") else { return Ok(()) };
-    let (name, reset_cause) = (Name::new(), ResetCause::UNKNOWN);
-    let (tick_hz, linger_ms, transport) = (1000, 1000, Transport::Serial);
-    let config = DeviceConfig { chip, name, groups: GROUPS, tick_hz, linger_ms, transport, reset_cause };
-    let mut device = Device::<8192>::new(config);
+    let mut device = Device::<8192, 1>::new(&CONFIG, chip, ResetCause::UNKNOWN);
     loop {
         let (now, seconds) = (millis(), device.next_sequence().0);
         if now >= 1000 * u64::from(seconds) {
-            // A row is refused only where it is not of its group.
+            // A row that finds no room is declared lost.
             let _ = device.record(Tick(now), GroupId(0), &[Some(Value::U32(seconds))]);
         }
         service(&mut device, port, Millis(now), Tick(now))?;

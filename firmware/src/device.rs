@@ -6,34 +6,42 @@
 //! [`Device::receive_message`], [`Device::presence`], [`Device::transmit_message`] and
 //! [`Device::message_sent`].
 //!
-//! Memory: the ring, and about 1.3 KiB. `Device::new` is `const`, so that a device can be a static.
+//! Memory: the ring, and less than 384 bytes with four channels; a channel more is 17 bytes. `Device::new` is `const`,
+//! so that a device can be a static.
 //!
-//! Cost: a row is encoded once, in 32-bit integer arithmetic, and copied once into the ring. There are no
-//! floats (an `f32` passes as its bits) and no divisions.
+//! Cost: a row is encoded once, in 32-bit integer arithmetic, right into the ring, and a frame is made from there piece
+//! by piece. There are no floats (an `f32` passes as its bits) and no divisions.
 //!
 //! Failure: damaged frames and messages for others are counted and change nothing. Where the ring is full,
 //! the oldest block makes room and the gateway is told.
 
+mod outgoing;
+
 use core::fmt;
+use core::num::NonZeroU8;
 
-use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX, FRAME_TO_DEVICE_BYTES_MAX};
-use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Tick};
-use forebay_shared::link::{Backlog, Sender, Transmit, Transport};
+use forebay_shared::block::{Form, PACKED_HEAD_BYTES_MAX, packed_head};
+use forebay_shared::frame::{Decoder, FRAME_TO_DEVICE_BYTES_MAX};
+use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Stamp, Tick};
+use forebay_shared::link::{Backlog, Place, Sender, Transmit, Transport};
 use forebay_shared::message::{
-    Birth, Body, Data, FromGateway, Gap, GapCause, Hello, ResetCause, SeqRange, Status, TimeReply,
-    WIRE_VERSION,
+    Birth, Body, Data, FromGateway, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status,
+    TimeReply, TooShort, WIRE_VERSION,
 };
-use forebay_shared::reading::{Groups, Name, Value};
+use forebay_shared::pack::PackRow;
+use forebay_shared::reading::{Groups, NAME_BYTES_MAX, Name, Value};
+use heapless::Vec;
 
-use crate::ring::Ring;
+use crate::ring::{Blocks, Ring};
+use outgoing::Outgoing;
 
-/// What a device is.
+pub use crate::ring::WhenFull;
+
+/// What a device is, whichever chip it is.
 #[derive(Debug, Clone)]
 pub struct DeviceConfig {
-    /// Its identity.
-    pub chip: ChipId,
-    /// The name that it announces; may be empty.
-    pub name: Name,
+    /// The name that it announces; may be empty, and has at most 32 bytes.
+    pub name: &'static str,
     /// What it measures.
     pub groups: Groups,
     /// Ticks per second.
@@ -42,8 +50,8 @@ pub struct DeviceConfig {
     pub linger_ms: u32,
     /// What carries its messages.
     pub transport: Transport,
-    /// Why it started.
-    pub reset_cause: ResetCause,
+    /// What makes way when the ring is full.
+    pub when_full: WhenFull,
 }
 
 /// What happened so far, for tests and displays.
@@ -59,36 +67,51 @@ pub struct Counters {
     pub ignored_messages: u32,
 }
 
-/// A device with a ring of `RING` bytes. See the [module](self).
+/// A device with a ring of `RING` bytes, and at most `CHANNELS` channels in all its groups. See the
+/// [module](self).
 #[derive(Debug)]
-pub struct Device<const RING: usize> {
-    config: DeviceConfig,
-    schema: Option<SchemaId>,
-    ring: Ring<RING>,
+pub struct Device<const RING: usize, const CHANNELS: usize> {
+    config: &'static DeviceConfig,
+    chip: ChipId,
+    reset_cause: ResetCause,
+    /// Has a row been seen in the open block since it was begun?
+    is_open: bool,
+    open_since: Stamp,
+    /// Zero as long as it was not computed.
+    schema: SchemaId,
+    ring: Ring<RING, CHANNELS>,
     sender: Sender,
     decoder: Decoder<{ FRAME_TO_DEVICE_BYTES_MAX - 2 }>,
-    out: Output,
-    /// The block in the output.
-    leaving: Option<SeqRange>,
-    /// When the open block was first seen to have a row.
-    open_since: Option<Millis>,
+    out: Outgoing,
     bad_frames: u32,
     ignored_messages: u32,
 }
 
-impl<const RING: usize> Device<RING> {
-    /// A device that has just started, with an empty ring.
-    pub const fn new(config: DeviceConfig) -> Self {
-        let sender = Sender::new(config.transport);
+impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
+    /// A device that has just started, with an empty ring. `chip` is its identity, and `reset_cause` tells why it
+    /// started.
+    ///
+    /// # Panics
+    ///
+    /// When the groups have more than `CHANNELS` channels, or the name has more than 32 bytes; in a `const` item or a
+    /// static, that is an error of the compiler.
+    pub const fn new(config: &'static DeviceConfig, chip: ChipId, reset_cause: ResetCause) -> Self {
+        let channels = config.groups.channel_count();
+        assert!(channels as usize <= CHANNELS, "the groups have more channels than the device");
+        assert!(config.name.len() <= NAME_BYTES_MAX, "a device's name has at most 32 bytes");
+        let sender = Sender::new(config.transport, channels);
+        let ring = Ring::new(config.when_full);
         Self {
             config,
-            schema: None,
-            ring: Ring::new(),
+            chip,
+            reset_cause,
+            is_open: false,
+            open_since: Stamp::ZERO,
+            schema: SchemaId(0),
+            ring,
             sender,
             decoder: Decoder::new(),
-            out: Output { bytes: [0; FRAME_BYTES_MAX + 1], at: 0, end: 0, in_burst: false },
-            leaving: None,
-            open_since: None,
+            out: Outgoing::new(),
             bad_frames: 0,
             ignored_messages: 0,
         }
@@ -99,14 +122,15 @@ impl<const RING: usize> Device<RING> {
     ///
     /// # Errors
     ///
-    /// The values are not the group's; nothing was recorded.
+    /// The values are not the group's, and nothing was recorded; or there is no room, and the row has a number and is
+    /// declared lost.
     pub fn record(
         &mut self,
         tick: Tick,
         group: GroupId,
         values: &[Option<Value>],
     ) -> Result<Seq, RecordError> {
-        let channels = self.config.groups.get(group).ok_or(RecordError::Group)?.channels;
+        let (channels_before, channels) = self.config.groups.located(group).ok_or(RecordError::Group)?;
         if channels.len() != values.len() {
             return Err(RecordError::Count);
         }
@@ -117,11 +141,18 @@ impl<const RING: usize> Device<RING> {
         if values.iter().all(Option::is_none) {
             return Err(RecordError::Empty);
         }
-        let seq = self.ring.push(tick, group, values);
-        if self.ring.open_rows() == 1 {
-            self.open_since = None;
+        let (seq, sealed) = (self.ring.next(), self.ring.blocks().sealed());
+        let taken = self.ring.push(&PackRow { tick, group, channels_before, values });
+        if self.ring.blocks().sealed() != sealed {
+            self.is_open = false;
         }
-        Ok(seq)
+        if taken { Ok(seq) } else { Err(RecordError::Full) }
+    }
+
+    /// Numbers `rows` rows, at most a million at a time, that were due and cannot be recorded, so that the gateway
+    /// learns how many they were: [`GapCause::OVERRUN`] or [`GapCause::SENSOR`].
+    pub fn skip(&mut self, rows: u32, cause: GapCause) {
+        self.ring.skip(rows.min(1_000_000), cause);
     }
 
     /// Takes bytes that arrived on the serial line.
@@ -129,8 +160,8 @@ impl<const RING: usize> Device<RING> {
         while let Some(frame) = self.decoder.next(&mut bytes) {
             match frame {
                 Ok(message) => {
-                    let backlog = backlog(&self.ring, &self.config);
-                    if self.sender.handle(now, message, &self.config.chip, &backlog).is_err() {
+                    let blocks = self.ring.blocks_mut();
+                    if self.sender.handle(now, message, &self.chip, blocks).is_err() {
                         self.ignored_messages = self.ignored_messages.wrapping_add(1);
                     }
                 }
@@ -141,18 +172,17 @@ impl<const RING: usize> Device<RING> {
 
     /// Takes a message that arrived on the device's MQTT topic.
     pub fn receive_message(&mut self, now: Millis, message: &[u8]) {
-        let backlog = backlog(&self.ring, &self.config);
-        if self.sender.handle(now, message, &self.config.chip, &backlog).is_err() {
+        if self.sender.handle(now, message, &self.chip, self.ring.blocks_mut()).is_err() {
             self.ignored_messages = self.ignored_messages.wrapping_add(1);
         }
     }
 
     /// Takes the payload of the gateway's retained presence topic; `None`, or an empty one, says that no
     /// gateway is there, or that the broker cannot be reached.
-    pub fn presence(&mut self, now: Millis, payload: Option<&[u8]>) {
+    pub fn presence(&mut self, payload: Option<&[u8]>) {
         match payload.filter(|payload| !payload.is_empty()).map(FromGateway::parse) {
-            None => self.sender.presence(now, None),
-            Some(Ok(FromGateway::Presence(presence))) => self.sender.presence(now, Some(&presence)),
+            None => self.sender.presence(None),
+            Some(Ok(FromGateway::Presence(presence))) => self.sender.presence(Some(&presence)),
             Some(_) => self.ignored_messages = self.ignored_messages.wrapping_add(1),
         }
     }
@@ -160,42 +190,52 @@ impl<const RING: usize> Device<RING> {
     /// Decides what to send, and says when to call again if nothing happens before. Call it after each
     /// of the other calls; `tick` is the present time by the device's own count.
     pub fn poll(&mut self, now: Millis, tick: Tick) -> Option<Millis> {
-        self.ring.release(self.sender.released());
-        if self.out.is_empty() {
-            if let Some(rows) = self.leaving.take() {
-                self.sender.block_left(now, rows);
-            }
-            self.seal_if_idle(now);
-            match self.sender.poll_transmit(now, &backlog(&self.ring, &self.config)) {
-                Some(transmit) => self.encode(now, tick, transmit),
-                None => self.out.in_burst = false,
-            }
+        if self.out.what().is_some() && self.config.transport == Transport::Serial {
+            self.watch_line(now);
         }
-        if !self.out.is_empty() {
+        if self.out.what().is_none() {
+            self.choose(now, tick);
+        }
+        if self.out.what().is_some() {
             return Some(now);
         }
-        let link = self.sender.poll_timeout(&backlog(&self.ring, &self.config));
-        link.into_iter().chain(self.seal_due()).min()
+        let link = self.sender.poll_timeout(now, self.ring.blocks());
+        link.into_iter().chain(self.seal_due(now)).min()
     }
 
-    /// Bytes to be written to the serial line; none, where it has nothing to say.
+    /// Bytes to be written to the serial line; none, where it has nothing to say. They are the next piece of a frame,
+    /// or all of it.
     pub fn transmit(&self) -> &[u8] {
-        self.out.rest()
+        self.out.waiting()
     }
 
     /// The first `count` of those bytes were written.
     pub fn sent(&mut self, count: usize) {
-        self.out.at = self.out.at.saturating_add(count).min(self.out.end);
+        if self.out.sent(count) {
+            self.refill();
+        }
     }
 
-    /// The message to be published next, if there is one.
-    pub fn transmit_message(&self) -> Option<&[u8]> {
-        (!self.out.is_empty()).then(|| self.out.rest())
+    /// The message to be published next, if there is one, in the front of `buffer`.
+    pub fn transmit_message<'b>(&self, buffer: &'b mut [u8; MESSAGE_BYTES_MAX]) -> Option<&'b [u8]> {
+        let what = self.out.what().filter(|_| self.config.transport == Transport::Mqtt)?;
+        let len = match what {
+            Transmit::Block(place) => {
+                let block = BlockMessage::of(self.ring.blocks(), self.sender.boot(), place);
+                for (at, slot) in buffer.iter_mut().enumerate().take(usize::from(block.len())) {
+                    *slot = block.byte(at);
+                }
+                usize::from(block.len())
+            }
+            control => self.control(control, buffer),
+        };
+        buffer.get(..len)
     }
 
     /// The message was handed to the MQTT client, which repeats it until the broker has it.
     pub fn message_sent(&mut self) {
-        self.out.at = self.out.end;
+        self.ring.unpin();
+        self.out.finish();
     }
 
     /// Whether a gateway has let the device in.
@@ -209,7 +249,7 @@ impl<const RING: usize> Device<RING> {
     }
 
     /// First row that is not released: it is in the ring, or lost.
-    pub fn oldest(&self) -> Seq {
+    pub const fn oldest(&self) -> Seq {
         self.ring.unreleased()
     }
 
@@ -220,7 +260,7 @@ impl<const RING: usize> Device<RING> {
 
     /// One past the last row that the gateway said is durable.
     pub const fn released(&self) -> Seq {
-        self.sender.released()
+        self.ring.unreleased()
     }
 
     /// Rows that made room for newer ones and are not released.
@@ -243,72 +283,118 @@ impl<const RING: usize> Device<RING> {
         }
     }
 
-    fn seal_if_idle(&mut self, now: Millis) {
-        if self.ring.open_rows() > 0 {
-            self.open_since.get_or_insert(now);
+    /// Begins the next message, if there is one to send.
+    fn choose(&mut self, now: Millis, tick: Tick) {
+        self.seal_if_idle(now);
+        let Some(what) = self.sender.poll_transmit(now, self.ring.blocks_mut()) else {
+            self.out.rest();
+            return;
+        };
+        if matches!(what, Transmit::Hello | Transmit::Birth(_)) && self.schema == SchemaId(0) {
+            // A checksum over all names, so it is computed once.
+            self.schema = self.config.groups.id();
         }
-        if self.seal_due().is_some_and(|due| due <= now) {
+        if let Transmit::Block(place) = what {
+            self.ring.pin(place);
+        }
+        self.out.begin(now, tick, what, self.ring.next());
+        if self.config.transport == Transport::Serial {
+            self.refill();
+        }
+    }
+
+    /// Ends what has left, or what the line does not take any more.
+    fn watch_line(&mut self, now: Millis) {
+        if self.out.waiting().is_empty() {
+            if let Some(Transmit::Block(place)) = self.out.what() {
+                self.sender.block_left(now, place, self.ring.blocks_mut());
+            }
+            self.out.finish();
+        } else if self.out.is_stalled(now) {
+            self.sender.line_stalled();
+            self.out.abort();
+        } else {
+            return;
+        }
+        self.ring.unpin();
+    }
+
+    fn seal_if_idle(&mut self, now: Millis) {
+        if self.ring.is_open() && !self.is_open {
+            (self.is_open, self.open_since) = (true, Stamp::of(now));
+        }
+        if self.seal_due(now).is_some_and(|due| due <= now) {
             self.ring.seal();
-            self.open_since = None;
+            self.is_open = false;
         }
     }
 
     /// When the open block is to be sealed as it is: only if it would be sent at once. Before that, and
     /// as long as the link is down, blocks fill.
-    fn seal_due(&self) -> Option<Millis> {
-        let wanted = self.ring.open_rows() > 0 && self.sender.wants_block(&backlog(&self.ring, &self.config));
+    fn seal_due(&self, now: Millis) -> Option<Millis> {
+        let wanted = self.ring.is_open() && self.sender.wants_block(self.ring.blocks());
         // A row that came since the last poll is noticed at the next.
-        wanted.then(|| self.open_since.map_or(Millis(0), |since| since.plus(self.config.linger_ms)))
+        let due = || if self.is_open { self.open_since.near(now).plus(self.config.linger_ms) } else { Millis(0) };
+        wanted.then(due)
     }
 
-    fn encode(&mut self, now: Millis, tick: Tick, transmit: Transmit) {
-        match transmit {
-            Transmit::Hello => {
-                let hello = self.hello(tick);
-                self.put(&hello);
-            }
-            Transmit::Birth(index) => {
-                if let Some(description) = self.config.groups.descriptions().nth(usize::from(index)) {
-                    let count = self.config.groups.channel_count();
-                    let schema = self.schema();
-                    self.put(&Birth { schema, index, count, description });
+    /// Makes the next piece of the frame that is being sent.
+    fn refill(&mut self) {
+        match self.out.what() {
+            None => {}
+            Some(Transmit::Block(place)) => {
+                let block = BlockMessage::of(self.ring.blocks(), self.sender.boot(), place);
+                if let Some(len) = NonZeroU8::new(block.len()) {
+                    self.out.refill(len, |at| block.byte(at));
                 }
             }
-            Transmit::Gap => {
-                if let (Some(boot), Some(SeqRange { from, to })) = (self.sender.boot(), self.ring.lost()) {
-                    self.put(&Gap { boot, from, to, cause: GapCause::OVERFLOW });
-                }
-            }
-            Transmit::Block(row) => {
-                if let (Some(boot), Some(block)) = (self.sender.boot(), self.ring.find(row)) {
-                    let (left, right) = block.parts;
-                    self.out.put(self.config.transport, &[&Data::head(boot), left, right]);
-                    self.sender.block_sent(now, block.rows);
-                    self.leaving = Some(block.rows);
-                }
-            }
-            Transmit::TimeReply(token) => self.put(&TimeReply { token, tick_now: tick }),
-            Transmit::Status => {
-                if let Some(boot) = self.sender.boot() {
-                    self.put(&self.status(boot));
+            Some(control) => {
+                let mut message = [0; CONTROL_BYTES_MAX];
+                // At most 128 bytes.
+                if let Some(len) = NonZeroU8::new(self.control(control, &mut message) as u8) {
+                    self.out.refill(len, |at| message.get(at).copied().unwrap_or_default());
                 }
             }
         }
     }
 
-    fn hello(&mut self, tick_now: Tick) -> Hello {
+    /// Writes a message without rows, and says how long it is.
+    fn control(&self, what: Transmit, out: &mut [u8]) -> usize {
+        let schema = self.schema;
+        let boot = self.sender.boot();
+        let written = match (what, boot) {
+            (Transmit::Hello, boot) => self.hello(boot, schema).write(out),
+            (Transmit::Birth(index), _) => {
+                let count = self.config.groups.channel_count();
+                let description = self.config.groups.descriptions().nth(usize::from(index));
+                description.map_or(Err(TooShort), |description| {
+                    Birth { schema, index, count, description }.write(out)
+                })
+            }
+            (Transmit::Gap, Some(boot)) => self.ring.lost().map_or(Err(TooShort), |SeqRange { from, to }| {
+                Gap { boot, from, to, cause: GapCause::OVERFLOW }.write(out)
+            }),
+            (Transmit::TimeReply(token), _) => TimeReply { token, tick_now: self.out.tick() }.write(out),
+            (Transmit::Status, Some(boot)) => self.status(boot).write(out),
+            (Transmit::Gap | Transmit::Status | Transmit::Block(_), _) => Err(TooShort),
+        };
+        debug_assert!(written.is_ok(), "the link asks for nothing that there is not");
+        written.unwrap_or_default()
+    }
+
+    fn hello(&self, boot: Option<Boot>, schema: SchemaId) -> Hello {
         Hello {
-            chip: self.config.chip.clone(),
-            name: self.config.name.clone(),
-            boot: self.sender.boot(),
+            chip: self.chip.clone(),
+            name: Name::try_from(self.config.name).unwrap_or_default(),
+            boot,
             version_min: WIRE_VERSION,
             version_max: WIRE_VERSION,
-            schema: self.schema(),
+            schema,
             oldest: self.ring.unreleased(),
-            next: self.ring.next(),
+            next: self.out.next(),
             tick_hz: self.config.tick_hz,
-            tick_now,
-            reset_cause: self.config.reset_cause,
+            tick_now: self.out.tick(),
+            reset_cause: self.reset_cause,
             resumed_at: None,
         }
     }
@@ -324,71 +410,44 @@ impl<const RING: usize> Device<RING> {
             evicted_rows: self.ring.evicted_rows(),
         }
     }
-
-    /// A checksum over all names, so it is computed once.
-    fn schema(&mut self) -> SchemaId {
-        *self.schema.get_or_insert_with(|| self.config.groups.id())
-    }
-
-    fn put<B: Body>(&mut self, body: &B) {
-        let mut message = [0; CONTROL_BYTES_MAX];
-        let len = body.write(&mut message);
-        debug_assert!(len.is_ok(), "every control message fits");
-        if let Some(message) = len.ok().and_then(|len| message.get(..len)) {
-            self.out.put(self.config.transport, &[message]);
-        }
-    }
 }
 
 /// Most bytes in a message of a device without rows: a `Birth` with three names of 32 bytes.
 const CONTROL_BYTES_MAX: usize = 128;
 
-fn backlog<const RING: usize>(ring: &Ring<RING>, config: &DeviceConfig) -> Backlog {
-    Backlog {
-        oldest: ring.oldest(),
-        sealed: ring.sealed(),
-        lost_to: ring.lost().map(|lost| lost.to),
-        births: config.groups.channel_count(),
-    }
+/// Most bytes in a message of rows before their run.
+const BLOCK_HEAD_BYTES_MAX: usize = 5 + PACKED_HEAD_BYTES_MAX;
+
+/// A sealed block as a message, whose run stays where it is.
+struct BlockMessage<'a, const RING: usize> {
+    head: Vec<u8, BLOCK_HEAD_BYTES_MAX, u8>,
+    blocks: &'a Blocks<RING>,
+    place: Place,
 }
 
-/// The one frame or message that is being sent.
-#[derive(Debug)]
-struct Output {
-    bytes: [u8; FRAME_BYTES_MAX + 1],
-    at: usize,
-    end: usize,
-    /// Whether the line was busy up to now, so that it needs no delimiter before the next frame.
-    in_burst: bool,
-}
-
-impl Output {
-    const fn is_empty(&self) -> bool {
-        self.at == self.end
+impl<'a, const RING: usize> BlockMessage<'a, RING> {
+    fn of(blocks: &'a Blocks<RING>, boot: Option<Boot>, place: Place) -> Self {
+        let mut head = Vec::new();
+        if let (Some(boot), Some(block)) = (boot, blocks.block(place)) {
+            let parts = [&Data::head(Form::Packed, boot)[..], &packed_head(block.rows)];
+            for byte in parts.into_iter().flatten() {
+                let room = head.push(*byte).is_ok();
+                debug_assert!(room, "both heads have room");
+            }
+        }
+        Self { head, blocks, place }
     }
 
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.at..self.end).unwrap_or_default()
+    fn len(&self) -> u8 {
+        // A message has at most 249 bytes.
+        self.head.len() as u8 + self.blocks.run_len(self.place)
     }
 
-    fn put(&mut self, transport: Transport, parts: &[&[u8]]) {
-        (self.at, self.end) = match transport {
-            Transport::Serial => {
-                // Every message fits in a frame.
-                let len = frame::encode(parts, &mut self.bytes[1..]).unwrap_or(0);
-                self.bytes[0] = frame::DELIMITER;
-                (usize::from(self.in_burst), 1 + len)
-            }
-            Transport::Mqtt => {
-                let mut end = 0;
-                for part in parts {
-                    self.bytes[end..end + part.len()].copy_from_slice(part);
-                    end += part.len();
-                }
-                (0, end)
-            }
-        };
-        self.in_burst = true;
+    fn byte(&self, at: usize) -> u8 {
+        self.head
+            .get(at)
+            .copied()
+            .unwrap_or_else(|| self.blocks.byte(self.place, at.saturating_sub(self.head.len())))
     }
 }
 
@@ -403,6 +462,8 @@ pub enum RecordError {
     Kind,
     /// No channel has a value.
     Empty,
+    /// The ring is full, and the row is declared lost.
+    Full,
 }
 
 impl fmt::Display for RecordError {
@@ -412,6 +473,7 @@ impl fmt::Display for RecordError {
             Self::Count => "a row has one entry for each channel of its group",
             Self::Kind => "a value is not of its channel's kind",
             Self::Empty => "a row has at least one value",
+            Self::Full => "the ring is full, and the row is declared lost",
         })
     }
 }
@@ -420,6 +482,9 @@ impl core::error::Error for RecordError {}
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
+    use forebay_shared::frame;
     use forebay_shared::ids::Epoch;
     use forebay_shared::message::{Ack, FromDevice, Presence, Welcome};
     use forebay_shared::reading::{Channel, Group, ValueKind};
@@ -437,16 +502,16 @@ mod tests {
     const EPOCH: Epoch = Epoch(5);
     const BOOT: Boot = Boot::new(6).unwrap();
 
-    fn device(transport: Transport) -> Device<512> {
-        Device::new(DeviceConfig {
-            chip: ChipId::new(&CHIP).unwrap(),
-            name: Name::new(),
-            groups: GROUPS,
-            tick_hz: 1000,
-            linger_ms: 100,
-            transport,
-            reset_cause: ResetCause::UNKNOWN,
-        })
+    const fn config(transport: Transport) -> DeviceConfig {
+        let when_full = WhenFull::DropOldest;
+        DeviceConfig { name: "", groups: GROUPS, tick_hz: 1000, linger_ms: 100, transport, when_full }
+    }
+
+    static SERIAL: DeviceConfig = config(Transport::Serial);
+    static MQTT: DeviceConfig = config(Transport::Mqtt);
+
+    fn device(config: &'static DeviceConfig) -> Device<512, 2> {
+        Device::new(config, ChipId::new(&CHIP).unwrap(), ResetCause::UNKNOWN)
     }
 
     fn welcome() -> Welcome {
@@ -455,13 +520,23 @@ mod tests {
         Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
     }
 
+    /// All that waits to be written.
+    fn written(device: &mut Device<512, 2>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !device.transmit().is_empty() {
+            bytes.extend(device.transmit());
+            device.sent(device.transmit().len());
+        }
+        bytes
+    }
+
     fn row(pulses: u32) -> [Option<Value>; 2] {
         [Some(Value::U32(pulses)), None]
     }
 
     #[test]
     fn a_sample_that_is_not_of_its_group_is_refused() {
-        let mut device = device(Transport::Serial);
+        let mut device = device(&SERIAL);
         let mut record = |group, values: &[_]| device.record(Tick(0), GroupId(group), values);
         assert_eq!(record(1, &row(0)), Err(RecordError::Group));
         assert_eq!(record(0, &row(0)[..1]), Err(RecordError::Count));
@@ -472,14 +547,15 @@ mod tests {
 
     #[test]
     fn an_open_block_waits_for_the_link_and_then_for_company() {
-        let mut device = device(Transport::Mqtt);
+        let mut device = device(&MQTT);
         let now = Millis(1000);
         device.record(Tick(0), GroupId(0), &row(0)).unwrap();
         assert_eq!(device.poll(now, Tick(0)), None, "no gateway, nothing to do");
         let presence = Presence { epoch: EPOCH, client: Default::default() };
-        device.presence(now, Some(&presence.to_message()));
+        device.presence(Some(&presence.to_message()));
         device.poll(now, Tick(77));
-        let hello = FromDevice::parse(device.transmit_message().unwrap()).unwrap();
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let hello = FromDevice::parse(device.transmit_message(&mut buffer).unwrap()).unwrap();
         assert!(
             matches!(hello, FromDevice::Hello(hello) if hello.tick_now == Tick(77) && hello.next == Seq(1))
         );
@@ -488,9 +564,9 @@ mod tests {
         assert_eq!(device.poll(now, Tick(0)), Some(now.plus(100)));
         device.record(Tick(0), GroupId(0), &row(1)).unwrap();
         assert_eq!(device.poll(now.plus(99), Tick(0)), Some(now.plus(100)));
-        assert_eq!(device.transmit_message(), None);
+        assert_eq!(device.transmit_message(&mut buffer), None);
         device.poll(now.plus(100), Tick(0));
-        let data = FromDevice::parse(device.transmit_message().unwrap()).unwrap();
+        let data = FromDevice::parse(device.transmit_message(&mut buffer).unwrap()).unwrap();
         assert!(matches!(data, FromDevice::Data(data) if data.boot == BOOT), "{data:?}");
         device.message_sent();
 
@@ -507,21 +583,19 @@ mod tests {
         device.receive_message(now.plus(110), &ack.to_message());
         device.poll(now.plus(110), Tick(0));
         assert_eq!((device.ring_used_bytes(), device.oldest(), device.released()), (0, Seq(2), Seq(2)));
-        device.presence(now.plus(120), Some(&[]));
+        device.presence(Some(&[]));
         assert!(!device.is_connected());
     }
 
     #[test]
     fn a_burst_begins_with_a_delimiter_and_only_then() {
-        let mut device = device(Transport::Serial);
+        let mut device = device(&SERIAL);
         let now = Millis(0);
         assert_eq!(device.poll(now, Tick(0)), Some(now));
-        let hello = device.transmit();
-        assert_eq!((hello.first(), hello.last()), (Some(&0), Some(&0)));
+        assert_eq!(device.transmit().first(), Some(&0));
         device.sent(1);
         assert_ne!(device.transmit().first(), Some(&0), "the rest of it comes next");
-        device.sent(usize::MAX);
-        assert_eq!(device.transmit(), []);
+        assert_eq!(written(&mut device).last(), Some(&0));
 
         let mut frame = [0; 64];
         let len =
@@ -531,7 +605,7 @@ mod tests {
         for _ in 0..2 {
             device.poll(now, Tick(0));
             assert_ne!(device.transmit().first(), Some(&0), "in the same burst");
-            device.sent(usize::MAX);
+            written(&mut device);
         }
         device.poll(now, Tick(0));
         assert_eq!(device.transmit(), []);
@@ -541,23 +615,43 @@ mod tests {
 
     #[test]
     fn a_slow_line_is_not_mistaken_for_a_bad_one() {
-        let mut device = device(Transport::Serial);
+        let mut device = device(&SERIAL);
         device.record(Tick(0), GroupId(0), &row(0)).unwrap();
         device.receive_message(Millis(0), &welcome().to_message());
         device.poll(Millis(0), Tick(0));
-        device.sent(usize::MAX);
+        written(&mut device);
         device.poll(Millis(100), Tick(0));
         device.sent(1);
         assert!(!device.transmit().is_empty(), "the block is on its way");
         device.poll(Millis(600), Tick(0));
-        device.sent(usize::MAX);
+        written(&mut device);
         device.poll(Millis(700), Tick(0));
         assert_eq!(device.poll(Millis(1500), Tick(0)), Some(Millis(1700)));
     }
 
     #[test]
+    fn a_line_that_takes_nothing_gives_its_block_up() {
+        let mut device = device(&SERIAL);
+        device.record(Tick(0), GroupId(0), &row(0)).unwrap();
+        device.receive_message(Millis(0), &welcome().to_message());
+        device.poll(Millis(100), Tick(0));
+        device.poll(Millis(200), Tick(0));
+        device.sent(1);
+        assert_eq!(device.poll(Millis(1199), Tick(0)), Some(Millis(1199)));
+        device.sent(1);
+        device.poll(Millis(1200), Tick(0));
+        assert!(device.is_connected() && !device.transmit().is_empty(), "it moves");
+        device.poll(Millis(2200), Tick(0));
+        assert!(!device.is_connected());
+        let greeting = written(&mut device);
+        let mut decoder = Decoder::<{ Decoder::MAX }>::new();
+        let hello = decoder.next(&mut &greeting[..]).unwrap().unwrap();
+        assert!(matches!(FromDevice::parse(hello), Ok(FromDevice::Hello(hello)) if hello.next == Seq(1)));
+    }
+
+    #[test]
     fn damage_on_the_line_is_counted() {
-        let mut device = device(Transport::Serial);
+        let mut device = device(&SERIAL);
         device.receive(Millis(0), &[1, 2, 3, 0, 0]);
         device.receive(Millis(0), &[7; 100]);
         device.receive(Millis(0), &[0]);
@@ -568,6 +662,6 @@ mod tests {
 
     #[test]
     fn it_stays_small() {
-        assert!(size_of::<Device<512>>() <= 512 + 1400, "{}", size_of::<Device<512>>());
+        assert!(size_of::<Device<512, 4>>() <= 512 + 384, "{}", size_of::<Device<512, 4>>());
     }
 }

@@ -18,4 +18,4 @@ pub mod device;
 pub mod ring;
 pub mod sensor;
 
-pub use device::{Device, DeviceConfig};
+pub use device::{Device, DeviceConfig, WhenFull};

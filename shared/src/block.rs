@@ -1,164 +1,78 @@
-//! Rows sealed into one self-contained run of bytes, and back.
+//! A sealed run of rows as it travels, and back.
 //!
-//! A block is encoded once, where its rows are sampled, and travels unchanged: a retransmission is a
-//! copy, and the same bytes go over a serial line or MQTT.
-//!
-//! Format, all of it postcard (integers as varints, signed ones zigzag, `f32` as four bytes, low first):
+//! A block is encoded once, where its rows are sampled, and travels unchanged: a retransmission is a copy, and the
+//! same bytes go over a serial line or MQTT. There are two forms of it, in messages of two kinds: [packed](crate::pack),
+//! which is what `forebay-firmware` sends, and [plain](crate::plain), which needs no handling of bits. Both begin with
+//! what the link has to know, the numbers of the rows; the rows themselves can only be decoded with the [`Schema`].
 //!
 //! ```text
-//! block = first u32 · base tick u64 · count u8 (not zero) · count rows
-//! row   = group u8 · ticks since the row before (the first: since base) u32 · present u32 · values
+//! packed block = first u32, low byte first · count varint, not zero · packed run of rows
+//! plain block  = first varint · base tick varint · count u8, not zero · rows
 //! ```
-//!
-//! Bit *n* of `present`, not zero, says that channel *n* of the group has a value; the values follow in
-//! that order, each encoded as its channel's kind says. Decoding therefore needs the [`Schema`].
 //!
 //! A block that breaks any rule, or that ends too early or too late, is refused as a whole.
 
 use core::fmt;
 
 use heapless::Vec;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use crate::ids::{GroupId, Seq, Tick};
-use crate::reading::{GROUP_CHANNELS_MAX, Schema, Value, ValueKind};
+use crate::message::{GapCause, SeqRange};
+use crate::pack::{PACKED_BYTES_MAX, PackedRows};
+use crate::plain::PlainRows;
+use crate::reading::{GROUP_CHANNELS_MAX, Schema, Value};
 
 /// Most bytes in a block.
 pub const BLOCK_BYTES_MAX: usize = 244;
 
-/// The bytes of a sealed block.
-pub type BlockBytes = Vec<u8, BLOCK_BYTES_MAX, u8>;
+/// Most bytes before the rows of a packed block.
+pub const PACKED_HEAD_BYTES_MAX: usize = 4 + 5;
 
-/// A row and the header before it always fit in an empty block.
-const _: () = assert!(HEADER_BYTES_MAX + ROW_BYTES_MAX <= BLOCK_BYTES_MAX && ROW_BYTES_MAX <= 200);
-const HEADER_BYTES_MAX: usize = 5 + 10 + 1;
-const ROW_BYTES_MAX: usize = 1 + 5 + 5 + 5 * GROUP_CHANNELS_MAX;
+const _: () = assert!(PACKED_HEAD_BYTES_MAX + PACKED_BYTES_MAX <= BLOCK_BYTES_MAX);
 
-/// The open block: encodes rows until it is full.
-#[derive(Debug)]
-pub struct BlockWriter {
-    first: Seq,
-    last_tick: Tick,
-    rows: u8,
-    /// Where the number of rows is kept.
-    count_at: u8,
-    len: u8,
-    bytes: [u8; BLOCK_BYTES_MAX],
+/// How the rows of a block are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// In postcard.
+    Plain,
+    /// In bits.
+    Packed,
 }
 
-/// The row does not fit in this block any more: seal it and start another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockFull;
-
-impl BlockWriter {
-    /// An empty block.
-    pub const fn new() -> Self {
-        Self { first: Seq(0), last_tick: Tick(0), rows: 0, count_at: 0, len: 0, bytes: [0; BLOCK_BYTES_MAX] }
-    }
-
-    /// Number of the first row; without meaning while there are no rows.
-    pub const fn first(&self) -> Seq {
-        self.first
-    }
-
-    /// Rows so far.
-    pub const fn rows(&self) -> u8 {
-        self.rows
-    }
-
-    /// The encoded block; empty without rows.
-    pub fn bytes(&self) -> &[u8] {
-        let len = if self.rows == 0 { 0 } else { usize::from(self.len) };
-        self.bytes.get(..len).unwrap_or_default()
-    }
-
-    /// Starts over.
-    pub const fn clear(&mut self) {
-        self.rows = 0;
-        self.len = 0;
-    }
-
-    /// Appends row `seq`, which must follow the row before. At most 32 values, at least one of them
-    /// present, each of its channel's kind: the caller knows the group and has checked that.
-    ///
-    /// # Errors
-    ///
-    /// The block is full, or `tick` lies before the last row's or too far behind it; nothing was
-    /// appended. An empty block takes every row.
-    pub fn push(
-        &mut self,
-        seq: Seq,
-        tick: Tick,
-        group: GroupId,
-        values: &[Option<Value>],
-    ) -> Result<(), BlockFull> {
-        if self.rows == 0 {
-            self.open(seq, tick)?;
-        }
-        debug_assert!(seq == self.first.plus(u32::from(self.rows)), "row numbers have no hole");
-        let delta = tick.0.checked_sub(self.last_tick.0).ok_or(BlockFull)?;
-        let delta = u32::try_from(delta).map_err(|_| BlockFull)?;
-        let rows = self.rows.checked_add(1).ok_or(BlockFull)?;
-
-        let mut out = Output { bytes: &mut self.bytes, len: usize::from(self.len) };
-        out.put(&group)?;
-        out.put(&delta)?;
-        let present = values.iter().rev().fold(0, |bits: u32, value| bits << 1 | u32::from(value.is_some()));
-        out.put(&present)?;
-        for value in values.iter().flatten() {
-            match value {
-                Value::Bool(value) => out.put(value),
-                Value::I32(value) => out.put(value),
-                Value::U32(value) => out.put(value),
-                Value::F32(value) => out.put(value),
-            }?;
-        }
-        self.len = out.len as u8;
-        self.rows = rows;
-        self.last_tick = tick;
-        self.bytes[usize::from(self.count_at)] = rows;
-        Ok(())
-    }
-
-    fn open(&mut self, first: Seq, base: Tick) -> Result<(), BlockFull> {
-        let mut out = Output { bytes: &mut self.bytes, len: 0 };
-        out.put(&first)?;
-        out.put(&base)?;
-        self.count_at = out.len as u8;
-        out.put(&0_u8)?;
-        self.len = out.len as u8;
-        self.first = first;
-        self.last_tick = base;
-        Ok(())
-    }
+/// A sealed block, whole and still encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockBytes {
+    /// How it is encoded.
+    pub form: Form,
+    /// The encoded block.
+    pub bytes: Vec<u8, BLOCK_BYTES_MAX, u8>,
 }
 
-impl Default for BlockWriter {
-    fn default() -> Self {
-        Self::new()
+/// What stands before the packed run of these rows, which are at least one.
+pub fn packed_head(rows: SeqRange) -> Vec<u8, PACKED_HEAD_BYTES_MAX, u8> {
+    let mut head = Vec::new();
+    let mut count = [0; 5];
+    let count = postcard::to_slice(&rows.from.rows_until(rows.to), &mut count).unwrap_or_default();
+    for byte in rows.from.0.to_le_bytes().iter().chain(count.iter()) {
+        let room = head.push(*byte).is_ok();
+        debug_assert!(room, "nine bytes have room");
     }
-}
-
-struct Output<'a> {
-    bytes: &'a mut [u8],
-    len: usize,
-}
-
-impl Output<'_> {
-    fn put<T: Serialize>(&mut self, value: &T) -> Result<(), BlockFull> {
-        let rest = self.bytes.get_mut(self.len..).ok_or(BlockFull)?;
-        self.len += postcard::to_slice(value, rest).map_err(|_| BlockFull)?.len();
-        Ok(())
-    }
+    head
 }
 
 /// A sealed block whose header has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block<'a> {
     first: Seq,
-    base: Tick,
-    count: u8,
-    rows: &'a [u8],
+    end: Seq,
+    rows: Encoded<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoded<'a> {
+    Plain { base: Tick, rows: &'a [u8] },
+    Packed(&'a [u8]),
 }
 
 impl<'a> Block<'a> {
@@ -166,12 +80,28 @@ impl<'a> Block<'a> {
     ///
     /// # Errors
     ///
-    /// The header is cut short or damaged, or counts no rows.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, BlockError> {
-        let (first, bytes) = take(bytes).ok_or(BlockError::Header)?;
-        let (base, bytes) = take(bytes).ok_or(BlockError::Header)?;
-        let (count, rows) = take(bytes).ok_or(BlockError::Header)?;
-        if count == 0 { Err(BlockError::Header) } else { Ok(Self { first, base, count, rows }) }
+    /// The header is cut short or damaged, or counts no rows, or more than a sequence can tell apart.
+    pub fn parse(form: Form, bytes: &'a [u8]) -> Result<Self, BlockError> {
+        match form {
+            Form::Plain => {
+                let (first, bytes) = take(bytes).ok_or(BlockError::Header)?;
+                let (base, bytes) = take(bytes).ok_or(BlockError::Header)?;
+                let (count, rows) = take::<u8>(bytes).ok_or(BlockError::Header)?;
+                Self::new(first, u32::from(count), Encoded::Plain { base, rows })
+            }
+            Form::Packed => {
+                let (first, bytes) = bytes.split_first_chunk().ok_or(BlockError::Header)?;
+                let (count, rows) = take(bytes).ok_or(BlockError::Header)?;
+                Self::new(Seq(u32::from_le_bytes(*first)), count, Encoded::Packed(rows))
+            }
+        }
+    }
+
+    const fn new(first: Seq, count: u32, rows: Encoded<'a>) -> Result<Self, BlockError> {
+        if count == 0 || count > i32::MAX as u32 {
+            return Err(BlockError::Header);
+        }
+        Ok(Self { first, end: first.plus(count), rows })
     }
 
     /// Number of the first row.
@@ -181,19 +111,38 @@ impl<'a> Block<'a> {
 
     /// One past the number of the last row.
     pub const fn end(&self) -> Seq {
-        self.first.plus(self.count as u32)
+        self.end
     }
 
     /// Decodes the rows. Trust none of them before the last has come without an error: collect them
     /// into a `Result` first.
     pub const fn rows<'s>(&self, schema: &'s Schema) -> Rows<'a, 's> {
-        Rows { schema, seq: self.first, tick: self.base, left: self.count, bytes: self.rows }
+        match self.rows {
+            Encoded::Plain { base, rows } => Rows::Plain(PlainRows::new(schema, self.first, self.end, base, rows)),
+            Encoded::Packed(rows) => Rows::Packed(PackedRows::new(schema, self.first, self.end, rows)),
+        }
     }
 }
 
-/// One decoded row.
+/// A decoded row, or rows that were lost before they came to the block.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub enum Row {
+    /// What was sampled.
+    Sample(Sample),
+    /// Numbers that were given to rows of which nothing else is left.
+    Lost {
+        /// First lost row.
+        from: Seq,
+        /// One past the last lost row.
+        to: Seq,
+        /// Why they were lost.
+        cause: GapCause,
+    },
+}
+
+/// One sample of a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
     /// Its number within its device and boot.
     pub seq: Seq,
     /// When it was sampled, by the device's own count.
@@ -206,78 +155,33 @@ pub struct Row {
 
 /// Rows of a block in order; ends after the first error.
 #[derive(Debug, Clone)]
-pub struct Rows<'a, 's> {
-    schema: &'s Schema,
-    seq: Seq,
-    tick: Tick,
-    left: u8,
-    bytes: &'a [u8],
+#[expect(clippy::large_enum_variant, reason = "there is no allocator, and one at a time is on the stack")]
+pub enum Rows<'a, 's> {
+    #[doc(hidden)]
+    Plain(PlainRows<'a, 's>),
+    #[doc(hidden)]
+    Packed(PackedRows<'a, 's>),
 }
 
 impl Iterator for Rows<'_, '_> {
     type Item = Result<Row, BlockError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None if self.bytes.is_empty() => return None,
-            None => {
-                self.bytes = &[];
-                return Some(Err(BlockError::Trailing));
-            }
-        };
-        let row = self.row();
-        if row.is_err() {
-            self.left = 0;
-            self.bytes = &[];
+        match self {
+            Self::Plain(rows) => rows.next().map(|row| row.map(Row::Sample)),
+            Self::Packed(rows) => rows.next(),
         }
-        Some(row)
     }
 }
 
-impl Rows<'_, '_> {
-    fn row(&mut self) -> Result<Row, BlockError> {
-        let group = self.take()?;
-        let channels = self.schema.group(group).ok_or(BlockError::Group(group))?;
-        let delta: u32 = self.take()?;
-        self.tick = Tick(self.tick.0.checked_add(u64::from(delta)).ok_or(BlockError::Tick)?);
-        let mut present: u32 = self.take()?;
-        if present == 0 || u64::from(present) >> channels.len() != 0 {
-            return Err(BlockError::Present);
-        }
-        let mut values = Vec::new();
-        while present != 0 {
-            let channel = present.trailing_zeros() as u8;
-            present &= present - 1;
-            let kind = channels.get(usize::from(channel)).ok_or(BlockError::Present)?.kind;
-            let value = match kind {
-                ValueKind::Bool => Value::Bool(self.take()?),
-                ValueKind::I32 => Value::I32(self.take()?),
-                ValueKind::U32 => Value::U32(self.take()?),
-                ValueKind::F32 => Value::F32(self.take()?),
-            };
-            values.push((channel, value)).map_err(|_| BlockError::Present)?;
-        }
-        let seq = self.seq;
-        self.seq = seq.plus(1);
-        Ok(Row { seq, tick: self.tick, group, values })
-    }
-
-    fn take<T: DeserializeOwned>(&mut self) -> Result<T, BlockError> {
-        let (value, rest) = take(self.bytes).ok_or(BlockError::Value)?;
-        self.bytes = rest;
-        Ok(value)
-    }
-}
-
-fn take<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+pub(crate) fn take<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
     postcard::take_from_bytes(bytes).ok()
 }
 
 /// Why a block cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockError {
-    /// The header is cut short or damaged, or counts no rows.
+    /// The header is cut short or damaged, or counts no rows, or too many.
     Header,
     /// The schema has no such group.
     Group(GroupId),
@@ -287,158 +191,24 @@ pub enum BlockError {
     Present,
     /// A number is cut short or damaged.
     Value,
-    /// Bytes are left after the last row.
+    /// More rows are lost than the block covers.
+    Rows,
+    /// Bytes are left after the last row, or padding that is not zero.
     Trailing,
 }
 
 impl fmt::Display for BlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Header => f.write_str("block header is cut short or counts no rows"),
+            Self::Header => f.write_str("block header is cut short, or counts no rows or too many"),
             Self::Group(group) => write!(f, "block holds a row of group {group}, which the schema lacks"),
             Self::Tick => f.write_str("block holds a tick beyond 64 bits"),
             Self::Present => f.write_str("block holds a row without values, or with more than its group has"),
-            Self::Value => f.write_str("block ends within a row, or holds a number that is too long"),
+            Self::Value => f.write_str("block ends within a row, or holds a number that cannot be"),
+            Self::Rows => f.write_str("block says that more rows are lost than it covers"),
             Self::Trailing => f.write_str("block goes on after its last row"),
         }
     }
 }
 
 impl core::error::Error for BlockError {}
-
-#[cfg(test)]
-mod tests {
-    use std::vec::Vec;
-
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::reading::{Channel, Group, Groups};
-
-    const fn channel(name: &'static str, kind: ValueKind) -> Channel {
-        Channel { name, unit: "", kind, scale: 0 }
-    }
-
-    const GROUPS: Groups = Groups::new(&[
-        Group {
-            name: "all",
-            channels: &[
-                channel("bool", ValueKind::Bool),
-                channel("i32", ValueKind::I32),
-                channel("u32", ValueKind::U32),
-                channel("f32", ValueKind::F32),
-            ],
-        },
-        Group { name: "one", channels: &[channel("u32", ValueKind::U32)] },
-    ]);
-
-    fn schema() -> Schema {
-        Schema::new(GROUPS.descriptions()).unwrap()
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vec<Row>, BlockError> {
-        Block::parse(bytes)?.rows(&schema()).collect()
-    }
-
-    type Sample = (u8, u64, Vec<Option<Value>>);
-
-    fn sample() -> impl Strategy<Value = Sample> {
-        let all = (
-            any::<Option<bool>>(),
-            any::<Option<i32>>(),
-            any::<Option<u32>>(),
-            any::<Option<u32>>().prop_map(|bits| bits.map(f32::from_bits)),
-        );
-        let all = all.prop_map(|(a, b, c, d)| {
-            Vec::from([a.map(Value::Bool), b.map(Value::I32), c.map(Value::U32), d.map(Value::F32)])
-        });
-        let all = all.prop_filter("a row has a value", |row| row.iter().any(Option::is_some));
-        let one = any::<u32>().prop_map(|value| Vec::from([Some(Value::U32(value))]));
-        let step = prop_oneof![0..1000_u64, any::<u64>().prop_map(|step| step >> 8)];
-        prop_oneof![(Just(0), step.clone(), all), (Just(1), step, one)]
-    }
-
-    /// Bits rather than numbers, since a NaN is not equal to itself.
-    fn bits(value: Value) -> (ValueKind, u32) {
-        let bits = match value {
-            Value::Bool(value) => u32::from(value),
-            Value::I32(value) => value.cast_unsigned(),
-            Value::U32(value) => value,
-            Value::F32(value) => value.to_bits(),
-        };
-        (value.kind(), bits)
-    }
-
-    proptest! {
-        #[test]
-        fn rows_come_back(first in any::<u32>(), samples in vec(sample(), 1..200)) {
-            let mut writer = BlockWriter::new();
-            let mut decoded = Vec::new();
-            let mut tick = 0;
-            for (seq, (group, step, values)) in (first..=u32::MAX).zip(&samples) {
-                tick += step >> 8;
-                let mut push = || writer.push(Seq(seq), Tick(tick), GroupId(*group), values);
-                if push() == Err(BlockFull) {
-                    decoded.extend(decode(writer.bytes()).unwrap());
-                    writer.clear();
-                    writer.push(Seq(seq), Tick(tick), GroupId(*group), values).unwrap();
-                }
-            }
-            decoded.extend(decode(writer.bytes()).unwrap());
-            let mut tick = 0;
-            for (row, (group, step, values)) in decoded.iter().zip(&samples) {
-                tick += step >> 8;
-                prop_assert_eq!((row.tick, row.group), (Tick(tick), GroupId(*group)));
-                let got: Vec<_> = row.values.iter().map(|(at, value)| (usize::from(*at), bits(*value))).collect();
-                let sent: Vec<_> = values.iter().enumerate().filter_map(|(at, v)| v.map(|v| (at, bits(v)))).collect();
-                prop_assert_eq!(got, sent);
-            }
-            let numbers: Vec<_> = decoded.iter().map(|row| row.seq.0).collect();
-            let sent: Vec<_> = (first..=u32::MAX).take(samples.len()).collect();
-            prop_assert_eq!(numbers, sent);
-        }
-
-        #[test]
-        fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..=BLOCK_BYTES_MAX)) {
-            if let Ok(rows) = decode(&bytes) {
-                prop_assert!(!rows.is_empty());
-            }
-        }
-
-        #[test]
-        fn no_other_length_is_a_block(samples in vec(sample(), 1..5), more in any::<u8>()) {
-            let mut writer = BlockWriter::new();
-            for (seq, (group, _, values)) in (0..).zip(&samples) {
-                writer.push(Seq(seq), Tick(0), GroupId(*group), values).unwrap();
-            }
-            let mut bytes = writer.bytes().to_vec();
-            bytes.push(more);
-            prop_assert_eq!(decode(&bytes), Err(BlockError::Trailing));
-            for len in 0..bytes.len() - 1 {
-                prop_assert!(decode(&bytes[..len]).is_err());
-            }
-        }
-    }
-
-    #[test]
-    fn what_breaks_a_rule_is_refused() {
-        assert_eq!(decode(&[0, 0, 0]), Err(BlockError::Header), "no rows");
-        assert_eq!(decode(&[0, 0, 1, 2, 0, 1, 0]), Err(BlockError::Group(GroupId(2))));
-        assert_eq!(decode(&[0, 0, 1, 1, 0, 0]), Err(BlockError::Present), "no values");
-        assert_eq!(decode(&[0, 0, 1, 1, 0, 2, 0]), Err(BlockError::Present), "no such channel");
-        assert_eq!(decode(&[0, 0, 1, 0, 0, 1, 2]), Err(BlockError::Value), "no such bool");
-        let late = [0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 1, 1, 1, 0];
-        assert_eq!(decode(&late), Err(BlockError::Tick));
-    }
-
-    #[test]
-    fn time_that_runs_backward_wants_a_new_block() {
-        let mut writer = BlockWriter::new();
-        let row = [Some(Value::U32(1))];
-        writer.push(Seq(0), Tick(10), GroupId(1), &row).unwrap();
-        assert_eq!(writer.push(Seq(1), Tick(9), GroupId(1), &row), Err(BlockFull));
-        assert_eq!(writer.push(Seq(1), Tick(1 << 33), GroupId(1), &row), Err(BlockFull));
-        assert_eq!((writer.rows(), decode(writer.bytes()).map(|rows| rows.len())), (1, Ok(1)));
-    }
-}

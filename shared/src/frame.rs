@@ -16,6 +16,7 @@
 //! an acknowledgement that is falsely accepted destroys data.
 
 use core::fmt;
+use core::num::NonZeroU8;
 
 use crate::CRC;
 use crate::message::MESSAGE_BYTES_MAX;
@@ -69,12 +70,77 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, FrameError> {
     Ok(frame_len)
 }
 
+/// Writes one frame piece by piece, from a message that is asked for byte by byte: for a device that has no memory
+/// for a whole frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Pieces {
+    /// Bytes of the frame that were given.
+    at: u16,
+    message_len: NonZeroU8,
+    check: [u8; CRC_BYTES],
+}
+
+impl Pieces {
+    /// Begins a frame of the message of `message_len` bytes. `byte` must give the same bytes until the frame ends.
+    pub fn new(message_len: NonZeroU8, byte: impl Fn(usize) -> u8) -> Self {
+        let mut digest = CRC.digest();
+        for at in 0..usize::from(message_len.get()) {
+            digest.update(&[byte(at)]);
+        }
+        Self { at: 0, message_len, check: digest.finalize().to_le_bytes() }
+    }
+
+    /// Fills `out` with the next bytes of the frame, and says with how many: fewer only where the frame ends.
+    pub fn next(&mut self, out: &mut [u8], byte: impl Fn(usize) -> u8) -> usize {
+        let end = self.decoded_len();
+        let mut count = 0;
+        for slot in out {
+            // A byte's place in the frame is one more than in what is stuffed.
+            *slot = match usize::from(self.at) {
+                0 => self.distance(0, &byte),
+                at if at <= end => match self.decoded(at - 1, &byte) {
+                    DELIMITER => self.distance(at, &byte),
+                    byte => byte,
+                },
+                at if at == end + 1 => DELIMITER,
+                _ => break,
+            };
+            self.at += 1;
+            count += 1;
+        }
+        count
+    }
+
+    /// Whether all of the frame was given.
+    pub fn is_done(&self) -> bool {
+        usize::from(self.at) == self.decoded_len() + 2
+    }
+
+    fn decoded_len(&self) -> usize {
+        usize::from(self.message_len.get()) + CRC_BYTES
+    }
+
+    fn decoded(&self, at: usize, byte: impl Fn(usize) -> u8) -> u8 {
+        match at.checked_sub(usize::from(self.message_len.get())) {
+            None => byte(at),
+            Some(at) => self.check.get(at).copied().unwrap_or_default(),
+        }
+    }
+
+    /// How far it is from before byte `from` to the next zero, or to the end.
+    fn distance(&self, from: usize, byte: impl Fn(usize) -> u8) -> u8 {
+        let zero = (from..self.decoded_len()).find(|&at| self.decoded(at, &byte) == DELIMITER);
+        (zero.unwrap_or(self.decoded_len()) - from + 1) as u8
+    }
+}
+
 /// Finds frames in a stream of bytes. `N` is the most bytes that a message and its check may have:
 /// [`Decoder::MAX`] for everything.
 #[derive(Debug, Clone)]
 pub struct Decoder<const N: usize = { MESSAGE_BYTES_MAX + CRC_BYTES }> {
     buffer: [u8; N],
-    len: usize,
+    /// At most 253, and one more where there are too many.
+    len: u8,
     /// Bytes until the next zero, which is implied; zero before the first byte of a frame.
     run: u8,
     state: State,
@@ -134,7 +200,7 @@ impl<const N: usize> Decoder<N> {
                 if self.run == 0 {
                     self.run = byte;
                 }
-                match self.buffer.get_mut(self.len) {
+                match self.buffer.get_mut(usize::from(self.len)) {
                     Some(slot) => *slot = decoded,
                     None => self.state = State::Bad(FrameError::TooLong),
                 }
@@ -152,7 +218,7 @@ impl<const N: usize> Decoder<N> {
         if self.run != 1 {
             return Err(FrameError::Stuffing);
         }
-        let decoded = self.buffer.get(..self.len).ok_or(FrameError::TooLong)?;
+        let decoded = self.buffer.get(..usize::from(self.len)).ok_or(FrameError::TooLong)?;
         let (message, check) = decoded.split_last_chunk::<CRC_BYTES>().ok_or(FrameError::TooShort)?;
         if message.is_empty() {
             return Err(FrameError::TooShort);
@@ -249,6 +315,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn pieces_are_the_same_frame(
+            message in vec(prop_oneof![Just(0_u8), any::<u8>()], 1..=MESSAGE_BYTES_MAX), size in 1..60_usize,
+        ) {
+            let mut whole = [0; FRAME_BYTES_MAX];
+            let len = encode(&[&message], &mut whole).unwrap();
+            let mut pieces = Pieces::new(NonZeroU8::new(message.len() as u8).unwrap(), |at| message[at]);
+            let mut frame = std::vec::Vec::new();
+            while !pieces.is_done() {
+                let mut piece = std::vec![0; size];
+                let count = pieces.next(&mut piece, |at| message[at]);
+                frame.extend(&piece[..count]);
+            }
+            prop_assert_eq!(&frame[..], &whole[..len]);
+        }
+
         #[test]
         fn messages_come_back(messages in vec(vec(prop_oneof![Just(0), any::<u8>()], 1..=249), 1..4)) {
             let bytes: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();

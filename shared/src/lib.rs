@@ -5,7 +5,9 @@
 //!
 //! * [`ids`]: identities and positions, one type each;
 //! * [`reading`]: what a device measures (groups of channels) and the values it sends;
-//! * [`block`]: rows sealed into one self-contained run of bytes, and back;
+//! * [`pack`]: rows packed into few bits, and back;
+//! * [`plain`]: rows in postcard, for devices that handle no bits, and back;
+//! * [`block`]: either of them as a sealed, self-contained block;
 //! * [`message`]: what the two ends say to each other, one kind byte and a body;
 //! * [`frame`]: a message as bytes on a serial line, and back;
 //! * [`link`]: both halves of the conversation, as state machines.
@@ -21,6 +23,8 @@ pub mod frame;
 pub mod ids;
 pub mod link;
 pub mod message;
+pub mod pack;
+pub mod plain;
 pub mod reading;
 
 /// CRC-32C (Castagnoli): guards frames and names schemas.

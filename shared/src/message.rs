@@ -12,7 +12,7 @@ use core::fmt;
 use heapless::{String, Vec};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
-use crate::block::BLOCK_BYTES_MAX;
+use crate::block::{BLOCK_BYTES_MAX, Form};
 use crate::ids::{Boot, ChipId, Epoch, SchemaId, Seq, Tick, Token};
 use crate::reading::{Description, Name};
 
@@ -28,8 +28,7 @@ pub const ACK_RANGES_MAX: usize = 3;
 /// The bytes of a message.
 pub type Message = Vec<u8, MESSAGE_BYTES_MAX, u8>;
 
-/// What a message is. Numbers are assigned once and for ever; 0x03 is kept for packed rows and 0x44 for
-/// commands.
+/// What a message is. Numbers are assigned once and for ever; 0x44 is kept for commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -37,7 +36,9 @@ pub enum Kind {
     Hello = 0x01,
     /// Device: see [`Birth`].
     Birth = 0x02,
-    /// Device: see [`Data`].
+    /// Device: see [`Data`], with a packed block.
+    Data = 0x03,
+    /// Device: see [`Data`], with a plain block.
     DataPlain = 0x04,
     /// Device: see [`Gap`].
     Gap = 0x05,
@@ -154,21 +155,27 @@ pub struct Birth {
 pub struct Data<'a> {
     /// Which numbering the rows belong to.
     pub boot: Boot,
+    /// How the rows are encoded, which is what the kind of the message says.
+    pub form: Form,
     /// The sealed bytes.
     pub block: &'a [u8],
 }
 
 impl<'a> Data<'a> {
     /// What stands before the sealed bytes in the message: the kind and the boot.
-    pub fn head(boot: Boot) -> [u8; 5] {
+    pub fn head(form: Form, boot: Boot) -> [u8; 5] {
+        let kind = match form {
+            Form::Packed => Kind::Data,
+            Form::Plain => Kind::DataPlain,
+        };
         let [a, b, c, d] = boot.get().to_le_bytes();
-        [Kind::DataPlain as u8, a, b, c, d]
+        [kind as u8, a, b, c, d]
     }
 
-    fn parse(body: &'a [u8]) -> Option<Self> {
+    fn parse(form: Form, body: &'a [u8]) -> Option<Self> {
         let (boot, block) = body.split_first_chunk::<4>()?;
         let boot = Boot::new(u32::from_le_bytes(*boot))?;
-        (block.len() <= BLOCK_BYTES_MAX).then_some(Self { boot, block })
+        (block.len() <= BLOCK_BYTES_MAX).then_some(Self { boot, form, block })
     }
 }
 
@@ -190,10 +197,16 @@ pub struct Gap {
 pub struct GapCause(pub u8);
 
 impl GapCause {
-    /// The ring was full and its oldest block made room.
+    /// The ring was full: its oldest block made room, or it took no newer row.
     pub const OVERFLOW: Self = Self(1);
     /// The device restarted and its memory did not survive.
     pub const DEVICE_RESET: Self = Self(2);
+    /// The device was too busy to take a row from where it was sampled.
+    pub const OVERRUN: Self = Self(3);
+    /// The sensor did not answer when its row was due.
+    pub const SENSOR: Self = Self(4);
+    /// The device restarted, and its memory survived, but for the rows of the open block.
+    pub const RESET: Self = Self(5);
     /// Not from a device: it was told to let go of rows that the gateway does not have.
     pub const FORGOTTEN: Self = Self(255);
 
@@ -202,6 +215,9 @@ impl GapCause {
         match self {
             Self::OVERFLOW => "overflow",
             Self::DEVICE_RESET => "device_reset",
+            Self::OVERRUN => "overrun",
+            Self::SENSOR => "sensor",
+            Self::RESET => "reset",
             Self::FORGOTTEN => "forgotten",
             _ => "unknown",
         }
@@ -360,7 +376,8 @@ impl<'a> FromDevice<'a> {
         match kind {
             0x01 => read(body).map(Self::Hello),
             0x02 => read(body).map(Self::Birth),
-            0x04 => Data::parse(body).map(Self::Data).ok_or(MessageError::Malformed { kind }),
+            0x03 => Data::parse(Form::Packed, body).map(Self::Data).ok_or(MessageError::Malformed { kind }),
+            0x04 => Data::parse(Form::Plain, body).map(Self::Data).ok_or(MessageError::Malformed { kind }),
             0x05 => read(body).map(Self::Gap),
             0x06 => read(body).map(Self::TimeReply),
             0x07 => read(body).map(Self::Status),
@@ -495,7 +512,7 @@ mod tests {
         match message {
             FromDevice::Hello(body) => body.to_message().to_vec(),
             FromDevice::Birth(body) => body.to_message().to_vec(),
-            FromDevice::Data(data) => [&Data::head(data.boot)[..], data.block].concat(),
+            FromDevice::Data(data) => [&Data::head(data.form, data.boot)[..], data.block].concat(),
             FromDevice::Gap(body) => body.to_message().to_vec(),
             FromDevice::TimeReply(body) => body.to_message().to_vec(),
             FromDevice::Status(body) => body.to_message().to_vec(),

@@ -171,9 +171,11 @@ impl Groups {
         Self(groups)
     }
 
-    /// The group at `id`.
-    pub fn get(self, id: GroupId) -> Option<&'static Group> {
-        self.0.get(usize::from(id.0))
+    /// The channels of the group at `id`, and how many there are before them.
+    pub fn located(self, id: GroupId) -> Option<(u8, &'static [Channel])> {
+        let at = usize::from(id.0);
+        let before = self.0.get(..at)?.iter().map(|group| group.channels.len() as u8).sum();
+        Some((before, self.0.get(at)?.channels))
     }
 
     /// The name of the whole set.
@@ -303,10 +305,15 @@ impl Schema {
 
     /// The channels of a group; never empty.
     pub fn group(&self, id: GroupId) -> Option<&[Description]> {
+        self.located(id).map(|(_, channels)| channels)
+    }
+
+    /// The channels of a group, and how many there are before them.
+    pub(crate) fn located(&self, id: GroupId) -> Option<(usize, &[Description])> {
         let at = usize::from(id.0);
-        let end = *self.group_ends.get(at)?;
-        let start = if at == 0 { 0 } else { *self.group_ends.get(at - 1)? };
-        self.channels.get(usize::from(start)..usize::from(end))
+        let end = usize::from(*self.group_ends.get(at)?);
+        let start = if at == 0 { 0 } else { usize::from(*self.group_ends.get(at - 1)?) };
+        Some((start, self.channels.get(start..end)?))
     }
 
     /// The channels of each group in order; never empty.

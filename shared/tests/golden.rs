@@ -5,13 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use forebay_shared::block::{Block, BlockWriter};
+use forebay_shared::block::{Block, Form};
 use forebay_shared::frame::{self, Decoder, FRAME_TO_DEVICE_BYTES_MAX};
 use forebay_shared::ids::{Boot, ChipId, Epoch, GroupId, SchemaId, Seq, Tick, Token};
 use forebay_shared::message::{
     Ack, Birth, Body, Data, FromDevice, FromGateway, Gap, GapCause, Hello, MessageError, Presence, Reject,
     RejectCode, ResetCause, SeqRange, Status, TimeReply, TimeRequest, Welcome,
 };
+use forebay_shared::plain::PlainWriter;
 use forebay_shared::reading::{Channel, Description, Group, Groups, Name, Schema, Value, ValueKind};
 
 const GROUPS: Groups = Groups::new(&[Group {
@@ -120,15 +121,15 @@ fn messages_of_a_gateway() {
 
 #[test]
 fn rows() {
-    let mut block = BlockWriter::new();
+    let mut block = PlainWriter::new();
     let full =
         [Some(Value::I32(-150)), Some(Value::Bool(true)), Some(Value::U32(300)), Some(Value::F32(101_325.0))];
     block.push(Seq(300), Tick(1000), GroupId(0), &full).unwrap();
     block.push(Seq(301), Tick(1200), GroupId(0), &[None, None, Some(Value::U32(301)), None]).unwrap();
     assert_eq!(hex(block.bytes()), "ac02e8070200000fab0201ac0280e6c54700c80104ad02");
     let schema = Schema::new(GROUPS.descriptions()).unwrap();
-    assert_eq!(Block::parse(block.bytes()).unwrap().rows(&schema).filter(Result::is_ok).count(), 2);
-    assert_eq!(hex(&Data::head(boot())), "0404030201");
+    assert_eq!(Block::parse(Form::Plain, block.bytes()).unwrap().rows(&schema).filter(Result::is_ok).count(), 2);
+    assert_eq!(hex(&Data::head(Form::Plain, boot())), "0404030201");
 }
 
 #[test]

@@ -134,6 +134,13 @@ impl Truth {
         self.produced.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The firmware had no room for the latest row, which has this number.
+    pub fn refuse(&self, sequence: u32) {
+        if let Some(row) = self.lock().rows.last_mut().filter(|row| row.sequence == sequence) {
+            row.evicted = true;
+        }
+    }
+
     /// The device was reset: what it had not got rid of is gone, and its numbering starts anew.
     pub fn reset(&self) {
         let mut log = self.lock();
@@ -158,8 +165,9 @@ impl Truth {
         let mut acked = 0;
         for row in log.rows.iter_mut().skip(log.settled) {
             if before(row.sequence, released) {
-                row.acked = true;
-                acked += 1;
+                // Of a row that was refused, it is the loss that is durable.
+                row.acked = !row.evicted;
+                acked += u64::from(row.acked);
             } else if before(row.sequence, oldest) {
                 row.evicted = true;
             } else {

@@ -18,8 +18,8 @@ const READS_MAX: usize = 4;
 /// # Errors
 ///
 /// Those of the port. The device goes on from where it was at the next call.
-pub fn service<const RING: usize, P: Read + ReadReady + Write>(
-    device: &mut Device<RING>,
+pub fn service<const RING: usize, const CHANNELS: usize, P: Read + ReadReady + Write>(
+    device: &mut Device<RING, CHANNELS>,
     port: &mut P,
     now: Millis,
     tick: Tick,
@@ -51,10 +51,10 @@ mod tests {
     use forebay_shared::ids::{Boot, ChipId, Epoch, Seq};
     use forebay_shared::link::Transport;
     use forebay_shared::message::{Body, FromDevice, ResetCause, Welcome};
-    use forebay_shared::reading::{Channel, Group, Groups, Name, ValueKind};
+    use forebay_shared::reading::{Channel, Group, Groups, ValueKind};
 
     use super::*;
-    use crate::DeviceConfig;
+    use crate::{DeviceConfig, WhenFull};
 
     /// A port that takes five bytes at a time.
     #[derive(Default)]
@@ -103,15 +103,15 @@ mod tests {
     #[test]
     fn a_port_is_read_and_written_piece_by_piece() {
         let chip = ChipId::new(&[1]).unwrap();
-        let mut device = Device::<512>::new(DeviceConfig {
-            chip: chip.clone(),
-            name: Name::new(),
+        static CONFIG: DeviceConfig = DeviceConfig {
+            name: "",
             groups: GROUPS,
             tick_hz: 1000,
             linger_ms: 0,
             transport: Transport::Serial,
-            reset_cause: ResetCause::UNKNOWN,
-        });
+            when_full: WhenFull::DropOldest,
+        };
+        let mut device = Device::<512, 1>::new(&CONFIG, chip.clone(), ResetCause::UNKNOWN);
         let mut port = Port::default();
         let now = Millis(0);
         while service(&mut device, &mut port, now, Tick(3)).unwrap() == Some(now) {}

@@ -195,10 +195,15 @@ impl Gateway {
                 }
             }
             Event::Rows { from, to, skip, block } => {
-                let block = Block::parse(&block).unwrap();
+                let block = Block::parse(block.form, &block.bytes).unwrap();
                 let rows: Result<Vec<Row>, _> = block.rows(self.schema.as_ref().unwrap()).collect();
-                let rows = rows.unwrap().split_off(usize::from(skip));
-                assert_eq!(rows.len() as u64, from.rows_until(to));
+                let first = from.to_wire();
+                assert_eq!(block.first().plus(skip), first);
+                let is_new = |row: &Row| match row {
+                    Row::Sample(row) => !row.seq.is_before(first),
+                    Row::Lost { to, .. } => first.is_before(*to),
+                };
+                let rows: Vec<Row> = rows.unwrap().into_iter().filter(is_new).collect();
                 self.store(now, from, to, Stored::Rows(rows), random);
             }
             Event::Gap { from, to, .. } => self.store(now, from, to, Stored::Gap { from, to }, random),

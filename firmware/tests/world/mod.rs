@@ -5,16 +5,19 @@ mod pipe;
 
 use std::collections::BTreeSet;
 
-use forebay_firmware::{Device, DeviceConfig};
+use forebay_firmware::device::RecordError;
+use forebay_firmware::{Device, DeviceConfig, WhenFull};
+use forebay_shared::block::Row;
 use forebay_shared::ids::{Boot, ChipId, GroupId, LongSeq, Millis, Tick};
 use forebay_shared::link::Transport;
-use forebay_shared::message::ResetCause;
-use forebay_shared::reading::{Channel, Group, Groups, Name, Value, ValueKind};
+use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause};
+use forebay_shared::reading::{Channel, Group, Groups, Value, ValueKind};
 
 use gateway::{Gateway, Log, Stored};
 use pipe::Pipe;
 
 const RING: usize = 2048;
+const CHANNELS: usize = 3;
 /// Faults stop then, and everything must have settled within another minute.
 const FAULTS_END: u64 = 40_000;
 const END: u64 = FAULTS_END + 60_000;
@@ -106,7 +109,7 @@ pub(crate) struct World {
     faults: Faults,
     random: Random,
     now: Millis,
-    device: Device<RING>,
+    device: Device<RING, CHANNELS>,
     deadline: Option<Millis>,
     gateway: Gateway,
     up: Pipe,
@@ -172,7 +175,7 @@ impl World {
         if self.faults.cuts && self.random.one_in(8000) {
             self.cut_until = self.now.0 + 500 + self.random.below(12_000);
             if self.transport == Transport::Mqtt {
-                self.device.presence(self.now, None);
+                self.device.presence(None);
             }
         }
         if self.cut_until == self.now.0 && self.cut_until > 0 && self.transport == Transport::Mqtt {
@@ -185,7 +188,7 @@ impl World {
             self.report.crashes += 1;
             self.gateway.crash(&mut self.random);
             if self.transport == Transport::Mqtt && !cut {
-                self.device.presence(self.now, Some(&[]));
+                self.device.presence(Some(&[]));
                 self.announce();
             }
         }
@@ -221,7 +224,7 @@ impl World {
 
     fn announce(&mut self) {
         let presence = self.gateway.presence();
-        self.device.presence(self.now, Some(&presence));
+        self.device.presence(Some(&presence));
         self.deadline = Some(self.now);
     }
 
@@ -240,8 +243,13 @@ impl World {
             let heating = self.random.one_in(2).then(|| Value::Bool(self.random.one_in(2)));
             (GroupId(0), vec![temperature, heating])
         };
-        let seq = self.device.record(tick, group, &values).unwrap();
+        let seq = self.device.next_sequence();
+        let recorded = self.device.record(tick, group, &values);
         let life = self.lives.last_mut().unwrap();
+        if let Err(e) = recorded {
+            assert_eq!(e, RecordError::Full);
+            life.evicted.insert(seq.0);
+        }
         assert_eq!(usize::try_from(seq.0).unwrap(), life.samples.len());
         life.samples.push((tick, group, values));
         self.note_lost();
@@ -253,23 +261,25 @@ impl World {
     fn move_up(&mut self) {
         let mut room = self.up.room();
         loop {
-            if !self.device.transmit().is_empty() || self.deadline.is_some_and(|at| at <= self.now) {
+            if self.deadline.is_some_and(|at| at <= self.now) {
                 self.deadline = self.device.poll(self.now, Tick(self.now.0 * 1000));
             }
             self.note_lost();
             let waiting = self.device.transmit();
-            if waiting.is_empty() || room == 0 {
-                break;
-            }
             match self.transport {
                 Transport::Serial => {
+                    if waiting.is_empty() || room == 0 {
+                        break;
+                    }
                     let count = room.min(waiting.len());
                     self.up.write(self.now, &waiting[..count]);
                     self.device.sent(count);
                     room -= count;
                 }
                 Transport::Mqtt => {
-                    self.up.publish(self.now, self.device.transmit_message().unwrap());
+                    let mut buffer = [0; MESSAGE_BYTES_MAX];
+                    let Some(message) = self.device.transmit_message(&mut buffer) else { break };
+                    self.up.publish(self.now, message);
                     self.device.message_sent();
                 }
             }
@@ -343,6 +353,16 @@ fn judge_boot(log: &Log, life: &Life, report: &mut Report) {
         match entry {
             Stored::Rows(rows) => {
                 for row in rows {
+                    let row = match row {
+                        Row::Sample(row) => row,
+                        Row::Lost { from, to, .. } => {
+                            assert_eq!(from.0, next, "a gap begins where the rows end");
+                            assert!((from.0..to.0).all(|seq| life.evicted.contains(&seq)), "{from} to {to}");
+                            report.gap_rows += u64::from(to.0 - from.0);
+                            next = to.0;
+                            continue;
+                        }
+                    };
                     assert_eq!(row.seq.0, next, "rows are in order and each comes once");
                     let (tick, group, values) = &life.samples[usize::try_from(next).unwrap()];
                     assert_eq!((row.tick, row.group), (*tick, *group));
@@ -364,14 +384,23 @@ fn judge_boot(log: &Log, life: &Life, report: &mut Report) {
     }
 }
 
-fn new_device(transport: Transport) -> Device<RING> {
-    Device::new(DeviceConfig {
-        chip: ChipId::new(&[0xe6, 0x61, 0, 4]).unwrap(),
-        name: Name::try_from("boiler").unwrap(),
+const fn config(transport: Transport) -> DeviceConfig {
+    DeviceConfig {
+        name: "boiler",
         groups: GROUPS,
         tick_hz: 1_000_000,
         linger_ms: 200,
         transport,
-        reset_cause: ResetCause::POWER_ON,
-    })
+        when_full: WhenFull::DropOldest,
+    }
+}
+
+fn new_device(transport: Transport) -> Device<RING, CHANNELS> {
+    static SERIAL: DeviceConfig = config(Transport::Serial);
+    static MQTT: DeviceConfig = config(Transport::Mqtt);
+    let config = match transport {
+        Transport::Serial => &SERIAL,
+        Transport::Mqtt => &MQTT,
+    };
+    Device::new(config, ChipId::new(&[0xe6, 0x61, 0, 4]).unwrap(), ResetCause::POWER_ON)
 }

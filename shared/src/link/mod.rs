@@ -34,7 +34,8 @@ mod session;
 mod window;
 
 pub use receiver::{Counters as ReceiverCounters, Event, Known, LinkError, Receiver, Terms};
-pub use sender::{Backlog, Sender, SenderError, Transmit};
+pub use sender::{Sender, SenderError, Transmit};
+pub use window::{Backlog, Block, Flight, Place};
 
 /// Most blocks in flight, and held beyond a hole.
 pub const WINDOW_BLOCKS: u8 = 16;

@@ -40,8 +40,8 @@ pub enum Event {
         from: LongSeq,
         /// One past the last row.
         to: LongSeq,
-        /// Rows at the front of the block that came up before.
-        skip: u8,
+        /// How many numbers at the front of the block came up before.
+        skip: u32,
         /// The sealed block, of which only the header has been checked.
         block: BlockBytes,
     },
@@ -275,7 +275,7 @@ impl Receiver {
                 self.adopted(None)?;
                 self.event = Some(Event::Birth(birth));
             }
-            FromDevice::Data(data) => match self.adopted(Some(data.boot))?.data(now, data.block)? {
+            FromDevice::Data(data) => match self.adopted(Some(data.boot))?.data(now, data)? {
                 Intake::Taken => {}
                 Intake::Duplicate => self.counters.duplicate_blocks += 1,
                 Intake::Dropped => self.counters.dropped_blocks += 1,
@@ -400,7 +400,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::block::BlockWriter;
+    use crate::block::Form;
+    use crate::plain::PlainWriter;
     use crate::ids::{ChipId, GroupId, SchemaId, Seq};
     use crate::message::{Ack, Data, FromGateway, Gap, ResetCause};
     use crate::reading::{Name, Value};
@@ -440,11 +441,11 @@ mod tests {
     }
 
     fn data(boot: Boot, rows: core::ops::Range<u32>) -> Many<u8> {
-        let mut block = BlockWriter::new();
+        let mut block = PlainWriter::new();
         for seq in rows {
             block.push(Seq(seq), Tick(0), GroupId(0), &[Some(Value::U32(seq))]).unwrap();
         }
-        [&Data::head(boot)[..], block.bytes()].concat()
+        [&Data::head(Form::Plain, boot)[..], block.bytes()].concat()
     }
 
     fn gap(from: u32, to: u32) -> Message {
@@ -567,12 +568,12 @@ mod tests {
         let mut receiver = Receiver::new(Epoch(1));
         receiver.handle(NOW, &hello(Some(BOOT), u32::MAX - 5, 8).to_message()).unwrap();
         receiver.welcome(NOW, terms(Some(known))).unwrap();
-        let mut block = BlockWriter::new();
+        let mut block = PlainWriter::new();
         for at in 0..4 {
             let value = [Some(Value::U32(0))];
             block.push(Seq(u32::MAX - 1).plus(at), Tick(0), GroupId(0), &value).unwrap();
         }
-        receiver.handle(NOW, &[&Data::head(BOOT)[..], block.bytes()].concat()).unwrap();
+        receiver.handle(NOW, &[&Data::head(Form::Plain, BOOT)[..], block.bytes()].concat()).unwrap();
         assert_eq!(drain(&mut receiver), [('r', known, known + 4)]);
         assert_eq!(last_ack(&mut receiver, NOW.plus(5)).received, Seq(2));
         assert_eq!(receiver.learned(), Some(LongSeq((3 << 32) + 8)));

@@ -1,11 +1,13 @@
 //! How long to wait for an acknowledgement: RFC 6298, in whole milliseconds and without a division.
 
-use crate::ids::Millis;
+use crate::ids::{Millis, Stamp};
 
 /// Least time to wait.
 const RTO_MS_MIN: u32 = 25;
 /// Most time to wait, for an acknowledgement or for anything else that is repeated.
 pub(super) const RTO_MS_MAX: u32 = 5000;
+/// A round trip that took longer counts as this: eight times as much still fits in 16 bits.
+const SAMPLE_MS_MAX: u32 = 8000;
 /// Time to wait before anything was measured.
 const RTO_MS_INITIAL: u32 = 1000;
 
@@ -13,27 +15,32 @@ const RTO_MS_INITIAL: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct RoundTrip {
     /// Smoothed round trip in eighths of a millisecond; zero before the first measurement.
-    smoothed_8: u32,
+    smoothed_8: u16,
     /// Its mean deviation in quarters of a millisecond.
-    deviation_4: u32,
-    rto_ms: u32,
-    backed_off_at: Millis,
+    deviation_4: u16,
+    rto_ms: u16,
+    backed_off_at: Stamp,
 }
 
 impl RoundTrip {
     pub(super) const fn new() -> Self {
-        Self { smoothed_8: 0, deviation_4: 0, rto_ms: RTO_MS_INITIAL, backed_off_at: Millis(0) }
+        Self { smoothed_8: 0, deviation_4: 0, rto_ms: RTO_MS_INITIAL as u16, backed_off_at: Stamp::ZERO }
+    }
+
+    /// What was sent before `now` does not count any more.
+    pub(super) const fn begin(&mut self, now: Millis) {
+        self.backed_off_at = Stamp::of(now);
     }
 
     /// The present timeout.
     pub(super) const fn rto_ms(&self) -> u32 {
-        self.rto_ms
+        self.rto_ms as u32
     }
 
     /// Takes the measured round trip of something that was sent once: of what was sent twice, nobody
     /// knows which copy was answered.
     pub(super) fn measured(&mut self, round_trip_ms: u32) {
-        let sample = round_trip_ms.min(60_000);
+        let sample = round_trip_ms.min(SAMPLE_MS_MAX) as u16;
         if self.smoothed_8 == 0 {
             self.smoothed_8 = sample << 3;
             self.deviation_4 = sample << 1;
@@ -43,15 +50,15 @@ impl RoundTrip {
             self.smoothed_8 = self.smoothed_8 - (self.smoothed_8 >> 3) + sample;
         }
         let rto = (self.smoothed_8 >> 3) + self.deviation_4.max(1);
-        self.rto_ms = rto.clamp(RTO_MS_MIN, RTO_MS_MAX);
+        self.rto_ms = rto.clamp(RTO_MS_MIN as u16, RTO_MS_MAX as u16);
     }
 
     /// Something that was sent at `sent_at` was not answered in time: waits twice as long until the next
     /// measurement. What else was on the line at that moment says nothing new.
     pub(super) fn timed_out(&mut self, now: Millis, sent_at: Millis) {
-        if sent_at >= self.backed_off_at {
-            self.rto_ms = (self.rto_ms << 1).min(RTO_MS_MAX);
-            self.backed_off_at = now;
+        if sent_at >= self.backed_off_at.near(now) {
+            self.rto_ms = (self.rto_ms() << 1).min(RTO_MS_MAX) as u16;
+            self.backed_off_at = Stamp::of(now);
         }
     }
 }

@@ -3,8 +3,8 @@
 //! *In:* what the ring holds ([`Backlog`]) and the gateway's messages. *Out:* what to send next
 //! ([`Transmit`]), which the device encodes. *Next:* `frame.rs`.
 //!
-//! Constraints: no allocation, no clock, no division; about 700 bytes. The sender never touches a row. It
-//! knows the blocks in flight by their numbers, and asks for one by a row that it holds.
+//! Constraints: no allocation, no clock, no division; about 100 bytes. The sender never touches a row. It
+//! knows the blocks by their places, and what it has to remember of one is kept with it.
 //!
 //! Operation: every timer is one function that says when it is due. [`Sender::poll_transmit`] takes the
 //! first one that has come, [`Sender::poll_timeout`] the earliest of all, so the two cannot disagree.
@@ -16,29 +16,16 @@ use core::fmt;
 
 use super::Transport;
 use super::rtt::{RTO_MS_MAX, RoundTrip};
-use super::window::Window;
-use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Token};
-use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, SeqRange, TimeRequest, Welcome};
+use super::window::{Backlog, Place, Window};
+use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Stamp, Token};
+use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, TimeRequest, Welcome};
 
 /// Time between the first two `Hello` of a greeting; it doubles up to [`RTO_MS_MAX`].
-const HELLO_MS: u32 = 250;
+const HELLO_MS: u16 = 250;
 /// A device says something at least every 5 seconds: a second less leaves room for the line.
 const KEEPALIVE_MS: u32 = 4000;
 /// A gateway that was silent for so long has not answered three of them.
 const SILENCE_MS: u32 = 15_000;
-
-/// What the device holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backlog {
-    /// First row in the ring; where there is none, the first of the open block.
-    pub oldest: Seq,
-    /// One past the last row in a sealed block.
-    pub sealed: Seq,
-    /// One past the last row that made room for newer ones and is not released, if there is any.
-    pub lost_to: Option<Seq>,
-    /// How many channels there are to announce.
-    pub births: u8,
-}
 
 /// What the device shall send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +36,8 @@ pub enum Transmit {
     Birth(u8),
     /// The `Gap` with all that was lost and is not released.
     Gap,
-    /// The sealed block that holds this row; then call [`Sender::block_sent`].
-    Block(Seq),
+    /// The sealed block at this place.
+    Block(Place),
     /// A `TimeReply` to this request.
     TimeReply(Token),
     /// Its `Status`.
@@ -61,91 +48,85 @@ pub enum Transmit {
 #[derive(Debug)]
 pub struct Sender {
     transport: Transport,
+    /// How many channels there are to announce.
+    channels: u8,
     state: State,
-    epoch: Option<Epoch>,
+    /// Of the gateway that assigned the boot.
+    epoch: Epoch,
     boot: Option<Boot>,
     received: Seq,
-    released: Seq,
     credit: u8,
-    births: Births,
     reply: Option<Token>,
     /// Blocks sent and not below `received`.
     window: Window,
     /// One past the last row sent since the welcome.
     sent: Seq,
-    gap_sent: Option<GapSent>,
-    /// When to ask why nothing may be sent, and how long to wait after that.
-    probe: Option<(Millis, u32)>,
+    /// Where the lost rows ended of which the gateway was told, if it was, and when.
+    gap_sent: bool,
+    gap_sent_to: Seq,
+    gap_sent_at: Stamp,
     round_trip: RoundTrip,
-    spoke_at: Millis,
-    heard_at: Millis,
+    spoke_at: Stamp,
+    heard_at: Stamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// No gateway is present: be silent.
     Detached,
+    /// Say `Hello` now.
+    Arriving,
     /// Say `Hello` at `at`, and again after `wait_ms`.
-    Greeting { at: Millis, wait_ms: u32 },
-    /// The gateway has answered.
-    Welcomed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Births {
-    /// The gateway knows the schema.
-    Known,
-    /// This one is next.
-    Sending(u8),
-    /// All were sent; unless they are acknowledged, start over at this time.
-    Sent(Millis),
-}
-
-#[derive(Debug)]
-struct GapSent {
-    to: Seq,
-    at: Millis,
+    Greeting { at: Stamp, wait_ms: u16 },
+    /// Send the `Birth` of this channel.
+    Announcing(u8),
+    /// All channels were announced; unless that is acknowledged, start over at this time.
+    Announced(Stamp),
+    /// Send data.
+    Open,
+    /// Rows wait without credit: ask why at `at`, and after twice `wait_ms` again.
+    Asking { at: Stamp, wait_ms: u16 },
 }
 
 impl Sender {
     /// A device that has just started. Over a serial line it greets at once, over MQTT once a gateway is
     /// [present](Self::presence).
-    pub const fn new(transport: Transport) -> Self {
+    pub const fn new(transport: Transport, channels: u8) -> Self {
         let state = match transport {
-            Transport::Serial => State::Greeting { at: Millis(0), wait_ms: HELLO_MS },
+            Transport::Serial => State::Arriving,
             Transport::Mqtt => State::Detached,
         };
         Self {
             transport,
+            channels,
             state,
-            epoch: None,
+            epoch: Epoch(0),
             boot: None,
             received: Seq(0),
-            released: Seq(0),
             credit: 0,
-            births: Births::Known,
             reply: None,
             window: Window::new(),
             sent: Seq(0),
-            gap_sent: None,
-            probe: None,
+            gap_sent: false,
+            gap_sent_to: Seq(0),
+            gap_sent_at: Stamp::ZERO,
             round_trip: RoundTrip::new(),
-            spoke_at: Millis(0),
-            heard_at: Millis(0),
+            spoke_at: Stamp::ZERO,
+            heard_at: Stamp::ZERO,
         }
     }
 
-    /// Takes one message of the gateway. Rows before [`released`](Self::released) may be freed then.
+    /// Takes one message of the gateway. What it releases is released in `backlog` at once.
     ///
     /// # Errors
     ///
     /// The message was ignored.
-    pub fn handle(
+    pub fn handle<B: Backlog>(
         &mut self,
         now: Millis,
         message: &[u8],
         chip: &ChipId,
-        backlog: &Backlog,
+        backlog: &mut B,
     ) -> Result<(), SenderError> {
         match FromGateway::parse(message)? {
             FromGateway::Welcome(welcome) => self.welcome(now, &welcome, chip, backlog),
@@ -156,93 +137,90 @@ impl Sender {
                 Ok(())
             }
             FromGateway::Reject(reject) => {
-                if reject.code == RejectCode::WRONG_BOOT && self.state == State::Welcomed {
-                    self.greet(now);
+                if reject.code == RejectCode::WRONG_BOOT && self.is_connected() {
+                    self.greet();
                 }
                 Ok(())
             }
             FromGateway::Presence(presence) => {
-                self.presence(now, Some(&presence));
+                self.presence(Some(&presence));
                 Ok(())
             }
         }
     }
 
     /// Over MQTT: a gateway is there, or none is any more.
-    pub fn presence(&mut self, now: Millis, presence: Option<&Presence>) {
+    pub fn presence(&mut self, presence: Option<&Presence>) {
         match presence {
             None => {
                 self.state = State::Detached;
                 self.reply = None;
             }
             Some(presence) => {
-                if self.state == State::Detached || self.epoch != Some(presence.epoch) {
-                    self.greet(now);
+                if self.state == State::Detached || !self.has_epoch(presence.epoch) {
+                    self.greet();
                 }
             }
         }
     }
 
     /// What to send now, if anything. What it says must be sent.
-    pub fn poll_transmit(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
-        // What made room in the ring cannot be sent again.
-        self.window.forget(backlog.oldest);
-        if is_due(self.silence_due(), now) {
-            self.greet(now);
+    pub fn poll_transmit<B: Backlog>(&mut self, now: Millis, backlog: &mut B) -> Option<Transmit> {
+        if is_due(self.silence_due(now), now) {
+            self.greet();
         }
         let transmit = self.choose(now, backlog)?;
-        self.spoke_at = now;
+        self.spoke_at = Stamp::of(now);
         Some(transmit)
     }
 
     /// When [`poll_transmit`](Self::poll_transmit) will have something to say, if nothing happens before.
-    pub fn poll_timeout(&self, backlog: &Backlog) -> Option<Millis> {
+    pub fn poll_timeout<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
         [
             self.reply.map(|_| Millis(0)),
-            self.hello_due(),
-            self.births_due(),
-            self.gap_due(backlog),
-            self.repeat_due(),
+            self.hello_due(now),
+            self.births_due(now),
+            self.gap_due(now, backlog),
+            self.repeat_due(now, backlog),
             self.block_due(backlog).map(|_| Millis(0)),
-            self.status_due(backlog),
-            self.silence_due(),
+            self.status_due(now, backlog),
+            self.silence_due(now),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// The block with these rows is being sent.
-    pub fn block_sent(&mut self, now: Millis, rows: SeqRange) {
-        self.window.sent(now, rows);
-        self.sent = self.sent.max(rows.to);
-    }
-
     /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
     /// begins now: on a slow line a block takes longer to send than its answer to come.
-    pub fn block_left(&mut self, now: Millis, rows: SeqRange) {
-        self.window.left(now, rows);
+    pub fn block_left<B: Backlog>(&self, now: Millis, place: Place, backlog: &mut B) {
+        self.window.left(now, place, backlog);
+    }
+
+    /// The line takes nothing any more: whoever listens next is greeted.
+    pub fn line_stalled(&mut self) {
+        if self.transport == Transport::Serial {
+            self.greet();
+        }
     }
 
     /// Whether a block that is sealed now would be sent at once. Until then an open block had better
     /// fill up.
-    pub fn wants_block(&self, backlog: &Backlog) -> bool {
-        self.may_send_block() && self.unsent(backlog) == backlog.sealed
+    pub fn wants_block<B: Backlog>(&self, backlog: &B) -> bool {
+        self.may_send_block(backlog) && !self.has_unsent(backlog)
     }
 
     /// Whether a gateway has let the device in.
     pub fn is_connected(&self) -> bool {
-        self.state == State::Welcomed
+        match self.state {
+            State::Detached | State::Arriving | State::Greeting { .. } => false,
+            State::Announcing(_) | State::Announced(_) | State::Open | State::Asking { .. } => true,
+        }
     }
 
     /// The boot that a gateway assigned, if one has.
     pub const fn boot(&self) -> Option<Boot> {
         self.boot
-    }
-
-    /// One past the last row that may be freed.
-    pub const fn released(&self) -> Seq {
-        self.released
     }
 
     /// One past the last row received without a hole.
@@ -260,116 +238,132 @@ impl Sender {
         self.window.repeated_blocks()
     }
 
-    fn choose(&mut self, now: Millis, backlog: &Backlog) -> Option<Transmit> {
+    fn choose<B: Backlog>(&mut self, now: Millis, backlog: &mut B) -> Option<Transmit> {
         if let Some(token) = self.reply.take() {
             return Some(Transmit::TimeReply(token));
         }
-        if is_due(self.hello_due(), now) {
-            if let State::Greeting { at, wait_ms } = &mut self.state {
-                *at = now.plus(*wait_ms);
-                *wait_ms = (*wait_ms << 1).min(RTO_MS_MAX);
-            }
+        if is_due(self.hello_due(now), now) {
+            let wait_ms = if let State::Greeting { wait_ms, .. } = self.state { wait_ms } else { HELLO_MS };
+            let at = Stamp::of(now.plus(u32::from(wait_ms)));
+            self.state = State::Greeting { at, wait_ms: (wait_ms << 1).min(RTO_MS_MAX as u16) };
             return Some(Transmit::Hello);
         }
-        if is_due(self.births_due(), now) {
-            return Some(self.next_birth(now, backlog));
+        if is_due(self.births_due(now), now) {
+            return Some(self.next_birth(now));
         }
-        if is_due(self.gap_due(backlog), now) {
-            if let Some(before) = self.gap_sent.as_ref().filter(|before| Some(before.to) == backlog.lost_to) {
-                self.round_trip.timed_out(now, before.at);
+        if is_due(self.gap_due(now, backlog), now)
+            && let Some(to) = backlog.lost_to()
+        {
+            if self.gap_sent && self.gap_sent_to == to {
+                self.round_trip.timed_out(now, self.gap_sent_at.near(now));
             }
-            self.gap_sent = backlog.lost_to.map(|to| GapSent { to, at: now });
+            (self.gap_sent, self.gap_sent_to, self.gap_sent_at) = (true, to, Stamp::of(now));
             return Some(Transmit::Gap);
         }
-        if is_due(self.repeat_due(), now)
-            && let Some(row) = self.window.take_missing(now, &mut self.round_trip)
+        if is_due(self.repeat_due(now, backlog), now)
+            && let Some(place) = self.window.take_missing(now, &mut self.round_trip, backlog)
         {
-            return Some(Transmit::Block(row));
+            return Some(self.send_block(now, place, backlog));
         }
-        if let Some(row) = self.block_due(backlog) {
-            self.probe = None;
-            return Some(Transmit::Block(row));
+        if let Some(place) = self.block_due(backlog) {
+            self.state = State::Open;
+            return Some(self.send_block(now, place, backlog));
         }
-        if is_due(self.status_due(backlog), now) {
-            self.probe = self.probe_due(backlog).map(|_| {
-                let wait =
-                    self.probe.map_or(self.round_trip.rto_ms(), |(_, wait)| (wait << 1).min(RTO_MS_MAX));
-                (now.plus(wait), wait)
-            });
+        if is_due(self.status_due(now, backlog), now) {
+            if self.question_due(now, backlog).is_some() {
+                let wait_ms = match self.state {
+                    State::Asking { wait_ms, .. } => (wait_ms << 1).min(RTO_MS_MAX as u16),
+                    _ => self.round_trip.rto_ms() as u16,
+                };
+                self.state = State::Asking { at: Stamp::of(now.plus(u32::from(wait_ms))), wait_ms };
+            } else if let State::Asking { .. } = self.state {
+                self.state = State::Open;
+            }
             return Some(Transmit::Status);
         }
         None
     }
 
-    fn next_birth(&mut self, now: Millis, backlog: &Backlog) -> Transmit {
-        let index = if let Births::Sending(index) = self.births { index } else { 0 };
-        self.births = if index + 1 < backlog.births {
-            Births::Sending(index + 1)
+    fn send_block<B: Backlog>(&mut self, now: Millis, place: Place, backlog: &mut B) -> Transmit {
+        if let Some(rows) = self.window.sent(now, place, backlog) {
+            self.sent = self.sent.max(rows.to);
+        }
+        Transmit::Block(place)
+    }
+
+    fn next_birth(&mut self, now: Millis) -> Transmit {
+        let index = if let State::Announcing(index) = self.state { index } else { 0 };
+        self.state = if index + 1 < self.channels {
+            State::Announcing(index + 1)
         } else {
-            Births::Sent(now.plus(self.repeat_ms()))
+            State::Announced(Stamp::of(now.plus(self.repeat_ms())))
         };
         Transmit::Birth(index)
     }
 
     // The timers: when is each due, if at all?
 
-    fn hello_due(&self) -> Option<Millis> {
-        if let State::Greeting { at, .. } = self.state { Some(at) } else { None }
-    }
-
-    fn births_due(&self) -> Option<Millis> {
-        match self.births {
-            _ if self.state != State::Welcomed => None,
-            Births::Known => None,
-            Births::Sending(_) => Some(Millis(0)),
-            Births::Sent(again) => Some(again),
+    fn hello_due(&self, now: Millis) -> Option<Millis> {
+        match self.state {
+            State::Arriving => Some(Millis(0)),
+            State::Greeting { at, .. } => Some(at.near(now)),
+            _ => None,
         }
     }
 
-    fn gap_due(&self, backlog: &Backlog) -> Option<Millis> {
-        let to = backlog.lost_to.filter(|to| self.is_connected() && self.received.is_before(*to))?;
-        match &self.gap_sent {
-            Some(sent) if sent.to == to => Some(sent.at.plus(self.repeat_ms())),
-            Some(_) | None => Some(Millis(0)),
+    fn births_due(&self, now: Millis) -> Option<Millis> {
+        match self.state {
+            State::Announcing(_) => Some(Millis(0)),
+            State::Announced(again) => Some(again.near(now)),
+            _ => None,
         }
+    }
+
+    fn gap_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
+        let to = backlog.lost_to().filter(|to| self.is_connected() && self.received.is_before(*to))?;
+        let told = self.gap_sent && self.gap_sent_to == to;
+        Some(if told { self.gap_sent_at.near(now).plus(self.repeat_ms()) } else { Millis(0) })
     }
 
     /// Over MQTT it is the broker that sends again.
-    fn repeat_due(&self) -> Option<Millis> {
+    fn repeat_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
         let repeats = self.transport == Transport::Serial && self.is_connected();
-        self.window.missing_due(self.round_trip.rto_ms()).filter(|_| repeats)
+        if repeats { self.window.missing_due(now, self.round_trip.rto_ms(), backlog) } else { None }
     }
 
-    /// The first row of the block to be sent next, if one may be.
-    fn block_due(&self, backlog: &Backlog) -> Option<Seq> {
-        let row = self.unsent(backlog);
-        (self.may_send_block() && row.is_before(backlog.sealed)).then_some(row)
+    /// Where the block is that is to be sent next, if one may be.
+    fn block_due<B: Backlog>(&self, backlog: &B) -> Option<Place> {
+        let due = self.has_unsent(backlog) && self.may_send_block(backlog);
+        due.then(|| self.window.end(backlog))
     }
 
-    fn status_due(&self, backlog: &Backlog) -> Option<Millis> {
+    fn status_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
         if !self.is_connected() {
             return None;
         }
-        let keepalive = self.spoke_at.plus(KEEPALIVE_MS);
-        Some(self.probe_due(backlog).map_or(keepalive, |probe| probe.min(keepalive)))
+        let keepalive = self.spoke_at.near(now).plus(KEEPALIVE_MS);
+        Some(self.question_due(now, backlog).map_or(keepalive, |question| question.min(keepalive)))
     }
 
     /// Rows wait without credit, and nothing else is on its way that would be answered: the message that
     /// gave credit may be lost.
-    fn probe_due(&self, backlog: &Backlog) -> Option<Millis> {
-        let waits = self.unsent(backlog).is_before(backlog.sealed) && self.window.all_acked();
+    fn question_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
         if self.transport == Transport::Mqtt
-            || self.births != Births::Known
-            || !waits
-            || self.may_send_block()
+            || !self.is_open()
+            || !self.has_unsent(backlog)
+            || self.may_send_block(backlog)
+            || !self.window.all_acked(backlog)
         {
             return None;
         }
-        Some(self.probe.map_or(self.heard_at.plus(self.round_trip.rto_ms()), |(due, _)| due))
+        Some(match self.state {
+            State::Asking { at, .. } => at.near(now),
+            _ => self.heard_at.near(now).plus(self.round_trip.rto_ms()),
+        })
     }
 
-    fn silence_due(&self) -> Option<Millis> {
-        self.is_connected().then(|| self.heard_at.plus(SILENCE_MS))
+    fn silence_due(&self, now: Millis) -> Option<Millis> {
+        self.is_connected().then(|| self.heard_at.near(now).plus(SILENCE_MS))
     }
 
     /// How long to wait before something other than a block is repeated.
@@ -380,83 +374,89 @@ impl Sender {
         }
     }
 
-    fn may_send_block(&self) -> bool {
-        self.is_connected() && self.births == Births::Known && self.window.has_room(self.credit)
+    fn may_send_block<B: Backlog>(&self, backlog: &B) -> bool {
+        self.is_open() && self.window.has_room(self.credit, backlog)
     }
 
-    /// The first row that was not sent since the welcome.
-    fn unsent(&self, backlog: &Backlog) -> Seq {
-        self.window.end().unwrap_or(self.received).max(backlog.oldest)
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Asking { .. })
+    }
+
+    /// Whether a sealed block was not sent since the welcome.
+    fn has_unsent<B: Backlog>(&self, backlog: &B) -> bool {
+        backlog.block(self.window.end(backlog)).is_some()
+    }
+
+    fn has_epoch(&self, epoch: Epoch) -> bool {
+        self.boot.is_some() && self.epoch == epoch
     }
 
     // What the gateway said.
 
-    fn greet(&mut self, now: Millis) {
-        self.state = State::Greeting { at: now, wait_ms: HELLO_MS };
+    fn greet(&mut self) {
+        self.state = State::Arriving;
         self.reply = None;
     }
 
-    fn welcome(
+    fn welcome<B: Backlog>(
         &mut self,
         now: Millis,
         welcome: &Welcome,
         chip: &ChipId,
-        backlog: &Backlog,
+        backlog: &mut B,
     ) -> Result<(), SenderError> {
         let for_us = welcome.chip == *chip && self.boot.is_none_or(|boot| boot == welcome.boot);
         if !for_us || self.state == State::Detached {
             return Err(SenderError::NotForUs);
         }
         let Welcome { received, released, .. } = *welcome;
-        if backlog.sealed.is_before(received) || received.is_before(released) {
+        if backlog.sealed().is_before(received) || received.is_before(released) {
             return Err(SenderError::Sequence);
         }
-        self.state = State::Welcomed;
-        self.epoch = Some(welcome.epoch);
+        self.state = if welcome.wants_birth { State::Announcing(0) } else { State::Open };
+        self.epoch = welcome.epoch;
         self.boot = Some(welcome.boot);
-        // A gateway that knows less than an earlier one cannot bring rows back.
-        self.released = self.released.max(released);
         self.received = received;
         self.sent = received;
         self.credit = welcome.credit;
-        self.births = if welcome.wants_birth { Births::Sending(0) } else { Births::Known };
-        self.window.clear();
-        self.gap_sent = None;
-        self.probe = None;
-        self.heard_at = now;
+        backlog.release(released);
+        self.window.clear(received, backlog);
+        self.round_trip.begin(now);
+        self.gap_sent = false;
+        self.heard_at = Stamp::of(now);
         Ok(())
     }
 
-    fn ack(&mut self, now: Millis, ack: &Ack, backlog: &Backlog) -> Result<(), SenderError> {
+    fn ack<B: Backlog>(&mut self, now: Millis, ack: &Ack, backlog: &mut B) -> Result<(), SenderError> {
         self.hear(now, ack.epoch)?;
         if self.boot != Some(ack.boot) {
             return Err(SenderError::NotForUs);
         }
         let Ack { received, released, .. } = *ack;
         let goes_back = received.is_before(self.received);
-        if goes_back || backlog.sealed.is_before(received) || received.is_before(released) {
+        if goes_back || backlog.sealed().is_before(received) || received.is_before(released) {
             return Err(SenderError::Sequence);
         }
         self.received = received;
-        self.released = self.released.max(released);
         self.credit = ack.credit;
-        if ack.births {
-            self.births = Births::Known;
+        backlog.release(released);
+        if ack.births && !self.is_open() {
+            self.state = State::Open;
         }
-        self.window.settle(now, ack, &mut self.round_trip);
+        self.window.settle(now, ack, &mut self.round_trip, backlog);
         Ok(())
     }
 
     /// Notes a sign of life, and a restart of the gateway.
     fn hear(&mut self, now: Millis, epoch: Epoch) -> Result<(), SenderError> {
-        if self.state != State::Welcomed {
+        if !self.is_connected() {
             return Err(SenderError::NotForUs);
         }
-        if self.epoch != Some(epoch) {
-            self.greet(now);
+        if !self.has_epoch(epoch) {
+            self.greet();
             return Err(SenderError::NotForUs);
         }
-        self.heard_at = now;
+        self.heard_at = Stamp::of(now);
         Ok(())
     }
 }
@@ -496,12 +496,14 @@ impl core::error::Error for SenderError {}
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::vec::Vec as Many;
 
     use proptest::prelude::*;
 
+    use super::super::window::{Block, Flight};
     use super::*;
-    use crate::message::{Body, Reject};
+    use crate::message::{Body, Reject, SeqRange};
 
     const BOOT: Boot = Boot::new(9).unwrap();
     const EPOCH: Epoch = Epoch(1);
@@ -511,19 +513,62 @@ mod tests {
     struct Bench {
         sender: Sender,
         chip: ChipId,
-        backlog: Backlog,
+        backlog: Tens,
+    }
+
+    /// A ring in which each block has ten rows, and is placed at the first of them.
+    struct Tens {
+        oldest: Seq,
+        sealed: Seq,
+        lost_to: Option<Seq>,
+        released: Seq,
+        flights: BTreeMap<u32, Flight>,
+    }
+
+    impl Backlog for Tens {
+        fn oldest(&self) -> Seq {
+            self.oldest
+        }
+
+        fn sealed(&self) -> Seq {
+            self.sealed
+        }
+
+        fn lost_to(&self) -> Option<Seq> {
+            self.lost_to
+        }
+
+        fn release(&mut self, to: Seq) {
+            self.released = self.released.max(to);
+        }
+
+        fn first(&self) -> Place {
+            Place(self.oldest.0)
+        }
+
+        fn block(&self, place: Place) -> Option<Block> {
+            let from = Seq(place.0);
+            let flight = self.flights.get(&place.0).copied().unwrap_or(Flight::NEW);
+            let (rows, next) = (SeqRange { from, to: from.plus(10) }, Place(place.0 + 10));
+            (!from.is_before(self.oldest) && from.is_before(self.sealed)).then_some(Block { rows, flight, next })
+        }
+
+        fn note(&mut self, place: Place, flight: Flight) {
+            self.flights.insert(place.0, Flight::from_bytes(flight.to_bytes()));
+        }
     }
 
     impl Bench {
         fn new(transport: Transport) -> Self {
-            let backlog = Backlog { oldest: Seq(0), sealed: Seq(1000), lost_to: None, births: 2 };
-            Self { sender: Sender::new(transport), chip: ChipId::new(&[1]).unwrap(), backlog }
+            let (oldest, sealed, released) = (Seq(0), Seq(1000), Seq(0));
+            let backlog = Tens { oldest, sealed, lost_to: None, released, flights: BTreeMap::new() };
+            Self { sender: Sender::new(transport, 2), chip: ChipId::new(&[1]).unwrap(), backlog }
         }
 
         fn welcomed(transport: Transport, credit: u8) -> Self {
             let mut bench = Self::new(transport);
             if transport == Transport::Mqtt {
-                bench.sender.presence(START, Some(&presence(EPOCH)));
+                bench.sender.presence(Some(&presence(EPOCH)));
             }
             assert_eq!(bench.next(START), Some(Transmit::Hello));
             bench.hear(START, &bench.welcome(credit)).unwrap();
@@ -537,17 +582,13 @@ mod tests {
         }
 
         fn hear<B: Body>(&mut self, now: Millis, body: &B) -> Result<(), SenderError> {
-            self.sender.handle(now, &body.to_message(), &self.chip, &self.backlog)
+            self.sender.handle(now, &body.to_message(), &self.chip, &mut self.backlog)
         }
 
         fn next(&mut self, now: Millis) -> Option<Transmit> {
-            let due = self.sender.poll_timeout(&self.backlog);
-            let transmit = self.sender.poll_transmit(now, &self.backlog);
+            let due = self.sender.poll_timeout(now, &self.backlog);
+            let transmit = self.sender.poll_transmit(now, &mut self.backlog);
             assert_eq!(transmit.is_some(), due.is_some_and(|due| due <= now), "{due:?}: {transmit:?}");
-            if let Some(Transmit::Block(row)) = transmit {
-                let from = Seq(row.0 / 10 * 10);
-                self.sender.block_sent(now, SeqRange { from, to: from.plus(10) });
-            }
             transmit
         }
 
@@ -555,8 +596,8 @@ mod tests {
         fn blocks(&mut self, now: Millis) -> Many<u32> {
             let mut rows = Many::new();
             while let Some(transmit) = self.next(now) {
-                let Transmit::Block(row) = transmit else { panic!("{transmit:?}") };
-                rows.push(row.0);
+                let Transmit::Block(place) = transmit else { panic!("{transmit:?}") };
+                rows.push(place.0);
             }
             rows
         }
@@ -623,7 +664,7 @@ mod tests {
     fn the_wait_begins_when_the_block_has_left() {
         let mut bench = Bench::welcomed(Transport::Serial, 1);
         assert_eq!(bench.blocks(START), [0]);
-        bench.sender.block_left(START.plus(260), SeqRange { from: Seq(0), to: Seq(10) });
+        bench.sender.block_left(START.plus(260), Place(0), &mut bench.backlog);
         assert_eq!(bench.blocks(START.plus(1259)), []);
         assert_eq!(bench.blocks(START.plus(1260)), [0]);
     }
@@ -697,7 +738,7 @@ mod tests {
             (Reject { code: RejectCode::MALFORMED, kind: 4 }.to_message(), false),
         ] {
             let mut bench = Bench::welcomed(Transport::Mqtt, 0);
-            let _ = bench.sender.handle(START, &restart, &bench.chip, &bench.backlog);
+            let _ = bench.sender.handle(START, &restart, &bench.chip, &mut bench.backlog);
             assert_eq!(bench.next(START) == Some(Transmit::Hello), greets, "{restart:?}");
         }
     }
@@ -705,13 +746,13 @@ mod tests {
     #[test]
     fn without_a_gateway_the_sender_is_silent() {
         let mut bench = Bench::welcomed(Transport::Mqtt, 4);
-        bench.sender.presence(START, None);
+        bench.sender.presence(None);
         assert_eq!(
-            (bench.next(START.plus(100_000)), bench.sender.poll_timeout(&bench.backlog)),
+            (bench.next(START.plus(100_000)), bench.sender.poll_timeout(START, &bench.backlog)),
             (None, None)
         );
         assert_eq!(bench.hear(START, &bench.welcome(4)), Err(SenderError::NotForUs));
-        bench.sender.presence(START, Some(&presence(EPOCH)));
+        bench.sender.presence(Some(&presence(EPOCH)));
         assert_eq!(bench.next(START), Some(Transmit::Hello));
     }
 
@@ -741,12 +782,12 @@ mod tests {
         assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
         let welcome = Welcome { boot: Boot::new(10).unwrap(), ..bench.welcome(1) };
         assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
-        assert_eq!((bench.sender.received(), bench.sender.released()), (Seq(10), Seq(0)));
+        assert_eq!((bench.sender.received(), bench.backlog.released), (Seq(10), Seq(0)));
     }
 
     #[test]
     fn it_stays_small() {
-        assert!(size_of::<Sender>() <= 700, "{}", size_of::<Sender>());
+        assert!(size_of::<Sender>() <= 92, "{}", size_of::<Sender>());
     }
 
     proptest! {
@@ -759,9 +800,9 @@ mod tests {
             let mut bench = Bench::welcomed(Transport::Serial, 16);
             for (kind, body) in messages {
                 let message = [&[kind][..], &body].concat();
-                let _ = bench.sender.handle(START, &message, &bench.chip, &bench.backlog);
+                let _ = bench.sender.handle(START, &message, &bench.chip, &mut bench.backlog);
                 while bench.next(START).is_some() {}
-                let (released, sealed) = (bench.sender.released(), bench.backlog.sealed);
+                let (released, sealed) = (bench.backlog.released, bench.backlog.sealed);
                 prop_assert!(!sealed.is_before(released), "{released} is released, {sealed} is sealed");
             }
         }

@@ -6,6 +6,7 @@ use heapless::Vec;
 use super::receiver::{Event, Known, LinkError, Terms};
 use super::{ACK_DELAY_MS, WINDOW_BLOCKS};
 use crate::block::{Block, BlockBytes, BlockError};
+use crate::message::Data;
 use crate::ids::{Boot, Epoch, LongSeq, Millis, Seq, Token};
 use crate::message::{ACK_RANGES_MAX, Ack, Gap, GapCause, Hello, SeqRange, Status, Welcome};
 
@@ -104,8 +105,8 @@ impl Session {
         self.restart_missing();
     }
 
-    pub(super) fn data(&mut self, now: Millis, bytes: &[u8]) -> Result<Intake, LinkError> {
-        let block = Block::parse(bytes)?;
+    pub(super) fn data(&mut self, now: Millis, data: Data<'_>) -> Result<Intake, LinkError> {
+        let block = Block::parse(data.form, data.block)?;
         let first = self.long(block.first())?;
         let end = first.plus(u64::from(block.first().rows_until(block.end())));
         self.now = now;
@@ -121,7 +122,8 @@ impl Session {
         // One place is kept for the block that fills the hole, or nothing would ever move again.
         let fills = first <= self.next;
         let room = usize::from(WINDOW_BLOCKS) - usize::from(!fills);
-        let bytes = BlockBytes::from_slice(bytes).map_err(|_| BlockError::Trailing)?;
+        let bytes = Vec::from_slice(data.block).map_err(|_| BlockError::Trailing)?;
+        let bytes = BlockBytes { form: data.form, bytes };
         if self.held.len() >= room || self.held.insert(at, Held { first, end, bytes }).is_err() {
             self.ack_by(now);
             self.notice_missing();
@@ -173,8 +175,8 @@ impl Session {
         let event = if self.held.first().is_some_and(|held| held.first <= from) {
             let Held { first, end, bytes } = self.held.remove(0);
             self.next = end;
-            // A block has at most 255 rows.
-            Event::Rows { from, to: end, skip: first.rows_until(from) as u8, block: bytes }
+            // A block covers less than 2³¹ numbers.
+            Event::Rows { from, to: end, skip: first.rows_until(from) as u32, block: bytes }
         } else {
             let (end, cause) = self.lost.filter(|(end, _)| *end > from)?;
             self.next = self.held.first().map_or(end, |held| held.first.min(end));

@@ -1,64 +1,137 @@
 //! The blocks that the device has in flight, and which of them are to be sent again.
 //!
-//! Each transmission has a number. A line never overtakes, so when a block is acknowledged, all that were
-//! sent before it and are not acknowledged are lost. Where nothing is acknowledged at all, the timeout
-//! decides.
-
-use heapless::Vec;
+//! What is to be remembered of a block is kept with it, wherever the device keeps its blocks ([`Backlog`]); the
+//! window is where they begin and end. Each transmission has a number. A line never overtakes, so when a block is
+//! acknowledged, all that were sent before it and are not acknowledged are lost. Where nothing is acknowledged at
+//! all, the timeout decides.
 
 use super::WINDOW_BLOCKS;
 use super::rtt::RoundTrip;
 use crate::ids::{Millis, Seq};
 use crate::message::{Ack, SeqRange};
 
-/// Blocks sent and not yet received without a hole, in order of their rows.
-#[derive(Debug)]
-pub(super) struct Window {
-    flights: Vec<Flight, { WINDOW_BLOCKS as usize }, u8>,
-    /// The number of the last transmission.
-    order: u16,
-    repeated_blocks: u32,
+/// What the device holds: sealed blocks in the order of their rows, without a hole between them.
+pub trait Backlog {
+    /// First row in a block; where there is none, the first that is in none yet.
+    fn oldest(&self) -> Seq;
+
+    /// One past the last row in a sealed block.
+    fn sealed(&self) -> Seq;
+
+    /// One past the last row that made room for newer ones and is not released, if there is any.
+    fn lost_to(&self) -> Option<Seq>;
+
+    /// Rows before this are durable: lets go of the blocks that hold no others, soon.
+    fn release(&mut self, to: Seq);
+
+    /// Where the first block is; where there is none, where the next will be.
+    fn first(&self) -> Place;
+
+    /// The block at a place; nothing where there is none yet, or none any more.
+    fn block(&self, place: Place) -> Option<Block>;
+
+    /// Keeps what is to be remembered of the block at `place`; a new one has [`Flight::NEW`].
+    fn note(&mut self, place: Place, flight: Flight);
 }
 
+/// Where a block is kept: a number that grows from block to block, and wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(pub u32);
+
+impl Place {
+    const fn max(self, other: Self) -> Self {
+        if self.0.wrapping_sub(other.0).cast_signed() < 0 { other } else { self }
+    }
+}
+
+/// A sealed block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Its rows.
+    pub rows: SeqRange,
+    /// What was kept of it.
+    pub flight: Flight,
+    /// Where the block behind it is.
+    pub next: Place,
+}
+
+/// What the link remembers of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// The lower half of the milliseconds at which it was sent: less than a minute ago, or it was given up.
+    sent_at: u16,
+    order: u8,
+    marks: u8,
+}
+
+const ACKED: u8 = 1;
+/// Something sent later has arrived, or the answer is overdue: to be sent again at once.
+const LOST: u8 = 2;
+const REPEATED: u8 = 4;
+
+impl Flight {
+    /// Of a block that was never sent.
+    pub const NEW: Self = Self { sent_at: 0, order: 0, marks: 0 };
+
+    /// As the device may keep it.
+    pub const fn to_bytes(self) -> [u8; 4] {
+        let [low, high] = self.sent_at.to_le_bytes();
+        [low, high, self.order, self.marks]
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) gave.
+    pub const fn from_bytes([low, high, order, marks]: [u8; 4]) -> Self {
+        Self { sent_at: u16::from_le_bytes([low, high]), order, marks }
+    }
+
+    const fn is(self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    fn sent_at(self, now: Millis) -> Millis {
+        Millis(now.0.saturating_sub(u64::from((now.0 as u16).wrapping_sub(self.sent_at))))
+    }
+
+    fn due(self, now: Millis, rto_ms: u32) -> Millis {
+        if self.is(LOST) { Millis(0) } else { self.sent_at(now).plus(rto_ms) }
+    }
+}
+
+/// The blocks from the first that is not received without a hole, to the last that was sent.
 #[derive(Debug)]
-struct Flight {
-    rows: SeqRange,
-    sent_at: Millis,
-    order: u16,
-    repeated: bool,
-    acked: bool,
-    /// Something sent later has arrived, or the answer is overdue: to be sent again at once.
-    lost: bool,
+pub(super) struct Window {
+    start: Place,
+    end: Place,
+    /// The number of the last transmission.
+    order: u8,
+    repeated_blocks: u32,
 }
 
 impl Window {
     pub(super) const fn new() -> Self {
-        Self { flights: Vec::new(), order: 0, repeated_blocks: 0 }
+        Self { start: Place(0), end: Place(0), order: 0, repeated_blocks: 0 }
     }
 
-    /// Forgets everything: after a welcome nothing is in flight.
-    pub(super) fn clear(&mut self) {
-        self.flights.clear();
-    }
-
-    /// Forgets blocks with no row at or after `oldest`.
-    pub(super) fn forget(&mut self, oldest: Seq) {
-        self.flights.retain(|flight| oldest.is_before(flight.rows.to));
+    /// After a welcome nothing is in flight, and what is not received is to be sent.
+    pub(super) fn clear<B: Backlog>(&mut self, received: Seq, backlog: &B) {
+        self.start = backlog.first();
+        self.end = self.start;
+        self.forget(received, backlog);
     }
 
     /// Whether another block may be in flight.
-    pub(super) fn has_room(&self, credit: u8) -> bool {
-        self.flights.len() < usize::from(credit.min(WINDOW_BLOCKS))
+    pub(super) fn has_room<B: Backlog>(&self, credit: u8, backlog: &B) -> bool {
+        self.flights(backlog).count() < usize::from(credit.min(WINDOW_BLOCKS))
     }
 
-    /// One past the last row in flight.
-    pub(super) fn end(&self) -> Option<Seq> {
-        self.flights.last().map(|flight| flight.rows.to)
+    /// Where the block is that is to be sent next.
+    pub(super) fn end<B: Backlog>(&self, backlog: &B) -> Place {
+        self.end.max(backlog.first())
     }
 
     /// Whether no answer is awaited.
-    pub(super) fn all_acked(&self) -> bool {
-        self.flights.iter().all(|flight| flight.acked)
+    pub(super) fn all_acked<B: Backlog>(&self, backlog: &B) -> bool {
+        self.flights(backlog).all(|(_, block)| block.flight.is(ACKED))
     }
 
     /// How often a block was sent again.
@@ -66,77 +139,120 @@ impl Window {
         self.repeated_blocks
     }
 
-    /// Notes a transmission: of a block in flight, or of a new one behind all others.
-    pub(super) fn sent(&mut self, now: Millis, rows: SeqRange) {
+    /// Notes a transmission, of a block in flight or of the one behind all others, and gives its rows.
+    pub(super) fn sent<B: Backlog>(&mut self, now: Millis, place: Place, backlog: &mut B) -> Option<SeqRange> {
+        let Block { rows, next, .. } = backlog.block(place)?;
         self.order = self.order.wrapping_add(1);
-        let known = self.flights.iter_mut().find(|flight| flight.rows == rows);
-        let repeated = known.is_some();
-        let flight = Flight { rows, sent_at: now, order: self.order, repeated, acked: false, lost: false };
-        if let Some(known) = known {
-            *known = flight;
-            self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
+        let marks = if place == self.end(backlog) {
+            self.end = next;
+            0
         } else {
-            // There is room, or the block would not have been asked for.
-            let room = self.flights.push(flight).is_ok();
-            debug_assert!(room, "a block beyond the window was sent");
-        }
+            self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
+            REPEATED
+        };
+        backlog.note(place, Flight { sent_at: now.0 as u16, order: self.order, marks });
+        Some(rows)
     }
 
     /// Starts the wait for an answer anew.
-    pub(super) fn left(&mut self, now: Millis, rows: SeqRange) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.rows == rows) {
-            flight.sent_at = now;
+    pub(super) fn left<B: Backlog>(&self, now: Millis, place: Place, backlog: &mut B) {
+        if let Some(Block { flight, .. }) = backlog.block(place) {
+            backlog.note(place, Flight { sent_at: now.0 as u16, ..flight });
         }
     }
 
     /// When a block is to be sent again.
-    pub(super) fn missing_due(&self, rto_ms: u32) -> Option<Millis> {
-        self.missing().map(|flight| flight.due(rto_ms)).min()
+    pub(super) fn missing_due<B: Backlog>(&self, now: Millis, rto_ms: u32, backlog: &B) -> Option<Millis> {
+        self.missing(backlog).map(|(_, block)| block.flight.due(now, rto_ms)).min()
     }
 
-    /// The first row of the block that is to be sent again now.
-    pub(super) fn take_missing(&mut self, now: Millis, round_trip: &mut RoundTrip) -> Option<Seq> {
+    /// The block that is to be sent again now.
+    pub(super) fn take_missing<B: Backlog>(
+        &self,
+        now: Millis,
+        round_trip: &mut RoundTrip,
+        backlog: &mut B,
+    ) -> Option<Place> {
         let rto_ms = round_trip.rto_ms();
-        let flight = self.missing().min_by_key(|flight| flight.due(rto_ms))?;
-        let (row, sent_at, timed_out) = (flight.rows.from, flight.sent_at, !flight.lost);
-        if timed_out {
+        let (place, block) = self.missing(backlog).min_by_key(|(_, block)| block.flight.due(now, rto_ms))?;
+        if !block.flight.is(LOST) {
             // All that waited as long goes out with it, before the wait doubles.
-            for flight in &mut self.flights {
-                flight.lost |= flight.due(rto_ms) <= now;
-            }
-            round_trip.timed_out(now, sent_at);
+            self.mark(backlog, |flight| {
+                if !flight.is(ACKED) && flight.due(now, rto_ms) <= now {
+                    flight.marks |= LOST;
+                }
+            });
+            round_trip.timed_out(now, block.flight.sent_at(now));
         }
-        Some(row)
+        Some(place)
     }
 
     /// Marks what has arrived, measures the round trip and finds what was overtaken.
-    pub(super) fn settle(&mut self, now: Millis, ack: &Ack, round_trip: &mut RoundTrip) {
-        let mut newest: Option<(u16, Millis)> = None;
-        for flight in self.flights.iter_mut().filter(|flight| !flight.acked) {
-            flight.acked = has_arrived(flight.rows, ack);
-            // Of a block that was sent twice, nobody knows which copy has arrived.
-            let tells = flight.acked && !flight.repeated;
-            if tells && newest.is_none_or(|(order, _)| is_later(flight.order, order)) {
-                newest = Some((flight.order, flight.sent_at));
+    pub(super) fn settle<B: Backlog>(
+        &mut self,
+        now: Millis,
+        ack: &Ack,
+        round_trip: &mut RoundTrip,
+        backlog: &mut B,
+    ) {
+        let mut newest: Option<Flight> = None;
+        let mut at = self.start.max(backlog.first());
+        while let Some(mut block) = self.flight(at, backlog) {
+            if !block.flight.is(ACKED) && has_arrived(block.rows, ack) {
+                // Of a block that was sent twice, nobody knows which copy has arrived.
+                let later = newest.is_none_or(|newest| is_later(block.flight.order, newest.order));
+                if !block.flight.is(REPEATED) && later {
+                    newest = Some(block.flight);
+                }
+                block.flight.marks |= ACKED;
+                backlog.note(at, block.flight);
             }
+            at = block.next;
         }
-        self.forget(ack.received);
-        if let Some((order, sent_at)) = newest {
-            round_trip.measured(now.since(sent_at));
-            for flight in &mut self.flights {
-                flight.lost |= !flight.acked && is_later(order, flight.order);
-            }
+        self.forget(ack.received, backlog);
+        if let Some(newest) = newest {
+            round_trip.measured(now.since(newest.sent_at(now)));
+            self.mark(backlog, |flight| {
+                if !flight.is(ACKED) && is_later(newest.order, flight.order) {
+                    flight.marks |= LOST;
+                }
+            });
         }
     }
 
-    fn missing(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.iter().filter(|flight| !flight.acked)
+    /// Leaves out what is received without a hole.
+    fn forget<B: Backlog>(&mut self, received: Seq, backlog: &B) {
+        self.start = self.start.max(backlog.first());
+        while let Some(block) = backlog.block(self.start).filter(|block| !received.is_before(block.rows.to)) {
+            self.start = block.next;
+        }
+        self.end = self.end.max(self.start);
     }
-}
 
-impl Flight {
-    fn due(&self, rto_ms: u32) -> Millis {
-        if self.lost { Millis(0) } else { self.sent_at.plus(rto_ms) }
+    fn mark<B: Backlog>(&self, backlog: &mut B, mark: impl Fn(&mut Flight)) {
+        let mut at = self.start.max(backlog.first());
+        while let Some(Block { mut flight, next, .. }) = self.flight(at, backlog) {
+            mark(&mut flight);
+            backlog.note(at, flight);
+            at = next;
+        }
+    }
+
+    fn missing<B: Backlog>(&self, backlog: &B) -> impl Iterator<Item = (Place, Block)> {
+        self.flights(backlog).filter(|(_, block)| !block.flight.is(ACKED))
+    }
+
+    fn flights<B: Backlog>(&self, backlog: &B) -> impl Iterator<Item = (Place, Block)> {
+        let mut at = self.start.max(backlog.first());
+        core::iter::from_fn(move || {
+            let block = self.flight(at, backlog)?;
+            Some((core::mem::replace(&mut at, block.next), block))
+        })
+    }
+
+    /// The block at `at`, if it is in flight.
+    fn flight<B: Backlog>(&self, at: Place, backlog: &B) -> Option<Block> {
+        if at == self.end(backlog) { None } else { backlog.block(at) }
     }
 }
 
@@ -145,7 +261,8 @@ fn has_arrived(rows: SeqRange, ack: &Ack) -> bool {
     !ack.received.is_before(rows.to) || ack.ranges.iter().any(within)
 }
 
-/// Whether transmission `order` came after `other`, which is less than 2¹⁵ transmissions away.
-const fn is_later(order: u16, other: u16) -> bool {
+/// Whether transmission `order` came after `other`: at most a window of them is awaited at a time, so they are less than
+/// 2⁷ apart.
+const fn is_later(order: u8, other: u8) -> bool {
     order.wrapping_sub(other).cast_signed() > 0
 }

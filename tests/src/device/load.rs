@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use forebay_firmware::{Device, DeviceConfig};
+use forebay_firmware::Device;
 use forebay_shared::ids::{ChipId, Millis, Tick};
 use forebay_shared::link::Transport;
-use forebay_shared::message::ResetCause;
+use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause};
 use forebay_shared::reading::Name;
 use rumqttc::QoS;
 
 use super::link::{LinkEvent, MqttLink};
-use super::native::{GROUPS, record_row};
+use super::native::{CHANNELS, config, record_row};
 use super::{RING_BYTES, json_payload};
 use crate::clock::{TICK_HZ, TickClock, wall_ns};
 
@@ -100,16 +100,9 @@ impl LoadDevice {
         let chip = ChipId::new(&[0xe6, 0x61, b'l', high, low]).ok_or_else(no_chip)?;
         let (up, down) = (format!("{}/{chip}/up", self.prefix), format!("{}/{chip}/down", self.prefix));
         let presence = format!("{}/gateway", self.prefix);
-        let config = DeviceConfig {
-            chip,
-            name: Name::try_from(name).unwrap_or_default(),
-            groups: GROUPS,
-            tick_hz: TICK_HZ,
-            linger_ms: 50,
-            transport: Transport::Mqtt,
-            reset_cause: ResetCause::POWER_ON,
-        };
-        let mut device = Box::new(Device::<RING_BYTES>::new(config));
+        let config = config(name, Transport::Mqtt)?;
+        let mut device = Box::new(Device::<RING_BYTES, CHANNELS>::new(config, chip, ResetCause::POWER_ON));
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
         let clock = TickClock::start(self.rows.saturating_mul(1000));
         let (mut recorded, mut messages) = (0, 0);
         while recorded < self.rows || device.oldest() != device.next_sequence() {
@@ -119,7 +112,7 @@ impl LoadDevice {
             }
             let now = Millis(clock.milliseconds());
             device.poll(now, Tick(clock.tick()));
-            while let Some(message) = device.transmit_message() {
+            while let Some(message) = device.transmit_message(&mut buffer) {
                 if !link.publish(&up, message.to_vec()) {
                     break;
                 }
@@ -135,9 +128,9 @@ impl LoadDevice {
                         link.subscribe(&down, QoS::AtMostOnce).await?;
                         link.subscribe(&presence, QoS::AtLeastOnce).await?;
                     }
-                    LinkEvent::Disconnected => device.presence(now, None),
+                    LinkEvent::Disconnected => device.presence(None),
                     LinkEvent::Message { topic, payload } if topic == presence => {
-                        device.presence(now, Some(&payload));
+                        device.presence(Some(&payload));
                     }
                     LinkEvent::Message { payload, .. } => device.receive_message(now, &payload),
                     LinkEvent::Taken => {}

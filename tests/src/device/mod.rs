@@ -21,7 +21,7 @@ pub use fleet::{Fleet, MqttFleet, NATIVE_PREFIX};
 pub use json::{JsonDevice, json_payload, number_in};
 pub use load::{LoadDevice, Payload};
 pub use mqtt::MqttNative;
-pub use native::{GROUPS, NativeCore, RING_BYTES, native_values, record_row};
+pub use native::{CHANNELS, GROUPS, NativeCore, RING_BYTES, config, native_values, record_row};
 pub use publish::publish;
 pub use serial::SerialDevice;
 

@@ -36,9 +36,10 @@ impl MqttNative {
         let client_id = format!("sim-{}", self.chip);
         let mut core = NativeCore::<RING_BYTES>::new(self.spec, self.chip, Transport::Mqtt)?;
         let mut link = MqttLink::start(&self.host, self.port, &client_id);
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
         while core.phase() != Phase::Ended {
             let mut wait_ms = core.step()?;
-            while let Some(message) = core.device.transmit_message() {
+            while let Some(message) = core.device.transmit_message(&mut buffer) {
                 if !link.publish(&up, message.to_vec()) {
                     wait_ms = 5;
                     break;
@@ -55,9 +56,9 @@ impl MqttNative {
                     link.subscribe(&down, QoS::AtMostOnce).await?;
                     link.subscribe(&presence, QoS::AtLeastOnce).await?;
                 }
-                Some(LinkEvent::Disconnected) => core.device.presence(now, None),
+                Some(LinkEvent::Disconnected) => core.device.presence(None),
                 Some(LinkEvent::Message { topic, payload }) if topic == presence => {
-                    core.device.presence(now, Some(&payload));
+                    core.device.presence(Some(&payload));
                 }
                 Some(LinkEvent::Message { payload, .. }) => core.device.receive_message(now, &payload),
                 Some(LinkEvent::Taken) | None => {}

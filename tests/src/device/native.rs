@@ -1,10 +1,11 @@
 //! The firmware core with sensors, a tick counter and a log: what the serial and the MQTT device share.
 
-use forebay_firmware::{Device, DeviceConfig};
+use forebay_firmware::device::RecordError;
+use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, Tick};
 use forebay_shared::link::Transport;
 use forebay_shared::message::ResetCause;
-use forebay_shared::reading::{Channel, Group, Groups, Name, Value, ValueKind};
+use forebay_shared::reading::{Channel, Group, Groups, NAME_BYTES_MAX, Value, ValueKind};
 
 use super::{Phase, Spec};
 use crate::clock::{TICK_HZ, TickClock};
@@ -44,6 +45,27 @@ pub const GROUPS: Groups = Groups::new(&[
     },
 ]);
 
+/// Channels in both groups.
+pub const CHANNELS: usize = 7;
+
+/// What every simulated device is, but for its name.
+///
+/// Firmware has this in its program; here it stays for as long as the process runs.
+///
+/// # Errors
+/// The name is too long for the wire.
+pub fn config(name: &str, transport: Transport) -> anyhow::Result<&'static DeviceConfig> {
+    anyhow::ensure!(name.len() <= NAME_BYTES_MAX, "{name} is too long for a device's name");
+    Ok(Box::leak(Box::new(DeviceConfig {
+        name: String::from(name).leak(),
+        groups: GROUPS,
+        tick_hz: TICK_HZ,
+        linger_ms: LINGER_MS,
+        transport,
+        when_full: WhenFull::DropOldest,
+    })))
+}
+
 fn is_power(number: u32) -> bool {
     number % 4 == 3
 }
@@ -72,15 +94,17 @@ pub fn native_values(number: u64) -> Vec<(&'static str, f64)> {
     }
 }
 
-/// Samples row `number` of the simulated sensors into `device`; the sequence that it got.
+/// Samples row `number` of the simulated sensors into `device`; the sequence that it got, and whether there was room for
+/// it.
 ///
 /// # Errors
-/// The firmware refuses the row.
+/// The firmware refuses a row.
 pub fn record_row<const RING: usize>(
-    device: &mut Device<RING>,
+    device: &mut Device<RING, CHANNELS>,
     number: u32,
     tick: u64,
-) -> anyhow::Result<u32> {
+) -> anyhow::Result<(u32, bool)> {
+    let sequence = device.next_sequence().0;
     let n = Some(Value::U32(number));
     let recorded = if is_power(number) {
         let values = [n, Some(Value::F32(current(number))), Some(Value::U32(number / 4))];
@@ -91,16 +115,18 @@ pub fn record_row<const RING: usize>(
             [n, temperature, Some(Value::F32(humidity(number))), Some(Value::Bool(number.is_multiple_of(3)))];
         device.record(Tick(tick), GroupId(0), &values)
     };
-    recorded
-        .map(|sequence| sequence.0)
-        .map_err(|error| anyhow::anyhow!("the firmware refused a row: {error}"))
+    match recorded {
+        Ok(_) => Ok((sequence, true)),
+        Err(RecordError::Full) => Ok((sequence, false)),
+        Err(error) => anyhow::bail!("the firmware refused a row: {error}"),
+    }
 }
 
 /// A device of the real firmware, and the harness's view of it.
 #[derive(Debug)]
 pub struct NativeCore<const RING: usize> {
     /// The firmware.
-    pub device: Box<Device<RING>>,
+    pub device: Box<Device<RING, CHANNELS>>,
     spec: Spec,
     clock: TickClock,
     period_ticks: u64,
@@ -116,22 +142,12 @@ impl<const RING: usize> NativeCore<RING> {
     /// # Errors
     /// The name is too long for the wire.
     pub fn new(spec: Spec, chip: ChipId, transport: Transport) -> anyhow::Result<NativeCore<RING>> {
-        let name = Name::try_from(spec.name.as_str())
-            .map_err(|_| anyhow::anyhow!("{} is too long for a device's name", spec.name))?;
-        let config = DeviceConfig {
-            chip,
-            name,
-            groups: GROUPS,
-            tick_hz: TICK_HZ,
-            linger_ms: LINGER_MS,
-            transport,
-            reset_cause: ResetCause::POWER_ON,
-        };
+        let device = Box::new(Device::new(config(&spec.name, transport)?, chip, ResetCause::POWER_ON));
         // Devices in the field have been running for any time; a counter beyond 32 bits is the harder case.
         let clock = TickClock::start(5_000_000_000);
         let period_ticks = u64::try_from(spec.period.as_micros())?;
         let next_sample = clock.first_tick() + period_ticks;
-        Ok(NativeCore { device: Box::new(Device::new(config)), spec, clock, period_ticks, next_sample })
+        Ok(NativeCore { device, spec, clock, period_ticks, next_sample })
     }
 
     /// Samples what is due, brings the log up to date, and lets the firmware decide what to send. Says in how many
@@ -172,8 +188,11 @@ impl<const RING: usize> NativeCore<RING> {
                 break;
             }
             let number = u32::try_from(self.spec.truth.produced())?;
-            let sequence = record_row(&mut self.device, number, self.next_sample)?;
+            let (sequence, kept) = record_row(&mut self.device, number, self.next_sample)?;
             self.spec.truth.produce(self.clock.ns_of(self.next_sample), self.next_sample, sequence);
+            if !kept {
+                self.spec.truth.refuse(sequence);
+            }
             self.next_sample += self.period_ticks;
             // Only now is it known whether this row cost an older one its place.
             self.observe();

@@ -78,10 +78,18 @@ fn run<const RING: usize>(
             (None, true) => line = Some(Line::plug_in(link)?),
             (None, false) => std::thread::sleep(UNPLUGGED_NAP.min(Duration::from_millis(wait_ms))),
             (Some(line), true) => {
-                let written = line.write(core.device.transmit())?;
-                core.device.sent(written);
+                let mut written = 0;
+                loop {
+                    let waiting = core.device.transmit();
+                    let count = if waiting.is_empty() { 0 } else { line.write(waiting)? };
+                    core.device.sent(count);
+                    written += count;
+                    if count == 0 {
+                        break;
+                    }
+                }
                 // A full line is waited for like an idle one; the gateway's next byte ends the wait.
-                let stuck = written == 0 && !core.device.transmit().is_empty();
+                let stuck = !core.device.transmit().is_empty();
                 if written == 0 {
                     line.wait(if stuck { 1 } else { wait_ms.max(1) });
                 }

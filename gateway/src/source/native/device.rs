@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forebay_shared::block::{Block, BlockBytes, BlockError};
+use forebay_shared::block::{Block, BlockBytes, BlockError, Row};
 use forebay_shared::ids::{LongSeq, Millis, SchemaId};
 use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
 
@@ -13,7 +13,7 @@ use super::super::Reporter;
 use super::Now;
 use crate::clock;
 use crate::ingest::timestamp::{Burst, TickMap, stamp};
-use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin};
+use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin, cause_of};
 use crate::journal::entry::Cause;
 use crate::record::{Offset, SeriesKey, Value};
 
@@ -42,7 +42,7 @@ pub(super) struct Waiting {
 pub(super) enum Lot {
     /// A sealed block, of which the first rows came before.
     Block {
-        skip: u8,
+        skip: u32,
         bytes: Box<BlockBytes>,
     },
     Lost(Cause),
@@ -75,7 +75,7 @@ impl Device {
         let Waiting { from, to, .. } = *waiting;
         let taken = match &waiting.what {
             Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
-            Lot::Block { skip, bytes } => match self.date(usize::from(*skip), bytes) {
+            Lot::Block { skip, bytes } => match self.date(*skip, bytes) {
                 Ok(dated) => {
                     let taken =
                         ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
@@ -87,7 +87,7 @@ impl Device {
                     let device = &self.admission.device;
                     reporter.stats().bad_messages.add(1);
                     reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
-                    let origin = Origin { name: reporter.name(), payload: bytes };
+                    let origin = Origin { name: reporter.name(), payload: &bytes.bytes };
                     ingest.native_undecodable(&self.admission, (from, to), &e.to_string(), origin, now.ns)?
                 }
             },
@@ -95,14 +95,28 @@ impl Device {
         Ok(Release { receipt: taken.receipt, to, rows: taken.rows })
     }
 
-    /// Decodes a block and dates its rows, each group's strictly after the one before.
-    fn date(&self, skip: usize, bytes: &[u8]) -> Result<Dated<'_>, BlockError> {
+    /// Decodes a block and dates its rows, each group's strictly after the one before. The first `skip` numbers came
+    /// before.
+    fn date(&self, skip: u32, block: &BlockBytes) -> Result<Dated<'_>, BlockError> {
         let (Some(map), Some((schema, series))) = (self.map, &self.schema) else {
             return Ok(Dated { rows: Vec::new(), last_ns: self.last_ns.clone(), series: &[] });
         };
+        let block = Block::parse(block.form, &block.bytes)?;
+        let first = block.first().plus(skip);
         let mut last_ns = self.last_ns.clone();
         let mut rows = Vec::new();
-        for row in Block::parse(bytes)?.rows(schema).collect::<Result<Vec<_>, _>>()?.into_iter().skip(skip) {
+        for row in block.rows(schema).collect::<Result<Vec<_>, _>>()? {
+            let row = match row {
+                Row::Sample(row) if row.seq.is_before(first) => continue,
+                Row::Sample(row) => row,
+                Row::Lost { from, to, cause } => {
+                    let from = from.max(first);
+                    if from.is_before(to) {
+                        rows.push(NativeRow::Lost { rows: from.rows_until(to), cause: cause_of(cause) });
+                    }
+                    continue;
+                }
+            };
             let group = usize::from(row.group.0);
             let mut ns = map.ns(row.tick);
             if let Some(last) = last_ns.get_mut(group) {
@@ -120,7 +134,7 @@ impl Device {
                 };
                 Some((channel.channel.as_str().to_owned(), value))
             });
-            rows.push(NativeRow { group, ns, fields: fields.collect() });
+            rows.push(NativeRow::Sample { group, ns, fields: fields.collect() });
         }
         Ok(Dated { rows, last_ns, series })
     }

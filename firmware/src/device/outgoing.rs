@@ -1,0 +1,123 @@
+//! The one message that is being sent: what it is, and how much of it has left.
+//!
+//! Over a serial line its frame is made piece by piece from where the message's parts are, so that no frame is ever
+//! kept whole. What a message says that can change before its last piece is made is kept here.
+
+use core::num::NonZeroU8;
+
+use forebay_shared::frame::{DELIMITER, Pieces};
+use forebay_shared::ids::{Millis, Seq, Stamp, Tick};
+use forebay_shared::link::Transmit;
+
+/// Bytes of a frame that wait to be written. A `Status` fits in one piece.
+const PIECE_BYTES: usize = 44;
+
+/// How long a line may take nothing before what is on its way is given up.
+const STALL_MS: u32 = 1000;
+
+/// What is being sent. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// The message, until its last byte was written.
+    what: Option<Transmit>,
+    /// The present when the message was chosen, by the device's own count: its lower and its upper half.
+    tick: [u32; 2],
+    /// The number that the next row would have got then.
+    next: Seq,
+    frame: Option<Pieces>,
+    piece: [u8; PIECE_BYTES],
+    at: u8,
+    end: u8,
+    /// Whether the line was busy up to now, so that it needs no delimiter before the next frame.
+    in_burst: bool,
+    /// When bytes were last known to be written.
+    moved_at: Stamp,
+    moved: bool,
+}
+
+impl Outgoing {
+    pub(super) const fn new() -> Self {
+        Self {
+            what: None,
+            tick: [0; 2],
+            next: Seq(0),
+            frame: None,
+            piece: [0; PIECE_BYTES],
+            at: 0,
+            end: 0,
+            in_burst: false,
+            moved_at: Stamp::ZERO,
+            moved: false,
+        }
+    }
+
+    pub(super) const fn what(&self) -> Option<Transmit> {
+        self.what
+    }
+
+    pub(super) const fn tick(&self) -> Tick {
+        let [low, high] = self.tick;
+        Tick((high as u64) << 32 | low as u64)
+    }
+
+    pub(super) const fn next(&self) -> Seq {
+        self.next
+    }
+
+    pub(super) fn begin(&mut self, now: Millis, tick: Tick, what: Transmit, next: Seq) {
+        (self.what, self.frame, self.next) = (Some(what), None, next);
+        self.tick = [tick.0 as u32, (tick.0 >> 32) as u32];
+        (self.moved_at, self.moved) = (Stamp::of(now), false);
+    }
+
+    /// The message has left.
+    pub(super) const fn finish(&mut self) {
+        self.what = None;
+    }
+
+    /// Nothing more is to be said, so the next frame begins a burst.
+    pub(super) const fn rest(&mut self) {
+        self.in_burst = false;
+    }
+
+    /// Bytes to be written next.
+    pub(super) fn waiting(&self) -> &[u8] {
+        self.piece.get(usize::from(self.at)..usize::from(self.end)).unwrap_or_default()
+    }
+
+    /// The first `count` of those bytes were written; says whether that was the last of them.
+    pub(super) fn sent(&mut self, count: usize) -> bool {
+        let left = self.end - self.at;
+        self.at += count.min(usize::from(left)) as u8;
+        self.moved |= count > 0;
+        self.at == self.end
+    }
+
+    /// Makes the next piece of the frame, which is empty where all was written. The message has `len` bytes.
+    pub(super) fn refill(&mut self, len: NonZeroU8, byte: impl Fn(usize) -> u8) {
+        let mut start = 0;
+        let frame = self.frame.get_or_insert_with(|| {
+            if !self.in_burst {
+                self.piece[0] = DELIMITER;
+                start = 1;
+            }
+            self.in_burst = true;
+            Pieces::new(len, &byte)
+        });
+        let filled = self.piece.get_mut(start..).map_or(0, |out| frame.next(out, &byte));
+        (self.at, self.end) = (0, (start + filled) as u8);
+    }
+
+    /// Whether the line takes nothing any more.
+    pub(super) fn is_stalled(&mut self, now: Millis) -> bool {
+        if core::mem::take(&mut self.moved) {
+            self.moved_at = Stamp::of(now);
+        }
+        now.since(self.moved_at.near(now)) >= STALL_MS
+    }
+
+    /// Forgets the message. Whatever comes next ends what has been written of it.
+    pub(super) const fn abort(&mut self) {
+        (self.what, self.at, self.end, self.in_burst) = (None, 0, 0, false);
+    }
+}
