@@ -6,7 +6,7 @@
 //! [`Device::receive_message`], [`Device::presence`], [`Device::transmit_message`] and
 //! [`Device::message_sent`].
 //!
-//! Memory: the ring, and less than 384 bytes with four channels; a channel more is 17 bytes. `Device::new` is `const`,
+//! Memory: the ring, and at most 384 bytes with four channels; a channel more is 13 bytes. `Device::new` is `const`,
 //! so that a device can be a static.
 //!
 //! Cost: a row is encoded once, in 32-bit integer arithmetic, right into the ring, and a frame is made from there piece
@@ -181,7 +181,10 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     /// gateway is there, or that the broker cannot be reached.
     pub fn presence(&mut self, payload: Option<&[u8]>) {
         match payload.filter(|payload| !payload.is_empty()).map(FromGateway::parse) {
-            None => self.sender.presence(None),
+            None => {
+                self.sender.presence(None);
+                self.out.abort();
+            }
             Some(Ok(FromGateway::Presence(presence))) => self.sender.presence(Some(&presence)),
             Some(_) => self.ignored_messages = self.ignored_messages.wrapping_add(1),
         }
@@ -190,8 +193,13 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     /// Decides what to send, and says when to call again if nothing happens before. Call it after each
     /// of the other calls; `tick` is the present time by the device's own count.
     pub fn poll(&mut self, now: Millis, tick: Tick) -> Option<Millis> {
-        if self.out.what().is_some() && self.config.transport == Transport::Serial {
-            self.watch_line(now);
+        match (self.config.transport, self.out.what()) {
+            (Transport::Serial, Some(_)) => self.watch_line(now),
+            // A block that made room before the broker took it is lost, and declared.
+            (Transport::Mqtt, Some(Transmit::Block(place))) if self.ring.blocks().block(place).is_none() => {
+                self.out.finish();
+            }
+            _ => {}
         }
         if self.out.what().is_none() {
             self.choose(now, tick);
@@ -221,6 +229,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         let what = self.out.what().filter(|_| self.config.transport == Transport::Mqtt)?;
         let len = match what {
             Transmit::Block(place) => {
+                self.ring.blocks().block(place)?;
                 let block = BlockMessage::of(self.ring.blocks(), self.sender.boot(), place);
                 for (at, slot) in buffer.iter_mut().enumerate().take(usize::from(block.len())) {
                     *slot = block.byte(at);
@@ -233,8 +242,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     }
 
     /// The message was handed to the MQTT client, which repeats it until the broker has it.
-    pub fn message_sent(&mut self) {
-        self.ring.unpin();
+    pub const fn message_sent(&mut self) {
         self.out.finish();
     }
 
@@ -294,11 +302,12 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             // A checksum over all names, so it is computed once.
             self.schema = self.config.groups.id();
         }
-        if let Transmit::Block(place) = what {
-            self.ring.pin(place);
-        }
         self.out.begin(now, tick, what, self.ring.next());
         if self.config.transport == Transport::Serial {
+            // Its frame is made from the ring until it has left.
+            if let Transmit::Block(place) = what {
+                self.ring.pin(place);
+            }
             self.refill();
         }
     }
@@ -334,7 +343,8 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     fn seal_due(&self, now: Millis) -> Option<Millis> {
         let wanted = self.ring.is_open() && self.sender.wants_block(self.ring.blocks());
         // A row that came since the last poll is noticed at the next.
-        let due = || if self.is_open { self.open_since.near(now).plus(self.config.linger_ms) } else { Millis(0) };
+        let due =
+            || if self.is_open { self.open_since.near(now).plus(self.config.linger_ms) } else { Millis(0) };
         wanted.then(due)
     }
 
@@ -585,6 +595,31 @@ mod tests {
         assert_eq!((device.ring_used_bytes(), device.oldest(), device.released()), (0, Seq(2), Seq(2)));
         device.presence(Some(&[]));
         assert!(!device.is_connected());
+    }
+
+    #[test]
+    fn a_broker_that_takes_nothing_costs_the_oldest() {
+        let mut device = device(&MQTT);
+        let now = Millis(1000);
+        let presence = Presence { epoch: EPOCH, client: Default::default() };
+        device.presence(Some(&presence.to_message()));
+        device.receive_message(now, &welcome().to_message());
+        device.record(Tick(0), GroupId(0), &row(0)).unwrap();
+        device.poll(now, Tick(0));
+        device.poll(now.plus(100), Tick(0));
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        assert!(device.transmit_message(&mut buffer).is_some());
+        let mut pulses = 1_u32;
+        while device.lost().is_none() {
+            pulses = pulses.wrapping_mul(0x9e37_79b9);
+            device.record(Tick(0), GroupId(0), &row(pulses)).unwrap();
+        }
+        assert_eq!(device.transmit_message(&mut buffer), None, "it has made room");
+        device.poll(now.plus(100), Tick(0));
+        let gap = FromDevice::parse(device.transmit_message(&mut buffer).unwrap()).unwrap();
+        assert!(matches!(gap, FromDevice::Gap(gap) if gap.from == Seq(0)));
+        device.presence(None);
+        assert_eq!(device.transmit_message(&mut buffer), None);
     }
 
     #[test]

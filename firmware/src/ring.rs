@@ -235,7 +235,9 @@ mod tests {
         let mut at = ring.blocks().first();
         let mut found = VecDeque::new();
         while let Some(block) = ring.blocks().block(at) {
-            let run: Vec<_> = (0..usize::from(ring.blocks().run_len(at))).map(|byte| ring.blocks().byte(at, byte)).collect();
+            let run: Vec<_> = (0..usize::from(ring.blocks().run_len(at)))
+                .map(|byte| ring.blocks().byte(at, byte))
+                .collect();
             let bytes = [&packed_head(block.rows)[..], &run].concat();
             let rows = block::Block::parse(Form::Packed, &bytes).unwrap().rows(&schema);
             found.push_back((block.rows, rows.collect::<Result<Vec<_>, BlockError>>().unwrap()));

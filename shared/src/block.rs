@@ -118,7 +118,9 @@ impl<'a> Block<'a> {
     /// into a `Result` first.
     pub const fn rows<'s>(&self, schema: &'s Schema) -> Rows<'a, 's> {
         match self.rows {
-            Encoded::Plain { base, rows } => Rows::Plain(PlainRows::new(schema, self.first, self.end, base, rows)),
+            Encoded::Plain { base, rows } => {
+                Rows::Plain(PlainRows::new(schema, self.first, self.end, base, rows))
+            }
             Encoded::Packed(rows) => Rows::Packed(PackedRows::new(schema, self.first, self.end, rows)),
         }
     }

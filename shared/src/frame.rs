@@ -322,7 +322,7 @@ mod tests {
             let mut whole = [0; FRAME_BYTES_MAX];
             let len = encode(&[&message], &mut whole).unwrap();
             let mut pieces = Pieces::new(NonZeroU8::new(message.len() as u8).unwrap(), |at| message[at]);
-            let mut frame = std::vec::Vec::new();
+            let mut frame: Vec<u8> = Vec::new();
             while !pieces.is_done() {
                 let mut piece = std::vec![0; size];
                 let count = pieces.next(&mut piece, |at| message[at]);

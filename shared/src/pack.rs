@@ -564,8 +564,7 @@ impl<'a, 's> PackedRows<'a, 's> {
 
     fn advance(&mut self, group: GroupId, ticks: u32) -> Result<GroupId, BlockError> {
         self.following.note(self.group, group.0, ticks);
-        self.last_tick =
-            Tick(self.last_tick.0.checked_add(u64::from(ticks)).ok_or(BlockError::Tick)?);
+        self.last_tick = Tick(self.last_tick.0.checked_add(u64::from(ticks)).ok_or(BlockError::Tick)?);
         Ok(group)
     }
 
@@ -794,7 +793,8 @@ mod tests {
             ])
         });
         let one = number().prop_map(|value| Vec::from([Some(Value::U32(value))]));
-        let step = || prop_oneof![8 => Just(10_u64), 2 => 0..1000_u64, 1 => any::<u64>().prop_map(|s| s >> 8)];
+        let step =
+            || prop_oneof![8 => Just(10_u64), 2 => 0..1000_u64, 1 => any::<u64>().prop_map(|s| s >> 8)];
         prop_oneof![
             4 => (step(), all).prop_map(|(step, row)| Given::Row(0, step, row)),
             4 => (step(), one).prop_map(|(step, row)| Given::Row(1, step, row)),
@@ -890,9 +890,10 @@ mod tests {
     fn what_breaks_a_rule_is_refused() {
         let one = |bits: &str| {
             let padded = std::format!("{bits:0<width$}", width = bits.len().next_multiple_of(8));
-            let bytes = padded.as_bytes().chunks(8).map(|byte| {
-                byte.iter().fold(0, |byte, bit| byte << 1 | (bit - b'0'))
-            });
+            let bytes = padded
+                .as_bytes()
+                .chunks(8)
+                .map(|byte| byte.iter().fold(0, |byte, bit| byte << 1 | (bit - b'0')));
             decode(&[&[0, 0, 0, 0, 1][..], &bytes.collect::<Vec<_>>()].concat())
         };
         let zero = "000000";

@@ -238,7 +238,10 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> Result<Vec<Sample>, BlockError> {
         let rows = Block::parse(Form::Plain, bytes)?.rows(&schema()).collect::<Result<Vec<_>, _>>()?;
-        Ok(rows.into_iter().map(|row| if let Row::Sample(row) = row { row } else { panic!("{row:?}") }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| if let Row::Sample(row) = row { row } else { panic!("{row:?}") })
+            .collect())
     }
 
     type Given = (u8, u64, Vec<Option<Value>>);

@@ -128,7 +128,10 @@ fn rows() {
     block.push(Seq(301), Tick(1200), GroupId(0), &[None, None, Some(Value::U32(301)), None]).unwrap();
     assert_eq!(hex(block.bytes()), "ac02e8070200000fab0201ac0280e6c54700c80104ad02");
     let schema = Schema::new(GROUPS.descriptions()).unwrap();
-    assert_eq!(Block::parse(Form::Plain, block.bytes()).unwrap().rows(&schema).filter(Result::is_ok).count(), 2);
+    assert_eq!(
+        Block::parse(Form::Plain, block.bytes()).unwrap().rows(&schema).filter(Result::is_ok).count(),
+        2
+    );
     assert_eq!(hex(&Data::head(Form::Plain, boot())), "0404030201");
 }
 
@@ -195,7 +198,7 @@ fn the_longest_messages_fit() {
 fn what_is_no_message_is_named() {
     let malformed = |kind| Err(MessageError::Malformed { kind });
     assert_eq!(FromDevice::parse(&[]), Err(MessageError::Empty));
-    assert_eq!(FromDevice::parse(&[0x03]), Err(MessageError::Unknown { kind: 0x03 }));
+    assert_eq!(FromDevice::parse(&[0x21]), Err(MessageError::Unknown { kind: 0x21 }));
     assert_eq!(FromDevice::parse(&[0x18]), Err(MessageError::Optional { kind: 0x18 }));
     assert_eq!(FromDevice::parse(&[0x06, 1]), malformed(0x06), "cut short");
     assert_eq!(FromDevice::parse(&[0x06, 1, 2, 3]), malformed(0x06), "too long");

@@ -180,7 +180,8 @@ impl<const N: usize> Backlog for Blocks<N> {
 
     fn release(&mut self, to: Seq) {
         self.released = self.released.max(to);
-        while let Some(block) = self.block(self.first).filter(|block| !self.released.is_before(block.rows.to)) {
+        while let Some(block) = self.block(self.first).filter(|block| !self.released.is_before(block.rows.to))
+        {
             if self.first_is_pinned() {
                 break;
             }

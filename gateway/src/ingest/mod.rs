@@ -77,15 +77,25 @@ pub struct Admission {
     pub receipt: Offset,
 }
 
-/// A row of a native device, dated.
+/// What a native device's block says, dated.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NativeRow {
-    /// Position of its group in the schema.
-    pub group: usize,
-    /// Nanoseconds since 1970 UTC.
-    pub ns: i64,
-    /// Names and values; empty if none of the values can be stored.
-    pub fields: Vec<(String, Value)>,
+pub enum NativeRow {
+    /// A row.
+    Sample {
+        /// Position of its group in the schema.
+        group: usize,
+        /// Nanoseconds since 1970 UTC.
+        ns: i64,
+        /// Names and values; empty if none of the values can be stored.
+        fields: Vec<(String, Value)>,
+    },
+    /// Rows that were lost before they came to a block.
+    Lost {
+        /// How many, not zero.
+        rows: u32,
+        /// Why.
+        cause: Cause,
+    },
 }
 
 /// Why a native device's rows are not taken.
@@ -317,28 +327,37 @@ impl Ingest {
     ) -> Result<Taken, NativeError> {
         let (taken, receipt) = self.journal.submit(Class::Native, |state, submission| {
             let known = expected(state, admission, first.0)?;
-            let skip = usize::try_from(known - first.0).unwrap_or(usize::MAX);
-            let mut taken = 0;
-            for (row, sequence) in rows.iter().zip(first.0..).skip(skip) {
-                let boot = admission.boot.get();
-                match series.get(row.group).filter(|_| !row.fields.is_empty()) {
-                    Some(series) => {
-                        taken += 1;
-                        submission.add(&Entry::Row(RowEntry {
-                            device: &admission.device,
-                            boot,
-                            sequence,
-                            stamped: false,
-                            series: series.as_str(),
-                            ns: row.ns,
-                            fields: Fields::of(&row.fields),
-                        }))?;
-                    }
-                    None => {
-                        let lost = Lost { boot, from: sequence, to: sequence + 1, cause: Cause::Unparseable };
-                        self.push_native_gap(state, submission, admission, lost, now_ns)?;
-                    }
+            let (mut taken, mut sequence, boot) = (0, first.0, admission.boot.get());
+            for row in rows {
+                let (from, to) = match row {
+                    NativeRow::Sample { .. } => (sequence, sequence + 1),
+                    NativeRow::Lost { rows, .. } => (sequence, sequence + u64::from(*rows)),
+                };
+                sequence = to;
+                if to <= known {
+                    continue;
                 }
+                let lost = |cause| Lost { boot, from: from.max(known), to, cause };
+                let lost = match row {
+                    NativeRow::Lost { cause, .. } => lost(*cause),
+                    NativeRow::Sample { group, ns, fields } => match series.get(*group) {
+                        Some(series) if !fields.is_empty() => {
+                            taken += 1;
+                            submission.add(&Entry::Row(RowEntry {
+                                device: &admission.device,
+                                boot,
+                                sequence: from,
+                                stamped: false,
+                                series: series.as_str(),
+                                ns: *ns,
+                                fields: Fields::of(fields),
+                            }))?;
+                            continue;
+                        }
+                        _ => lost(Cause::Unparseable),
+                    },
+                };
+                self.push_native_gap(state, submission, admission, lost, now_ns)?;
             }
             Ok::<_, NativeError>(taken)
         })?;
@@ -447,6 +466,9 @@ pub fn cause_of(cause: GapCause) -> Cause {
     match cause {
         GapCause::DEVICE_RESET => Cause::DeviceReset,
         GapCause::FORGOTTEN => Cause::Damaged,
+        GapCause::OVERRUN => Cause::Overrun,
+        GapCause::SENSOR => Cause::Sensor,
+        GapCause::RESET => Cause::Reset,
         // A newer device may know more causes; what they have in common is that the device could not keep the rows.
         _ => Cause::Overflow,
     }

@@ -55,7 +55,7 @@ fn hello(boot: Option<Boot>, oldest: u32, next: u32) -> Hello {
 }
 
 fn native_rows(count: usize) -> Vec<NativeRow> {
-    let row = |at| NativeRow { group: 0, ns: at, fields: vec![("t".to_owned(), Value::Float(1.0))] };
+    let row = |at| NativeRow::Sample { group: 0, ns: at, fields: vec![("t".to_owned(), Value::Float(1.0))] };
     (0..i64::try_from(count).unwrap()).map(row).collect()
 }
 

@@ -202,11 +202,17 @@ pub enum Cause {
     Evicted = 6,
     /// It could not be read or stored, and the disk had no room to keep it among the dead letters.
     Unkept = 7,
+    /// A device was too busy to take the row from where it was sampled.
+    Overrun = 8,
+    /// A device's sensor did not answer when the row was due.
+    Sensor = 9,
+    /// A device restarted before the row came to a sealed block; what it had sealed survived.
+    Reset = 10,
 }
 
 impl Cause {
     /// All causes, in the order of their numbers.
-    pub const ALL: [Cause; 8] = [
+    pub const ALL: [Cause; 11] = [
         Cause::Overflow,
         Cause::DeviceReset,
         Cause::Unparseable,
@@ -215,6 +221,9 @@ impl Cause {
         Cause::SinkReset,
         Cause::Evicted,
         Cause::Unkept,
+        Cause::Overrun,
+        Cause::Sensor,
+        Cause::Reset,
     ];
 
     /// The stable name, as in tags, metrics and the ledger.
@@ -229,6 +238,9 @@ impl Cause {
             Cause::SinkReset => "sink_reset",
             Cause::Evicted => "evicted",
             Cause::Unkept => "unkept",
+            Cause::Overrun => "overrun",
+            Cause::Sensor => "sensor",
+            Cause::Reset => "reset",
         }
     }
 }

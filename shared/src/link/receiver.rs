@@ -401,9 +401,9 @@ mod tests {
 
     use super::*;
     use crate::block::Form;
-    use crate::plain::PlainWriter;
     use crate::ids::{ChipId, GroupId, SchemaId, Seq};
     use crate::message::{Ack, Data, FromGateway, Gap, ResetCause};
+    use crate::plain::PlainWriter;
     use crate::reading::{Name, Value};
 
     const BOOT: Boot = Boot::new(9).unwrap();

@@ -550,7 +550,11 @@ mod tests {
             let from = Seq(place.0);
             let flight = self.flights.get(&place.0).copied().unwrap_or(Flight::NEW);
             let (rows, next) = (SeqRange { from, to: from.plus(10) }, Place(place.0 + 10));
-            (!from.is_before(self.oldest) && from.is_before(self.sealed)).then_some(Block { rows, flight, next })
+            (!from.is_before(self.oldest) && from.is_before(self.sealed)).then_some(Block {
+                rows,
+                flight,
+                next,
+            })
         }
 
         fn note(&mut self, place: Place, flight: Flight) {

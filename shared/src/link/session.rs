@@ -6,8 +6,8 @@ use heapless::Vec;
 use super::receiver::{Event, Known, LinkError, Terms};
 use super::{ACK_DELAY_MS, WINDOW_BLOCKS};
 use crate::block::{Block, BlockBytes, BlockError};
-use crate::message::Data;
 use crate::ids::{Boot, Epoch, LongSeq, Millis, Seq, Token};
+use crate::message::Data;
 use crate::message::{ACK_RANGES_MAX, Ack, Gap, GapCause, Hello, SeqRange, Status, Welcome};
 
 /// Blocks after which an acknowledgement waits no longer: half a window, so that the device never runs out

@@ -140,7 +140,12 @@ impl Window {
     }
 
     /// Notes a transmission, of a block in flight or of the one behind all others, and gives its rows.
-    pub(super) fn sent<B: Backlog>(&mut self, now: Millis, place: Place, backlog: &mut B) -> Option<SeqRange> {
+    pub(super) fn sent<B: Backlog>(
+        &mut self,
+        now: Millis,
+        place: Place,
+        backlog: &mut B,
+    ) -> Option<SeqRange> {
         let Block { rows, next, .. } = backlog.block(place)?;
         self.order = self.order.wrapping_add(1);
         let marks = if place == self.end(backlog) {

@@ -8,13 +8,12 @@ use forebay_firmware::Device;
 use forebay_shared::ids::{ChipId, Millis, Tick};
 use forebay_shared::link::Transport;
 use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause};
-use forebay_shared::reading::Name;
 use rumqttc::QoS;
 
 use super::link::{LinkEvent, MqttLink};
 use super::native::{CHANNELS, config, record_row};
 use super::{RING_BYTES, json_payload};
-use crate::clock::{TICK_HZ, TickClock, wall_ns};
+use crate::clock::{TickClock, wall_ns};
 
 /// Free bytes of the ring that are left before more is sampled: more than any row needs.
 const RING_RESERVE: usize = 2 * 1024;

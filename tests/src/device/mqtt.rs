@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forebay_shared::ids::ChipId;
 use forebay_shared::link::Transport;
+use forebay_shared::message::MESSAGE_BYTES_MAX;
 use rumqttc::QoS;
 
 use super::link::{LinkEvent, MqttLink};
