@@ -22,7 +22,7 @@ use core::num::NonZeroU8;
 
 use forebay_shared::block::{Form, PACKED_HEAD_BYTES_MAX, packed_head};
 use forebay_shared::frame::{Decoder, FRAME_TO_DEVICE_BYTES_MAX};
-use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Stamp, Tick};
+use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Stamp, Tick, Token};
 use forebay_shared::link::{Backlog, Place, Sender, Transmit, Transport};
 use forebay_shared::message::{
     Birth, Body, Data, FromGateway, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status,
@@ -115,6 +115,13 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             bad_frames: 0,
             ignored_messages: 0,
         }
+    }
+
+    /// Numbers rows from `first` on, as if all before were released. Only before the first row.
+    #[cfg(feature = "simulation")]
+    pub fn number_from(&mut self, first: Seq) {
+        self.ring.number_from(first);
+        self.sender.number_from(first);
     }
 
     /// Takes one sample of a group and gives its number: one entry a channel, `None` where it has no
@@ -301,6 +308,9 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         if matches!(what, Transmit::Hello | Transmit::Birth(_)) && self.schema == SchemaId(0) {
             // A checksum over all names, so it is computed once.
             self.schema = self.config.groups.id();
+        }
+        if what == Transmit::Hello {
+            self.sender.hello_sent(Token::of(tick));
         }
         self.out.begin(now, tick, what, self.ring.next());
         if self.config.transport == Transport::Serial {
@@ -526,8 +536,8 @@ mod tests {
 
     fn welcome() -> Welcome {
         let (released, received, wants_birth, credit) = (Seq(0), Seq(0), false, 4);
-        let chip = ChipId::new(&CHIP).unwrap();
-        Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
+        let (chip, answers) = (ChipId::new(&CHIP).unwrap(), Token(0));
+        Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip, answers }
     }
 
     /// All that waits to be written.
@@ -570,7 +580,7 @@ mod tests {
             matches!(hello, FromDevice::Hello(hello) if hello.tick_now == Tick(77) && hello.next == Seq(1))
         );
         device.message_sent();
-        device.receive_message(now, &welcome().to_message());
+        device.receive_message(now, &Welcome { answers: Token(77), ..welcome() }.to_message());
         assert_eq!(device.poll(now, Tick(0)), Some(now.plus(100)));
         device.record(Tick(0), GroupId(0), &row(1)).unwrap();
         assert_eq!(device.poll(now.plus(99), Tick(0)), Some(now.plus(100)));

@@ -62,6 +62,13 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
         }
     }
 
+    /// Numbers rows from `first` on.
+    #[cfg(feature = "simulation")]
+    pub(crate) const fn number_from(&mut self, first: Seq) {
+        self.open_to = first;
+        self.blocks.number_from(first);
+    }
+
     /// Appends a row; `false` where it is refused. It has a number in either case. The caller has checked the values
     /// against the group.
     pub fn push(&mut self, row: &PackRow<'_>) -> bool {

@@ -19,6 +19,7 @@ use core::fmt;
 use core::num::NonZeroU8;
 
 use crate::CRC;
+use crate::link::bugs::{Bug, seeded};
 use crate::message::MESSAGE_BYTES_MAX;
 
 /// Most bytes in a frame, with its closing zero.
@@ -223,7 +224,7 @@ impl<const N: usize> Decoder<N> {
         if message.is_empty() {
             return Err(FrameError::TooShort);
         }
-        if CRC.checksum(message) != u32::from_le_bytes(*check) {
+        if CRC.checksum(message) != u32::from_le_bytes(*check) && !seeded(Bug::CrcIgnored) {
             return Err(FrameError::Check);
         }
         Ok(message)

@@ -137,7 +137,7 @@ number! {
     GroupId(u8)
 }
 number! {
-    /// Ties a time reply to its request.
+    /// Ties an answer to its question.
     Token(u32)
 }
 number! {
@@ -241,6 +241,14 @@ impl Millis {
 /// An instant that is less than 24 days away, in half the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(u32);
+
+impl Token {
+    /// What ties the answer to a question that was asked at this tick: its low half, which hardly ever repeats from one
+    /// life of a device to the next.
+    pub const fn of(tick: Tick) -> Self {
+        Self((tick.0 & 0xffff_ffff) as u32)
+    }
+}
 
 impl Stamp {
     /// The origin of the clock.

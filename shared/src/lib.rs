@@ -15,7 +15,7 @@
 //! Over MQTT a message travels as it is; over a serial line it travels in a frame.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 extern crate std;
 
 pub mod block;

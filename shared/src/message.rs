@@ -117,6 +117,13 @@ pub struct Hello {
     pub resumed_at: Option<Tick>,
 }
 
+impl Hello {
+    /// What the [`Welcome`] that answers it carries.
+    pub const fn token(&self) -> Token {
+        Token::of(self.tick_now)
+    }
+}
+
 /// Why a device started. Numbers that are not named here may come from newer firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResetCause(pub u8);
@@ -269,6 +276,9 @@ pub struct Welcome {
     pub credit: u8,
     /// Which device is meant.
     pub chip: ChipId,
+    /// The [`Hello::token`] of the `Hello` that this answers. A device without a boot obeys no other: the answer
+    /// to an earlier life of it may still be on its way, and would give it the boot of other rows.
+    pub answers: Token,
 }
 
 /// A half-open range of rows.

@@ -106,8 +106,9 @@ fn messages_of_a_gateway() {
         wants_birth: true,
         credit: 16,
         chip: chip(),
+        answers: Token(200),
     };
-    check(&welcome, "4107848688080405011004e6614104");
+    check(&welcome, "4107848688080405011004e6614104c801");
     let ranges = heapless::Vec::from_slice(&[SeqRange { from: Seq(10), to: Seq(20) }]).unwrap();
     let (received, released) = (Seq(5), Seq(4));
     check(
@@ -171,6 +172,7 @@ fn the_longest_messages_fit() {
         wants_birth: true,
         credit: u8::MAX,
         chip: ChipId::new(&[0xff; 16]).unwrap(),
+        answers: Token(u32::MAX),
     };
     for message in [ack.to_message(), welcome.to_message()] {
         let mut out = [0; 64];

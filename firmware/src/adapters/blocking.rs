@@ -48,7 +48,7 @@ mod tests {
 
     use embedded_io::{ErrorKind, ErrorType};
     use forebay_shared::frame::{Decoder, encode};
-    use forebay_shared::ids::{Boot, ChipId, Epoch, Seq};
+    use forebay_shared::ids::{Boot, ChipId, Epoch, Seq, Token};
     use forebay_shared::link::Transport;
     use forebay_shared::message::{Body, FromDevice, ResetCause, Welcome};
     use forebay_shared::reading::{Channel, Group, Groups, ValueKind};
@@ -121,7 +121,8 @@ mod tests {
 
         let (released, received) = (Seq(0), Seq(0));
         let (epoch, boot) = (Epoch(1), Boot::new(1).unwrap());
-        let welcome = Welcome { epoch, boot, released, received, wants_birth: true, credit: 1, chip };
+        let (wants_birth, credit, answers) = (true, 1, Token(3));
+        let welcome = Welcome { epoch, boot, released, received, wants_birth, credit, chip, answers };
         let mut frame = [0; 64];
         let len = encode(&[&welcome.to_message()], &mut frame).unwrap();
         port.arrived.extend(&frame[..len]);

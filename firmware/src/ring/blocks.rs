@@ -53,6 +53,11 @@ impl<const N: usize> Blocks<N> {
         }
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) const fn number_from(&mut self, first: Seq) {
+        (self.sealed, self.released) = (first, first);
+    }
+
     pub(super) const fn used_bytes(&self) -> u32 {
         self.len
     }

@@ -1,406 +1,302 @@
-//! A device, a gateway and what lies between them, on a clock of virtual milliseconds.
+//! A device, a gateway and what lies between them, on a clock of virtual milliseconds that jumps from one event to the
+//! next.
 
+mod boards;
+mod bugs;
+mod faults;
 mod gateway;
+mod judge;
+mod node;
 mod pipe;
+mod plan;
+mod random;
+mod report;
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
-use forebay_firmware::device::RecordError;
-use forebay_firmware::{Device, DeviceConfig, WhenFull};
-use forebay_shared::block::Row;
-use forebay_shared::ids::{Boot, ChipId, GroupId, LongSeq, Millis, Tick};
+use forebay_shared::frame::{self, FRAME_BYTES_MAX};
+use forebay_shared::ids::Millis;
 use forebay_shared::link::Transport;
-use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause};
-use forebay_shared::reading::{Channel, Group, Groups, Value, ValueKind};
+use forebay_shared::message::{FromDevice, FromGateway, Kind};
 
-use gateway::{Gateway, Log, Stored};
-use pipe::Pipe;
+pub(crate) use bugs::Seeded;
+pub(crate) use plan::Plan;
+pub(crate) use report::{Report, Situation};
 
-const RING: usize = 2048;
-const CHANNELS: usize = 3;
-/// Faults stop then, and everything must have settled within another minute.
-const FAULTS_END: u64 = 40_000;
-const END: u64 = FAULTS_END + 60_000;
+use faults::Ends;
+use gateway::Gateway;
+use node::Node;
+use pipe::{Chunk, Pipe};
+use random::Random;
 
-const GROUPS: Groups = Groups::new(&[
-    Group {
-        name: "climate",
-        channels: &[
-            Channel { name: "temperature", unit: "°C", kind: ValueKind::I32, scale: -2 },
-            Channel { name: "heating", unit: "", kind: ValueKind::Bool, scale: 0 },
-        ],
-    },
-    Group {
-        name: "meter",
-        channels: &[Channel { name: "pulses", unit: "", kind: ValueKind::U32, scale: 0 }],
-    },
-]);
-
-/// A small generator of numbers, the same for the same seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    pub(crate) fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
+/// Within this time after the last fault everything that was sampled must be released: a device that was silent asks
+/// again after at most 5 seconds, and a slow line takes as long for a full ring. Behind a broker a device says only
+/// every 4 seconds how far it has come, and a hole is given 5 more.
+const fn recovery_ms_max(transport: Transport) -> u64 {
+    match transport {
+        Transport::Serial => 9_000,
+        Transport::Mqtt => 20_000,
     }
 }
-
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Faults {
-    /// Bytes are lost, added and changed; messages are lost and repeated.
-    pub(crate) line_errors: bool,
-    /// Nothing passes for seconds.
-    pub(crate) cuts: bool,
-    /// The gateway is killed and forgets what was not durable.
-    pub(crate) crashes: bool,
-    /// The gateway gives no credit for seconds.
-    pub(crate) holds: bool,
-    /// The device restarts and forgets everything.
-    pub(crate) resets: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) boots: u64,
-    pub(crate) rows: u64,
-    pub(crate) gap_rows: u64,
-    pub(crate) crashes: u64,
-    pub(crate) repeated_blocks: u64,
-    pub(crate) duplicate_blocks: u64,
-    pub(crate) bad_frames: u64,
-}
-
-impl Report {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.boots += other.boots;
-        self.rows += other.rows;
-        self.gap_rows += other.gap_rows;
-        self.crashes += other.crashes;
-        self.repeated_blocks += other.repeated_blocks;
-        self.duplicate_blocks += other.duplicate_blocks;
-        self.bad_frames += other.bad_frames;
-    }
-}
-
-type Sample = (Tick, GroupId, Vec<Option<Value>>);
-
-/// What really happened on a device from one start to the next.
-#[derive(Default)]
-struct Life {
-    boot: Option<Boot>,
-    samples: Vec<Sample>,
-    evicted: BTreeSet<u32>,
-}
+/// Rows flow so soon after a quiet line was opened.
+pub(crate) const RESUME_MS_MAX: u64 = 1_000;
 
 pub(crate) struct World {
-    transport: Transport,
-    faults: Faults,
+    plan: Plan,
     random: Random,
     now: Millis,
-    device: Device<RING, CHANNELS>,
-    deadline: Option<Millis>,
+    node: Node,
     gateway: Gateway,
     up: Pipe,
     down: Pipe,
-    lives: Vec<Life>,
-    next_sample: u64,
-    cut_until: u64,
+    /// What is still to be read at a port that the device has left.
+    old_up: VecDeque<Chunk>,
     report: Report,
+    next_fault: usize,
+    fault_at: Millis,
+    sample_at: Millis,
+    sample_ms: u64,
+    /// What ends by itself.
+    ends: Ends,
+    filtered: Option<u8>,
+    open_mid_frame: bool,
+    reset_under_welcome: bool,
+    restart_under_welcome: bool,
+    lose_reopening: bool,
+    offline_evicted: u32,
+    healed: bool,
+    /// Prints what happens.
+    is_told: bool,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, transport: Transport, faults: Faults) -> Self {
-        let mut random = Random::new(seed);
-        Self {
-            transport,
-            faults,
-            device: new_device(transport),
-            deadline: Some(Millis(0)),
-            gateway: Gateway::new(transport, random.below(1 << 32)),
-            up: Pipe::new(random.below(1 << 32)),
-            down: Pipe::new(random.below(1 << 32)),
+    pub(crate) fn new(plan: Plan, seeded: Option<Seeded>, is_told: bool) -> Self {
+        Seeded::seed(seeded);
+        let mut random = Random::new(plan.seed ^ 0x5eed);
+        let mut seed = || random.below(1 << 40);
+        let mut world = Self {
+            node: Node::new(&plan, seeded, seed()),
+            gateway: Gateway::new(&plan, seeded, seed()),
+            up: Pipe::new(seed()),
+            down: Pipe::new(seed()),
             random,
             now: Millis(0),
-            lives: vec![Life::default()],
-            next_sample: 0,
-            cut_until: 0,
+            old_up: VecDeque::new(),
             report: Report::default(),
+            next_fault: 0,
+            fault_at: Millis(plan.faults[0].0),
+            sample_at: Millis(0),
+            sample_ms: plan.sample_ms,
+            ends: Ends::default(),
+            filtered: None,
+            open_mid_frame: false,
+            reset_under_welcome: false,
+            restart_under_welcome: false,
+            lose_reopening: false,
+            offline_evicted: 0,
+            healed: false,
+            is_told,
+            plan,
+        };
+        world.set_latency(world.plan.latency_ms);
+        world.gateway.open(world.now);
+        world.announce();
+        world
+    }
+
+    fn tell(&self, what: &str, about: &dyn core::fmt::Debug) {
+        if self.is_told {
+            println!("{:>9} {what} {about:?}", self.now.0);
         }
     }
 
+    /// Goes through the plan and judges what became of each row.
     pub(crate) fn run(mut self) -> Report {
-        if self.transport == Transport::Mqtt {
-            self.announce();
+        if self.is_told {
+            println!("{:#?}", self.plan);
         }
-        for ms in 0..END {
-            self.now = Millis(ms);
-            if ms == FAULTS_END {
-                self.heal();
+        loop {
+            if self.fault_at <= self.now && !self.healed {
+                self.strike();
             }
-            if ms < FAULTS_END {
-                self.break_something();
-                self.sample();
-            }
+            self.end_what_is_over();
+            self.sample();
             self.move_up();
             self.move_down();
-            if let Some(durable) = self.device.boot().and_then(|boot| self.gateway.logs().get(&boot)) {
-                let released = u64::from(self.device.released().0);
-                assert!(released <= durable.released().0, "row {released} was released before its time");
+            self.check();
+            if self.healed && self.is_settled() {
+                break;
             }
-            let settled =
-                self.device.boot().is_some() && self.device.released() == self.device.next_sequence();
-            if ms > FAULTS_END && settled {
-                return self.judge();
+            let healed_ms = u64::from(self.now.since(self.fault_at));
+            if self.healed && healed_ms > recovery_ms_max(self.plan.transport) {
+                panic!(
+                    "not settled {healed_ms} ms after the last fault:\n{:#?}\n{:#?}",
+                    self.node.device, self.gateway
+                );
             }
+            self.now = self.next_event();
         }
-        panic!("not settled: {:#?}\n{:#?}", self.device, self.gateway);
+        self.report.recovery.note(u64::from(self.now.since(self.fault_at)), self.plan.seed);
+        judge::judge(self.node, self.gateway, self.report)
     }
 
-    fn break_something(&mut self) {
-        let noisy = self.faults.line_errors;
-        self.up.set_noisy(noisy);
-        self.down.set_noisy(noisy);
-        if self.faults.cuts && self.random.one_in(8000) {
-            self.cut_until = self.now.0 + 500 + self.random.below(12_000);
-            if self.transport == Transport::Mqtt {
-                self.device.presence(None);
-            }
-        }
-        if self.cut_until == self.now.0 && self.cut_until > 0 && self.transport == Transport::Mqtt {
-            self.announce();
-        }
-        let cut = self.now.0 < self.cut_until;
-        self.up.set_cut(cut);
-        self.down.set_cut(cut);
-        if self.faults.crashes && self.random.one_in(7000) {
-            self.report.crashes += 1;
-            self.gateway.crash(&mut self.random);
-            if self.transport == Transport::Mqtt && !cut {
-                self.device.presence(Some(&[]));
-                self.announce();
-            }
-        }
-        if self.faults.crashes && self.random.one_in(5000) {
-            self.gateway.connect_anew();
-        }
-        if self.faults.holds && self.random.one_in(3000) {
-            let until = self.now.plus(self.random.below(4000) as u32);
-            self.gateway.hold_until(until);
-        }
-        if self.faults.resets && self.random.one_in(9000) {
-            self.note_device();
-            self.device = new_device(self.transport);
-            self.lives.push(Life::default());
-            self.up.forget_partial();
-            if self.transport == Transport::Mqtt && !cut {
-                self.announce();
-            }
-        }
+    fn next_event(&self) -> Millis {
+        let ends = &self.ends;
+        let next = [
+            (!self.healed).then_some(self.fault_at),
+            (!self.healed).then_some(self.sample_at),
+            self.node.next_at(),
+            self.gateway.next_at(),
+            self.up.next_at().filter(|_| self.reads_up()),
+            self.down.next_at(),
+            self.old_up.front().map(|chunk| chunk.at),
+            ends.restart,
+            ends.unplugged,
+            ends.offline,
+            ends.noise,
+            ends.filter,
+            ends.delay,
+            ends.flood,
+            ends.slow_disk,
+            ends.deaf,
+        ];
+        let next = next.into_iter().flatten().min().unwrap_or(self.now);
+        // What is due was done, so a second time at the same instant would go on for ever.
+        next.max(self.now.plus(1))
     }
 
-    fn heal(&mut self) {
-        let was_cut = self.now.0 < self.cut_until;
-        for pipe in [&mut self.up, &mut self.down] {
-            pipe.set_cut(false);
-            pipe.set_noisy(false);
-        }
-        self.gateway.hold_until(self.now);
-        if was_cut && self.transport == Transport::Mqtt {
-            self.announce();
-        }
-    }
-
-    fn announce(&mut self) {
-        let presence = self.gateway.presence();
-        self.device.presence(Some(&presence));
-        self.deadline = Some(self.now);
+    fn is_settled(&self) -> bool {
+        let device = &self.node.device;
+        device.boot().is_some() && device.released() == device.next_sequence()
     }
 
     fn sample(&mut self) {
-        if self.now.0 < self.next_sample {
+        if self.healed || self.sample_at > self.now {
             return;
         }
-        // Slow and fast stretches, so that blocks are sealed by age and by size.
-        let fast = (self.now.0 / 7000).is_multiple_of(2);
-        self.next_sample = self.now.0 + 1 + self.random.below(if fast { 15 } else { 800 });
-        let tick = Tick(self.now.0 * 1000 + self.random.below(1000));
-        let (group, values) = if self.random.one_in(3) {
-            (GroupId(1), vec![Some(Value::U32(self.random.below(1 << 32) as u32))])
-        } else {
-            let temperature = Some(Value::I32(self.random.below(5000) as i32 - 1000));
-            let heating = self.random.one_in(2).then(|| Value::Bool(self.random.one_in(2)));
-            (GroupId(0), vec![temperature, heating])
-        };
-        let seq = self.device.next_sequence();
-        let recorded = self.device.record(tick, group, &values);
-        let life = self.lives.last_mut().unwrap();
-        if let Err(e) = recorded {
-            assert_eq!(e, RecordError::Full);
-            life.evicted.insert(seq.0);
-        }
-        assert_eq!(usize::try_from(seq.0).unwrap(), life.samples.len());
-        life.samples.push((tick, group, values));
-        self.note_lost();
-        self.deadline = Some(self.now);
+        self.sample_at = self.now.plus(1 + self.random.below(2 * self.sample_ms) as u32);
+        self.node.sample(self.now);
     }
 
-    /// Lets the device speak, as far as the line takes it, and the gateway hear. The device is called
-    /// when it has said so, or something happened to it, and at no other time.
+    /// Over MQTT the broker keeps what is for a gateway that is away.
+    fn reads_up(&self) -> bool {
+        self.plan.transport == Transport::Serial || self.gateway.is_open()
+    }
+
     fn move_up(&mut self) {
-        let mut room = self.up.room();
-        loop {
-            if self.deadline.is_some_and(|at| at <= self.now) {
-                self.deadline = self.device.poll(self.now, Tick(self.now.0 * 1000));
+        while let Some((bytes, whole)) = self.node.speak(self.now, &mut self.report) {
+            if !whole || self.is_filtered(&bytes) {
+                continue;
             }
-            self.note_lost();
-            let waiting = self.device.transmit();
-            match self.transport {
-                Transport::Serial => {
-                    if waiting.is_empty() || room == 0 {
-                        break;
-                    }
-                    let count = room.min(waiting.len());
-                    self.up.write(self.now, &waiting[..count]);
-                    self.device.sent(count);
-                    room -= count;
-                }
-                Transport::Mqtt => {
-                    let mut buffer = [0; MESSAGE_BYTES_MAX];
-                    let Some(message) = self.device.transmit_message(&mut buffer) else { break };
-                    self.up.publish(self.now, message);
-                    self.device.message_sent();
-                }
+            match self.plan.transport {
+                Transport::Serial => self.up.write(self.now, &bytes),
+                Transport::Mqtt => self.up.publish(self.now, &bytes),
             }
-            self.deadline = Some(self.now);
         }
-        while let Some(bytes) = self.up.read(self.now) {
-            self.gateway.receive(self.now, &bytes, &mut self.random);
+        while self.reads_up()
+            && let Some(chunk) = self.up.read(self.now)
+        {
+            for message in self.gateway.receive(self.now, &chunk.bytes) {
+                self.tell("gateway hears", &FromDevice::parse(&message));
+            }
+            if chunk.is_part && self.open_mid_frame && self.gateway.is_open() {
+                self.open_mid_frame = false;
+                self.up.split(false);
+                self.report.saw(Situation::OpenedMidFrame);
+                self.gateway.open(self.now);
+                self.gateway.disturb();
+            }
         }
-    }
-
-    /// Rows make room when a block is sealed: by a sample, or by age.
-    fn note_lost(&mut self) {
-        if let Some(lost) = self.device.lost() {
-            self.lives.last_mut().unwrap().evicted.extend(lost.from.0..lost.to.0);
+        while let Some(chunk) = self.old_up.pop_front_if(|chunk| chunk.at <= self.now) {
+            self.gateway.receive_on_old_port(self.now, &chunk.bytes);
+            if self.old_up.is_empty() {
+                self.gateway.close_old_port();
+            }
         }
     }
 
     fn move_down(&mut self) {
-        self.gateway.work(self.now, &mut self.random);
-        match self.transport {
+        self.gateway.work(self.now);
+        while let Some(message) = self.gateway.take_message(self.now) {
+            if self.loses(&message) {
+                continue;
+            }
+            let is_welcome = message.first() == Some(&(Kind::Welcome as u8));
+            match self.plan.transport {
+                Transport::Serial => self.down.write(self.now, &framed(&message)),
+                Transport::Mqtt => self.down.publish(self.now, &message),
+            }
+            if is_welcome && core::mem::take(&mut self.reset_under_welcome) {
+                self.report.saw(Situation::ColdReset);
+                self.reset_device(self.now, false);
+            }
+            if is_welcome && core::mem::take(&mut self.restart_under_welcome) {
+                self.report.saw(Situation::RestartedUnderWelcome);
+                self.restart(0);
+                self.ends.deaf = Some(self.now.plus(1000));
+                break;
+            }
+        }
+        while let Some(chunk) = self.down.read(self.now) {
+            for message in self.node.hear(self.now, &chunk.bytes, &mut self.report) {
+                self.tell("device hears", &FromGateway::parse(&message));
+            }
+        }
+    }
+
+    /// Whether this message of the gateway is one that gets lost now.
+    fn loses(&mut self, message: &[u8]) -> bool {
+        if self.is_filtered(message) {
+            return true;
+        }
+        let opens = [Kind::Welcome as u8, Kind::Reject as u8].contains(message.first().unwrap_or(&0));
+        if self.ends.deaf.is_some() && opens {
+            return true;
+        }
+        let reopens = matches!(FromGateway::parse(message), Ok(FromGateway::Ack(ack)) if ack.credit > 0);
+        if self.lose_reopening && reopens && self.node.credit() == 0 {
+            self.lose_reopening = false;
+            self.report.saw(Situation::ReopeningAckLost);
+            return true;
+        }
+        false
+    }
+
+    fn is_filtered(&mut self, bytes: &[u8]) -> bool {
+        let Some(kind) = self.filtered else { return false };
+        // On a line, the message stands behind the delimiter and the first distance.
+        let at = match self.plan.transport {
             Transport::Serial => {
-                let room = self.down.room();
-                let bytes = self.gateway.take_bytes(self.now, room);
-                self.down.write(self.now, &bytes);
+                bytes.iter().position(|byte| *byte != frame::DELIMITER).map_or(0, |at| at + 1)
             }
-            Transport::Mqtt => {
-                while let Some(message) = self.gateway.take_message(self.now) {
-                    self.down.publish(self.now, &message);
-                }
-            }
-        }
-        while let Some(bytes) = self.down.read(self.now) {
-            match self.transport {
-                Transport::Serial => self.device.receive(self.now, &bytes),
-                Transport::Mqtt => self.device.receive_message(self.now, &bytes),
-            }
-            self.deadline = Some(self.now);
-        }
+            Transport::Mqtt => 0,
+        };
+        let at = if kind >= Kind::Welcome as u8 { 0 } else { at };
+        bytes.get(at) == Some(&kind) && !self.random.one_in(4)
     }
 
-    fn note_device(&mut self) {
-        self.lives.last_mut().unwrap().boot = self.device.boot();
-        let counters = self.device.counters();
-        self.report.repeated_blocks += u64::from(counters.repeated_blocks);
-        self.report.bad_frames += u64::from(counters.bad_frames);
-    }
-
-    fn judge(mut self) -> Report {
-        self.note_device();
-        self.report.duplicate_blocks = self.gateway.duplicate_blocks();
-        self.report.bad_frames += self.gateway.bad_frames();
-        for (boot, log) in self.gateway.logs() {
-            let mut lives = self.lives.iter().filter(|life| life.boot == Some(*boot));
-            match (lives.next(), lives.next()) {
-                (Some(life), None) => judge_boot(log, life, &mut self.report),
-                (None, _) => assert_eq!(log.next(), LongSeq(0), "rows of boot {boot}, which no device had"),
-                (Some(_), Some(_)) => panic!("boot {boot} was assigned twice"),
-            }
-        }
-        let last = self.lives.last().unwrap();
-        let log = self.gateway.logs().get(&last.boot.unwrap()).unwrap();
-        assert_eq!(log.next().0, last.samples.len() as u64, "something is missing at the end");
-        self.report
+    /// What must hold at any time.
+    fn check(&self) {
+        let device = &self.node.device;
+        let logs = self.gateway.logs().iter().filter(|((_, boot), _)| device.boot() == Some(*boot));
+        // What is durable on an earlier disk is safe there.
+        let life = self.node.life();
+        let Some(durable) = logs.map(|(_, log)| life.at(log.released().to_wire())).max() else { return };
+        assert!(
+            life.at(device.released()) <= durable,
+            "row {} was released before its time",
+            device.released()
+        );
+        let oldest = device.oldest();
+        assert!(
+            life.at(oldest) <= durable,
+            "rows up to {oldest} are neither durable nor aboard, nor declared lost"
+        );
     }
 }
 
-fn judge_boot(log: &Log, life: &Life, report: &mut Report) {
-    report.boots += 1;
-    let mut next = 0;
-    for entry in log.entries() {
-        match entry {
-            Stored::Rows(rows) => {
-                for row in rows {
-                    let row = match row {
-                        Row::Sample(row) => row,
-                        Row::Lost { from, to, .. } => {
-                            assert_eq!(from.0, next, "a gap begins where the rows end");
-                            assert!((from.0..to.0).all(|seq| life.evicted.contains(&seq)), "{from} to {to}");
-                            report.gap_rows += u64::from(to.0 - from.0);
-                            next = to.0;
-                            continue;
-                        }
-                    };
-                    assert_eq!(row.seq.0, next, "rows are in order and each comes once");
-                    let (tick, group, values) = &life.samples[usize::try_from(next).unwrap()];
-                    assert_eq!((row.tick, row.group), (*tick, *group));
-                    let sent = (0..).zip(values).filter_map(|(at, value)| value.map(|value| (at, value)));
-                    assert!(row.values.iter().copied().eq(sent), "row {next}: {row:?}");
-                    next += 1;
-                    report.rows += 1;
-                }
-            }
-            Stored::Gap { from, to } => {
-                assert_eq!(from.0, u64::from(next), "a gap begins where the rows end");
-                for seq in from.0..to.0 {
-                    assert!(life.evicted.contains(&u32::try_from(seq).unwrap()), "row {seq} was not evicted");
-                    next += 1;
-                    report.gap_rows += 1;
-                }
-            }
-        }
-    }
-}
-
-const fn config(transport: Transport) -> DeviceConfig {
-    DeviceConfig {
-        name: "boiler",
-        groups: GROUPS,
-        tick_hz: 1_000_000,
-        linger_ms: 200,
-        transport,
-        when_full: WhenFull::DropOldest,
-    }
-}
-
-fn new_device(transport: Transport) -> Device<RING, CHANNELS> {
-    static SERIAL: DeviceConfig = config(Transport::Serial);
-    static MQTT: DeviceConfig = config(Transport::Mqtt);
-    let config = match transport {
-        Transport::Serial => &SERIAL,
-        Transport::Mqtt => &MQTT,
-    };
-    Device::new(config, ChipId::new(&[0xe6, 0x61, 0, 4]).unwrap(), ResetCause::POWER_ON)
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut out = [0; FRAME_BYTES_MAX + 1];
+    let len = frame::encode(&[message], &mut out[1..]).unwrap();
+    out[..=len].to_vec()
 }

@@ -1,86 +1,171 @@
-//! One direction of a line of 115,200 baud, or of a broker's queue.
+//! One direction of a serial line, or of a broker's queue, and what it does to what is sent.
 
 use std::collections::VecDeque;
 
 use forebay_shared::ids::Millis;
 
-use super::Random;
+use super::random::Random;
 
-const LATENCY_MS: u32 = 2;
-const BYTES_PER_MS: usize = 11;
+/// Messages that a broker may hand over once more after a reconnect.
+const REMEMBERED: usize = 8;
 
+/// What arrives at once.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) at: Millis,
+    pub(crate) bytes: Vec<u8>,
+    /// The rest of a frame is still to come.
+    pub(crate) is_part: bool,
+}
+
+#[derive(Debug)]
 pub(crate) struct Pipe {
     random: Random,
-    noisy: bool,
+    latency_ms: u32,
+    /// One byte of a line, or one message of a broker, in so many is harmed; zero for none.
+    noise: u64,
+    until_harm: u64,
     cut: bool,
-    queue: VecDeque<(Millis, Vec<u8>)>,
+    /// Each frame arrives in two parts.
+    split: bool,
+    queue: VecDeque<Chunk>,
+    last_at: Millis,
+    remembered: VecDeque<Vec<u8>>,
 }
 
 impl Pipe {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), noisy: false, cut: false, queue: VecDeque::new() }
-    }
-
-    pub(crate) fn set_noisy(&mut self, noisy: bool) {
-        self.noisy = noisy;
-    }
-
-    pub(crate) fn set_cut(&mut self, cut: bool) {
-        self.cut = cut;
-    }
-
-    /// Bytes that the line takes in this millisecond.
-    pub(crate) fn room(&self) -> usize {
-        BYTES_PER_MS
-    }
-
-    /// Sends bytes, some of which do not arrive as they were.
-    pub(crate) fn write(&mut self, now: Millis, bytes: &[u8]) {
-        let mut arriving = Vec::new();
-        for &byte in bytes {
-            match self.fault(1500) {
-                Some(0) => {}
-                Some(1) => arriving.extend([byte, byte]),
-                Some(2) => arriving.push(byte ^ (1 << self.random.below(8))),
-                Some(_) => arriving.extend([0, byte]),
-                None => arriving.push(byte),
-            }
+        Self {
+            random: Random::new(seed),
+            latency_ms: 1,
+            noise: 0,
+            until_harm: 0,
+            cut: false,
+            split: false,
+            queue: VecDeque::new(),
+            last_at: Millis(0),
+            remembered: VecDeque::new(),
         }
-        self.push(now, arriving);
+    }
+
+    pub(crate) fn set_latency(&mut self, ms: u32) {
+        self.latency_ms = ms;
+    }
+
+    pub(crate) fn set_noise(&mut self, one_in: u64) {
+        self.noise = one_in;
+        self.until_harm = if one_in == 0 { 0 } else { self.random.below(2 * one_in) };
+    }
+
+    /// Nothing passes, and what is on its way is gone.
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+        self.queue.clear();
+    }
+
+    pub(crate) fn mend(&mut self) {
+        self.cut = false;
+    }
+
+    pub(crate) fn split(&mut self, split: bool) {
+        self.split = split;
+    }
+
+    /// Sends the bytes of a frame, some of which do not arrive as they were.
+    pub(crate) fn write(&mut self, now: Millis, frame: &[u8]) {
+        let bytes = self.harm(frame);
+        if self.cut || bytes.is_empty() {
+            return;
+        }
+        if bytes.len() > 4 && (self.split || self.random.one_in(8)) {
+            let (left, right) = bytes.split_at(self.random.within(2, bytes.len() as u64 - 2) as usize);
+            self.push(now, left.to_vec(), true);
+            let pause = self.random.below(4) as u32;
+            self.push(now.plus(pause), right.to_vec(), false);
+        } else {
+            self.push(now, bytes, false);
+        }
     }
 
     /// Publishes a message, which may be dropped or come twice.
     pub(crate) fn publish(&mut self, now: Millis, message: &[u8]) {
-        match self.fault(40) {
-            Some(0) => {}
-            Some(_) => {
-                self.push(now, message.to_vec());
-                self.push(now, message.to_vec());
-            }
-            None => self.push(now, message.to_vec()),
+        let copies = match self.next_harm() {
+            None => 1,
+            Some(harm) => harm % 2 * 2,
+        };
+        if self.cut {
+            return;
         }
+        if self.remembered.len() == REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back(message.to_vec());
+        for _ in 0..copies {
+            self.push(now, message.to_vec(), false);
+        }
+    }
+
+    /// The broker hands over once more what it has no confirmation for.
+    pub(crate) fn redeliver(&mut self, now: Millis) {
+        for message in self.remembered.clone() {
+            self.push(now, message, false);
+        }
+    }
+
+    /// When something arrives.
+    pub(crate) fn next_at(&self) -> Option<Millis> {
+        self.queue.front().map(|chunk| chunk.at)
     }
 
     /// What arrives by now.
-    pub(crate) fn read(&mut self, now: Millis) -> Option<Vec<u8>> {
-        if self.queue.front()?.0 > now {
+    pub(crate) fn read(&mut self, now: Millis) -> Option<Chunk> {
+        self.queue.pop_front_if(|chunk| chunk.at <= now)
+    }
+
+    /// What is on its way goes elsewhere from here on.
+    pub(crate) fn take(&mut self) -> VecDeque<Chunk> {
+        core::mem::take(&mut self.queue)
+    }
+
+    /// A line never overtakes, and a broker keeps the order too.
+    fn push(&mut self, now: Millis, bytes: Vec<u8>, is_part: bool) {
+        let at = now.plus(self.latency_ms).max(self.last_at);
+        self.last_at = at;
+        self.queue.push_back(Chunk { at, bytes, is_part });
+    }
+
+    fn harm(&mut self, frame: &[u8]) -> Vec<u8> {
+        if self.noise == 0 {
+            return frame.to_vec();
+        }
+        let mut arriving = Vec::with_capacity(frame.len() + 2);
+        for &byte in frame {
+            match self.next_harm() {
+                Some(0) => {}
+                Some(1) => arriving.extend([byte, byte]),
+                Some(2) => arriving.push(byte ^ (1 << self.random.below(8))),
+                Some(3) => arriving.extend([0, byte]),
+                Some(_) => arriving.push(self.random.below(256) as u8),
+                None => arriving.push(byte),
+            }
+        }
+        // A frame may be lost as a whole, or come twice.
+        match self.random.below(40) {
+            0 => Vec::new(),
+            1 => [arriving.as_slice(), &arriving].concat(),
+            _ => arriving,
+        }
+    }
+
+    fn next_harm(&mut self) -> Option<u64> {
+        if self.noise == 0 {
             return None;
         }
-        self.queue.pop_front().map(|(_, bytes)| bytes)
-    }
-
-    /// The sender was restarted in the middle of something.
-    pub(crate) fn forget_partial(&mut self) {
-        self.queue.pop_back();
-    }
-
-    fn push(&mut self, now: Millis, bytes: Vec<u8>) {
-        if !self.cut && !bytes.is_empty() {
-            self.queue.push_back((now.plus(LATENCY_MS), bytes));
+        if self.until_harm > 0 {
+            self.until_harm -= 1;
+            return None;
         }
-    }
-
-    fn fault(&mut self, one_in: u64) -> Option<u64> {
-        (self.noisy && self.random.one_in(one_in)).then(|| self.random.below(4))
+        self.until_harm = self.random.below(2 * self.noise);
+        Some(self.random.below(5))
     }
 }

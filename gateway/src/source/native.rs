@@ -70,7 +70,10 @@ impl Session {
     /// A conversation in which nothing has been said.
     #[must_use]
     pub fn new(context: Context, transport: Transport) -> Session {
-        let receiver = Box::new(Receiver::new(context.epoch));
+        let mut receiver = Box::new(Receiver::new(context.epoch));
+        if transport == Transport::Serial {
+            receiver.ask_for_hello();
+        }
         Session { context, transport, receiver, device: None, unanswered: None }
     }
 

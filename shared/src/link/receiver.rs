@@ -17,6 +17,7 @@
 
 use core::fmt;
 
+use super::bugs::{Bug, seeded};
 use super::session::{Intake, Session};
 use super::{ACK_DELAY_MS, WINDOW_BLOCKS};
 use crate::block::{BlockBytes, BlockError};
@@ -194,6 +195,12 @@ impl Receiver {
         }
     }
 
+    /// Asks the device for its `Hello`. A host does so first of all on a serial line that it has opened: the device may
+    /// believe that it is welcome still, or wait ever longer between its greetings.
+    pub const fn ask_for_hello(&mut self) {
+        self.reject(RejectCode::WRONG_BOOT, 0);
+    }
+
     /// Tells the device that a message of `kind` was not accepted.
     pub const fn reject(&mut self, code: RejectCode, kind: u8) {
         self.reject = Some(Reject { code, kind });
@@ -260,7 +267,7 @@ impl Receiver {
     /// by itself.
     pub fn stalled_since(&self) -> Option<Millis> {
         let session = self.session.as_ref()?;
-        if session.credit == 0 { None } else { session.missing_since }
+        if session.credit == 0 || seeded(Bug::NoStallNoticed) { None } else { session.missing_since }
     }
 
     /// What happened so far.
@@ -506,6 +513,18 @@ mod tests {
         receiver.handle(NOW, &data(BOOT, 0..1)).unwrap();
         assert_eq!(drain(&mut receiver).len(), 16);
         assert_eq!(last_ack(&mut receiver, NOW).received, Seq(16));
+    }
+
+    #[test]
+    fn rows_wait_for_the_schema_in_the_device() {
+        let mut receiver = Receiver::new(Epoch(1));
+        receiver.handle(NOW, &hello(Some(BOOT), 0, 50).to_message()).unwrap();
+        receiver.welcome(NOW, Terms { wants_birth: true, ..terms(None) }).unwrap();
+        receiver.handle(NOW, &data(BOOT, 0..10)).unwrap();
+        assert_eq!((drain(&mut receiver), last_ack(&mut receiver, NOW).received), (Many::new(), Seq(0)));
+        receiver.births_complete(NOW);
+        receiver.handle(NOW, &data(BOOT, 0..10)).unwrap();
+        assert_eq!(drain(&mut receiver), [('r', 0, 10)]);
     }
 
     #[test]

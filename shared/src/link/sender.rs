@@ -30,7 +30,7 @@ const SILENCE_MS: u32 = 15_000;
 /// What the device shall send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transmit {
-    /// Its `Hello`.
+    /// Its `Hello`; then call [`Sender::hello_sent`].
     Hello,
     /// The `Birth` of the channel at this index.
     Birth(u8),
@@ -54,6 +54,8 @@ pub struct Sender {
     /// Of the gateway that assigned the boot.
     epoch: Epoch,
     boot: Option<Boot>,
+    /// Of the last `Hello`.
+    hello: Token,
     received: Seq,
     credit: u8,
     reply: Option<Token>,
@@ -102,6 +104,7 @@ impl Sender {
             state,
             epoch: Epoch(0),
             boot: None,
+            hello: Token(0),
             received: Seq(0),
             credit: 0,
             reply: None,
@@ -114,6 +117,12 @@ impl Sender {
             spoke_at: Stamp::ZERO,
             heard_at: Stamp::ZERO,
         }
+    }
+
+    /// Takes all rows before `first` for received. Only before the first welcome.
+    #[cfg(feature = "simulation")]
+    pub const fn number_from(&mut self, first: Seq) {
+        (self.received, self.sent) = (first, first);
     }
 
     /// Takes one message of the gateway. What it releases is released in `backlog` at once.
@@ -137,8 +146,15 @@ impl Sender {
                 Ok(())
             }
             FromGateway::Reject(reject) => {
-                if reject.code == RejectCode::WRONG_BOOT && self.is_connected() {
-                    self.greet();
+                match self.state {
+                    _ if reject.code != RejectCode::WRONG_BOOT => {}
+                    State::Detached | State::Arriving => {}
+                    // The gateway is there, however long the wait has become without it.
+                    State::Greeting { at, .. } => {
+                        let soon = now.plus(u32::from(HELLO_MS)).min(at.near(now));
+                        self.state = State::Greeting { at: Stamp::of(soon), wait_ms: HELLO_MS };
+                    }
+                    _ => self.greet(),
                 }
                 Ok(())
             }
@@ -189,6 +205,11 @@ impl Sender {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// The `Hello` with this token is being sent.
+    pub const fn hello_sent(&mut self, token: Token) {
+        self.hello = token;
     }
 
     /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
@@ -405,7 +426,12 @@ impl Sender {
         chip: &ChipId,
         backlog: &mut B,
     ) -> Result<(), SenderError> {
-        let for_us = welcome.chip == *chip && self.boot.is_none_or(|boot| boot == welcome.boot);
+        // Without a boot, only the answer to the last question is sure to be meant for this life of the device.
+        let for_this_life = match self.boot {
+            Some(boot) => boot == welcome.boot,
+            None => welcome.answers == self.hello,
+        };
+        let for_us = welcome.chip == *chip && for_this_life;
         if !for_us || self.state == State::Detached {
             return Err(SenderError::NotForUs);
         }
@@ -428,6 +454,7 @@ impl Sender {
     }
 
     fn ack<B: Backlog>(&mut self, now: Millis, ack: &Ack, backlog: &mut B) -> Result<(), SenderError> {
+        let heard_at = self.heard_at;
         self.hear(now, ack.epoch)?;
         if self.boot != Some(ack.boot) {
             return Err(SenderError::NotForUs);
@@ -435,6 +462,9 @@ impl Sender {
         let Ack { received, released, .. } = *ack;
         let goes_back = received.is_before(self.received);
         if goes_back || backlog.sealed().is_before(received) || received.is_before(released) {
+            // A gateway that goes on like this has another idea of where both stand, which only a greeting mends: it
+            // does not count as heard.
+            self.heard_at = heard_at;
             return Err(SenderError::Sequence);
         }
         self.received = received;
@@ -581,8 +611,8 @@ mod tests {
 
         fn welcome(&self, credit: u8) -> Welcome {
             let (released, received) = (Seq(0), Seq(0));
-            let (wants_birth, chip) = (false, self.chip.clone());
-            Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip }
+            let (wants_birth, chip, answers) = (false, self.chip.clone(), Token(0));
+            Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip, answers }
         }
 
         fn hear<B: Body>(&mut self, now: Millis, body: &B) -> Result<(), SenderError> {
@@ -625,6 +655,22 @@ mod tests {
             assert_eq!(bench.next(at), Some(Transmit::Hello));
             assert_eq!(bench.next(at.plus(wait - 1)), None);
             at = at.plus(wait);
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_the_hello_need_not_wait_for_it() {
+        let mut bench = Bench::new(Transport::Serial);
+        for at in [0, 250, 750, 1750, 3750, 7750] {
+            assert_eq!(bench.next(Millis(at)), Some(Transmit::Hello));
+        }
+        let ask = Reject { code: RejectCode::WRONG_BOOT, kind: 0 };
+        for at in [8000, 8100, 8200] {
+            bench.hear(Millis(at), &ask).unwrap();
+            assert_eq!(bench.next(Millis(8249)), None, "as often as it asks, not more often than at first");
+        }
+        for at in [8250, 8500, 9000] {
+            assert_eq!(bench.next(Millis(at)), Some(Transmit::Hello));
         }
     }
 
@@ -772,6 +818,22 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_takes_back_what_it_had_is_greeted() {
+        let mut bench = Bench::welcomed(Transport::Serial, 1);
+        assert_eq!(bench.blocks(START), [0]);
+        bench.hear(START, &ack(10, &[], 0)).unwrap();
+        let mut at = START;
+        while at < START.plus(15_000) {
+            assert_eq!(bench.hear(at, &ack(9, &[], 1)), Err(SenderError::Sequence));
+            while let Some(said) = bench.next(at) {
+                assert_eq!(said, Transmit::Status);
+            }
+            at = at.plus(500);
+        }
+        assert_eq!(bench.next(at), Some(Transmit::Hello));
+    }
+
+    #[test]
     fn what_cannot_be_is_ignored() {
         let mut bench = Bench::welcomed(Transport::Serial, 1);
         assert_eq!(bench.blocks(START), [0]);
@@ -787,6 +849,19 @@ mod tests {
         let welcome = Welcome { boot: Boot::new(10).unwrap(), ..bench.welcome(1) };
         assert_eq!(bench.hear(START, &welcome), Err(SenderError::NotForUs));
         assert_eq!((bench.sender.received(), bench.backlog.released), (Seq(10), Seq(0)));
+    }
+
+    #[test]
+    fn without_a_boot_only_the_answer_to_the_last_hello_counts() {
+        let mut bench = Bench::new(Transport::Serial);
+        bench.next(START);
+        bench.sender.hello_sent(Token(5));
+        let earlier = Welcome { answers: Token(4), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &earlier), Err(SenderError::NotForUs));
+        assert_eq!((bench.sender.boot(), bench.sender.is_connected()), (None, false));
+        let answer = Welcome { answers: Token(5), ..bench.welcome(1) };
+        assert_eq!(bench.hear(START, &answer), Ok(()));
+        assert_eq!(bench.hear(START, &earlier), Ok(()), "with a boot, that tells whom it is for");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use heapless::Vec;
 
+use super::bugs::{Bug, seeded};
 use super::receiver::{Event, Known, LinkError, Terms};
 use super::{ACK_DELAY_MS, WINDOW_BLOCKS};
 use crate::block::{Block, BlockBytes, BlockError};
@@ -95,7 +96,10 @@ impl Session {
         };
         let holds_the_next_row = self.next.extend(hello.oldest).is_some_and(|oldest| oldest <= self.next)
             && self.next.extend(hello.next).is_some_and(|end| end >= self.next);
-        same_life && holds_the_next_row && hello.chip == before.chip && hello.schema == before.schema
+        (same_life || seeded(Bug::AnyHelloContinues))
+            && holds_the_next_row
+            && hello.chip == before.chip
+            && hello.schema == before.schema
     }
 
     pub(super) fn welcome_again(&mut self, now: Millis) {
@@ -119,11 +123,20 @@ impl Session {
             self.ack_by(now);
             return Ok(Intake::Duplicate);
         }
+        // Rows of before the welcome, which nobody can read yet: the device sends them again when it has told its schema.
+        if !self.births {
+            self.ack_by(now);
+            return Ok(Intake::Dropped);
+        }
         // One place is kept for the block that fills the hole, or nothing would ever move again.
         let fills = first <= self.next;
         let room = usize::from(WINDOW_BLOCKS) - usize::from(!fills);
         let bytes = Vec::from_slice(data.block).map_err(|_| BlockError::Trailing)?;
         let bytes = BlockBytes { form: data.form, bytes };
+        if self.held.len() >= 2 && seeded(Bug::HeldBlockGivenUp) {
+            self.held.pop();
+        }
+        let at = at.min(self.held.len());
         if self.held.len() >= room || self.held.insert(at, Held { first, end, bytes }).is_err() {
             self.ack_by(now);
             self.notice_missing();
@@ -161,7 +174,9 @@ impl Session {
         self.now = now;
         self.learned = self.learned.max(next);
         self.sent = self.sent.max(sent.min(next));
-        self.ack_by(now);
+        if !seeded(Bug::StatusNotAnswered) {
+            self.ack_by(now);
+        }
         self.notice_missing();
         Ok(())
     }
@@ -179,7 +194,8 @@ impl Session {
             Event::Rows { from, to: end, skip: first.rows_until(from) as u32, block: bytes }
         } else {
             let (end, cause) = self.lost.filter(|(end, _)| *end > from)?;
-            self.next = self.held.first().map_or(end, |held| held.first.min(end));
+            let held = self.held.first().filter(|_| !seeded(Bug::GapOverHeldRows));
+            self.next = held.map_or(end, |held| held.first.min(end));
             Event::Gap { from, to: self.next, cause }
         };
         self.restart_missing();
@@ -202,6 +218,9 @@ impl Session {
     }
 
     pub(super) fn long(&self, seq: Seq) -> Result<LongSeq, LinkError> {
+        if seeded(Bug::WrongExtensionAtWrap) {
+            return Ok(LongSeq(u64::from(seq.0)));
+        }
         self.next.extend(seq).ok_or(LinkError::Sequence)
     }
 
@@ -214,6 +233,7 @@ impl Session {
             wants_birth: !self.births,
             credit: self.credit,
             chip: hello.chip.clone(),
+            answers: hello.token(),
         }
     }
 
@@ -234,11 +254,14 @@ impl Session {
         Ack {
             epoch,
             boot: self.boot,
-            received: self.next.to_wire(),
+            received: match self.held.last() {
+                Some(held) if seeded(Bug::ReceivedIsHighest) => held.end.to_wire(),
+                _ => self.next.to_wire(),
+            },
             released: self.released.to_wire(),
             ranges,
             credit: self.credit,
-            births: self.births,
+            births: self.births || seeded(Bug::BirthsNotAwaited),
         }
     }
 }

@@ -1,0 +1,439 @@
+//! The real device, its samples, and a tap that sees what it says and hears.
+
+use forebay_firmware::device::RecordError;
+use forebay_shared::block::Block;
+use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX};
+use forebay_shared::ids::{Boot, GroupId, Millis, Seq, Tick};
+use forebay_shared::link::Transport;
+use forebay_shared::message::{FromDevice, FromGateway, MESSAGE_BYTES_MAX};
+use forebay_shared::reading::{Schema, Value};
+
+use super::boards::{Board, Configs, GROUPS, RING, configs, new_device};
+use super::bugs::{Mistaken, Seeded, is_data};
+use super::plan::Plan;
+use super::random::Random;
+use super::report::{Report, Situation};
+
+/// When a ring has to make room, it is at least so full.
+const FULL: usize = RING - 520;
+
+/// One row as it was sampled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) tick: Tick,
+    pub(crate) group: GroupId,
+    values: [Option<Value>; 2],
+    count: usize,
+    pub(crate) evicted: bool,
+    /// It is in a block that was damaged in the device.
+    pub(crate) spoilt: bool,
+}
+
+impl Sample {
+    pub(crate) fn values(&self) -> &[Option<Value>] {
+        &self.values[..self.count]
+    }
+}
+
+/// What really happened on a device from one start to the next.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) boot: Option<Boot>,
+    pub(crate) first: Seq,
+    pub(crate) samples: Vec<Sample>,
+    evicted_to: usize,
+    born: Millis,
+    /// Microseconds from the start to the first tick: no two starts take exactly as long.
+    warm_up: u64,
+    schema: usize,
+}
+
+impl Life {
+    fn tick(&self, now: Millis) -> u64 {
+        u64::from(now.since(self.born)) * 1000 + self.warm_up
+    }
+
+    /// Where the row with this number is.
+    pub(crate) fn at(&self, seq: Seq) -> usize {
+        self.first.rows_until(seq) as usize
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) device: Board,
+    pub(crate) lives: Vec<Life>,
+    configs: Configs,
+    transport: Transport,
+    bytes_per_ms: u32,
+    random: Random,
+    schemas: [Schema; 2],
+    /// The first bytes that the device has to say leave until then.
+    sending: Option<(Millis, usize)>,
+    deadline: Option<Millis>,
+    alive_at: Millis,
+    tap: Tap,
+    mistaken: Mistaken,
+    /// The next block is damaged.
+    pub(crate) spoil: bool,
+    spoilt: Vec<(Boot, Seq)>,
+}
+
+/// What the device has said and heard since it was welcomed.
+#[derive(Debug)]
+struct Tap {
+    ear: Decoder,
+    decoder: Decoder,
+    raw: Vec<u8>,
+    /// Ends of the blocks sent and not known to be received.
+    outstanding: Vec<Seq>,
+    sent: Option<Seq>,
+    credit: u8,
+    received: Seq,
+    /// As it was when the frame that is being sent was begun.
+    credit_at_start: u8,
+    in_frame: bool,
+    gap_to: Option<Seq>,
+}
+
+impl Tap {
+    const fn new() -> Self {
+        Self {
+            ear: Decoder::new(),
+            decoder: Decoder::new(),
+            raw: Vec::new(),
+            outstanding: Vec::new(),
+            sent: None,
+            credit: 0,
+            received: Seq(0),
+            credit_at_start: 0,
+            in_frame: false,
+            gap_to: None,
+        }
+    }
+
+    /// The messages that end with these bytes on the way to the device.
+    fn messages(&mut self, transport: Transport, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut rest = bytes;
+        match transport {
+            Transport::Mqtt => Vec::from([bytes.to_vec()]),
+            Transport::Serial => {
+                let mut messages = Vec::new();
+                while let Some(message) = self.ear.next(&mut rest) {
+                    messages.extend(message.map(<[u8]>::to_vec));
+                }
+                messages
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(plan: &Plan, seeded: Option<Seeded>, seed: u64) -> Self {
+        let configs = configs(plan.transport, plan.when_full);
+        let mut node = Self {
+            device: new_device(configs, 0, plan.first),
+            configs,
+            lives: Vec::new(),
+            transport: plan.transport,
+            bytes_per_ms: plan.bytes_per_ms,
+            random: Random::new(seed),
+            schemas: GROUPS.map(|groups| Schema::new(groups.descriptions()).unwrap()),
+            sending: None,
+            deadline: None,
+            alive_at: Millis(0),
+            tap: Tap::new(),
+            mistaken: Mistaken::new(seeded),
+            spoil: false,
+            spoilt: Vec::new(),
+        };
+        node.start(Millis(0), plan.first, 0);
+        node
+    }
+
+    /// The device starts again at `at`, with nothing in its memory, and with other channels where they change. Gives
+    /// what it had sent of a frame.
+    pub(crate) fn reset(&mut self, at: Millis, first: Seq, reflash: bool, report: &mut Report) -> Vec<u8> {
+        self.note_counters(report);
+        if self.device.next_sequence() != self.device.oldest() {
+            report.saw(Situation::DeviceResetWithRowsAboard);
+        }
+        let count = self.sending.map_or(0, |(_, count)| count / 2);
+        let part = [&self.tap.raw, &self.device.transmit()[..count]].concat();
+        let schema = self.life().schema ^ usize::from(reflash);
+        self.start(at, first, schema);
+        if self.transport == Transport::Serial { part } else { Vec::new() }
+    }
+
+    fn start(&mut self, at: Millis, first: Seq, schema: usize) {
+        self.device = new_device(self.configs, schema, first);
+        (self.sending, self.deadline, self.alive_at) = (None, Some(at), at);
+        self.tap = Tap::new();
+        self.mistaken.reset();
+        let warm_up = self.random.below(5000);
+        self.lives.push(Life {
+            boot: None,
+            first,
+            samples: Vec::new(),
+            evicted_to: 0,
+            born: at,
+            warm_up,
+            schema,
+        });
+    }
+
+    pub(crate) fn life(&self) -> &Life {
+        self.lives.last().unwrap()
+    }
+
+    fn life_mut(&mut self) -> &mut Life {
+        self.lives.last_mut().unwrap()
+    }
+
+    pub(crate) fn is_alive(&self, now: Millis) -> bool {
+        self.alive_at <= now
+    }
+
+    pub(crate) fn note_counters(&self, report: &mut Report) {
+        let counters = self.device.counters();
+        report.repeated_blocks += u64::from(counters.repeated_blocks);
+        report.bad_frames += u64::from(counters.bad_frames);
+    }
+
+    /// When the device has to be called again.
+    pub(crate) fn next_at(&self) -> Option<Millis> {
+        self.sending.map(|(until, _)| until).or(self.deadline).map(|at| at.max(self.alive_at))
+    }
+
+    pub(crate) fn presence(&mut self, now: Millis, presence: Option<&[u8]>) {
+        self.device.presence(presence);
+        self.deadline = Some(now);
+    }
+
+    pub(crate) fn sample(&mut self, now: Millis) {
+        if !self.is_alive(now) {
+            return;
+        }
+        let tick = Tick(self.life().tick(now) + self.random.below(1000));
+        let (group, values, count) = if self.random.one_in(3) {
+            (GroupId(1), [Some(Value::U32(self.random.u32())), None], 1)
+        } else {
+            let level = Some(Value::I32(self.random.below(5000) as i32 - 1000));
+            let state = self.random.one_in(2).then(|| Value::Bool(self.random.one_in(2)));
+            (GroupId(0), [level, state], 2)
+        };
+        let seq = self.device.next_sequence();
+        let recorded = self.device.record(tick, group, &values[..count]);
+        let refused = recorded.is_err();
+        if let Err(error) = recorded {
+            assert_eq!(error, RecordError::Full);
+            let used = self.device.ring_used_bytes();
+            assert!(used >= FULL, "a row was refused by a ring that was not full: {used} bytes");
+        }
+        let life = self.life_mut();
+        assert_eq!(life.at(seq), life.samples.len(), "rows are numbered one by one");
+        life.samples.push(Sample { tick, group, values, count, evicted: refused, spoilt: false });
+        self.note_lost();
+        self.deadline = Some(now);
+    }
+
+    /// Lets the device speak, as fast as the line takes it. Gives what the line then has to carry: bytes that end with
+    /// a frame, or one message. The device is called when it has said so, or something happened to it, and at no
+    /// other time.
+    pub(crate) fn speak(&mut self, now: Millis, report: &mut Report) -> Option<(Vec<u8>, bool)> {
+        while self.is_alive(now) {
+            if let Some((until, count)) = self.sending {
+                if until > now {
+                    return None;
+                }
+                self.sending = None;
+                let bytes = self.device.transmit()[..count].to_vec();
+                self.device.sent(count);
+                self.deadline = Some(now);
+                if let Some(said) = self.tap_bytes(&bytes, report) {
+                    return Some(said);
+                }
+            }
+            if self.deadline.is_some_and(|at| at <= now) {
+                self.deadline = self.device.poll(now, Tick(self.life().tick(now)));
+            }
+            self.note_lost();
+            let waiting = self.device.transmit().len();
+            if waiting == 0 && self.transport == Transport::Serial {
+                assert!(self.deadline.is_none_or(|at| at > now), "it has something to say and says nothing");
+                return None;
+            }
+            if !self.tap.in_frame {
+                self.tap.credit_at_start = self.tap.credit;
+            }
+            if self.transport == Transport::Mqtt {
+                let mut buffer = [0; MESSAGE_BYTES_MAX];
+                let Some(message) = self.device.transmit_message(&mut buffer).map(<[u8]>::to_vec) else {
+                    return None;
+                };
+                self.device.message_sent();
+                self.deadline = Some(now);
+                if let Some(message) = self.tap_message(message, report) {
+                    return Some((message, true));
+                }
+                continue;
+            }
+            self.tap.in_frame = true;
+            // Now and then the port takes only some of it.
+            let count =
+                if self.random.one_in(6) { self.random.within(1, waiting as u64) as usize } else { waiting };
+            let takes = (count as u32).div_ceil(self.bytes_per_ms);
+            self.sending = Some((now.plus(takes), count));
+        }
+        None
+    }
+
+    /// Gives the device what has arrived on its line, and says which messages ended with it.
+    pub(crate) fn hear(&mut self, now: Millis, bytes: &[u8], report: &mut Report) -> Vec<Vec<u8>> {
+        if !self.is_alive(now) {
+            return Vec::new();
+        }
+        let messages = self.tap.messages(self.transport, bytes);
+        for message in &messages {
+            if let Ok(FromGateway::Welcome(welcome)) = FromGateway::parse(message)
+                && self.lives.iter().rev().skip(1).any(|life| life.boot == Some(welcome.boot))
+            {
+                report.saw(Situation::WelcomeForAnEarlierLife);
+            }
+        }
+        let before = self.device.boot();
+        match self.transport {
+            _ if !self.mistaken.is_right() => {
+                for message in &messages {
+                    self.device.receive_message(now, &self.mistaken.hear(message));
+                }
+            }
+            Transport::Serial => self.device.receive(now, bytes),
+            Transport::Mqtt => self.device.receive_message(now, bytes),
+        }
+        let boot = self.device.boot();
+        if before != boot {
+            assert!(before.is_none(), "a boot is for life");
+            self.life_mut().boot = boot;
+        }
+        for message in &messages {
+            self.heard(message);
+        }
+        self.deadline = Some(now);
+        messages
+    }
+
+    /// Notes what a message that has just arrived whole allows the device.
+    fn heard(&mut self, message: &[u8]) {
+        let boot = self.device.boot();
+        match FromGateway::parse(message) {
+            Ok(FromGateway::Welcome(welcome)) if Some(welcome.boot) == boot && self.device.is_connected() => {
+                self.tap.outstanding.clear();
+                self.tap.sent = None;
+                (self.tap.credit, self.tap.received) = (welcome.credit, welcome.received);
+            }
+            Ok(FromGateway::Ack(ack)) if Some(ack.boot) == boot && self.device.is_connected() => {
+                (self.tap.credit, self.tap.received) = (ack.credit, ack.received);
+                self.tap.outstanding.retain(|end| ack.received.is_before(*end));
+            }
+            _ => {}
+        }
+    }
+
+    /// The credit that the device last heard of.
+    pub(crate) fn credit(&self) -> u8 {
+        self.tap.credit
+    }
+
+    fn tap_bytes(&mut self, bytes: &[u8], report: &mut Report) -> Option<(Vec<u8>, bool)> {
+        self.tap.raw.extend(bytes);
+        let mut rest = bytes;
+        let message = match self.tap.decoder.next(&mut rest)? {
+            Ok(message) => message.to_vec(),
+            Err(error) => panic!("a device sent what is no frame: {error}"),
+        };
+        assert!(rest.is_empty(), "a frame ends where the device pauses");
+        let raw = core::mem::take(&mut self.tap.raw);
+        let said = self.tap_message(message.clone(), report);
+        let Some(said) = said else { return Some((Vec::new(), false)) };
+        if said == message {
+            return Some((raw, true));
+        }
+        let mut out = [0; FRAME_BYTES_MAX + 1];
+        let len = frame::encode(&[&said], &mut out[1..]).unwrap();
+        Some((out[..=len].to_vec(), true))
+    }
+
+    /// Sees a message that the device has sent, and gives what becomes of it.
+    fn tap_message(&mut self, message: Vec<u8>, report: &mut Report) -> Option<Vec<u8>> {
+        self.tap.in_frame = false;
+        let message = if is_data(&message) { self.tap_data(message) } else { message };
+        if let Ok(FromDevice::Gap(gap)) = FromDevice::parse(&message) {
+            let grew =
+                self.tap.gap_to.is_some_and(|to| to.is_before(gap.to) && self.tap.received.is_before(to));
+            if grew {
+                report.saw(Situation::GapGrewInFlight);
+            }
+            self.tap.gap_to = Some(gap.to);
+        }
+        self.mistaken.say(message)
+    }
+
+    fn tap_data(&mut self, message: Vec<u8>) -> Vec<u8> {
+        let Ok(FromDevice::Data(data)) = FromDevice::parse(&message) else {
+            panic!("a device sent no message")
+        };
+        let block = Block::parse(data.form, data.block).expect("a device sends whole blocks");
+        let (boot, first, end) = (data.boot, block.first(), block.end());
+        assert_eq!(Some(boot), self.device.boot());
+        if self.tap.sent.is_none_or(|sent| sent.is_before(end)) {
+            let ring = self.device.lost().map_or(self.device.oldest(), |lost| lost.to);
+            self.tap.outstanding.retain(|end| ring.is_before(*end));
+            let allowed = usize::from(self.tap.credit_at_start);
+            assert!(self.tap.outstanding.len() < allowed.max(1), "more blocks than the credit of {allowed}");
+            assert!(allowed > 0, "a block without credit");
+            self.tap.outstanding.push(end);
+            self.tap.sent = Some(end);
+        }
+        if core::mem::take(&mut self.spoil) && !self.spoilt.contains(&(boot, first)) {
+            self.spoilt.push((boot, first));
+        }
+        if self.spoilt.contains(&(boot, first)) {
+            let life = self.life_mut();
+            let rows = life.at(first)..life.at(end);
+            for sample in &mut life.samples[rows] {
+                sample.spoilt = true;
+            }
+            return spoilt(message, &self.schemas[self.life().schema]);
+        }
+        message
+    }
+
+    /// Rows make room when a block is sealed: by a sample, or by age.
+    fn note_lost(&mut self) {
+        let Some(lost) = self.device.lost() else { return };
+        let used = self.device.ring_used_bytes();
+        let life = self.life_mut();
+        let (from, to) = (life.at(lost.from), life.at(lost.to));
+        if to <= life.evicted_to {
+            return;
+        }
+        assert!(used >= FULL, "rows made room in a ring that was not full: {used} bytes");
+        let from = from.max(life.evicted_to);
+        life.evicted_to = to;
+        for sample in &mut life.samples[from..to] {
+            sample.evicted = true;
+        }
+    }
+}
+
+/// The same message, of which the header of the block can be read, and the rows cannot.
+fn spoilt(message: Vec<u8>, schema: &Schema) -> Vec<u8> {
+    let readable = |message: &[u8]| {
+        let Ok(FromDevice::Data(data)) = FromDevice::parse(message) else { return None };
+        let block = Block::parse(data.form, data.block).ok()?;
+        Some(block.rows(schema).collect::<Result<Vec<_>, _>>().is_ok())
+    };
+    let shorter = message[..message.len() - 1].to_vec();
+    assert_eq!(readable(&shorter), Some(false), "a block that ends too early");
+    shorter
+}
