@@ -81,7 +81,7 @@ fn each<T: Send>(numbers: Range<u64>, work: impl Fn(u64) -> T + Sync) -> Vec<T> 
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&thread)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(thread)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -126,7 +126,7 @@ fn every_seeded_bug_is_caught() {
     for (_, bug, found) in &caught {
         match found {
             Some((plan, found)) => {
-                println!("{bug:?}: plan {plan}: {}", found.lines().next().unwrap_or_default())
+                println!("{bug:?}: plan {plan}: {}", found.lines().next().unwrap_or_default());
             }
             None => println!("{bug:?}: not caught in {PLANS} plans"),
         }

@@ -119,10 +119,10 @@ impl Mistaken {
             Ok(FromDevice::Status(_)) if bug == DeviceBug::NoProbeAtZeroCredit && self.credit == 0 => {
                 return None;
             }
-            Ok(FromDevice::Gap(gap)) if bug == DeviceBug::GapNotResent => {
-                if self.gap.replace(gap) == Some(gap) {
-                    return None;
-                }
+            Ok(FromDevice::Gap(gap))
+                if bug == DeviceBug::GapNotResent && self.gap.replace(gap) == Some(gap) =>
+            {
+                return None;
             }
             Ok(FromDevice::Hello(hello)) => self.hello = hello.token(),
             Ok(FromDevice::Data(data)) => {

@@ -9,7 +9,7 @@ use super::gateway::{Gateway, Log, Stored};
 use super::node::{Life, Node};
 use super::report::{Report, Situation};
 
-pub(crate) fn judge(node: Node, mut gateway: Gateway, mut report: Report) -> Report {
+pub(crate) fn judge(node: &Node, mut gateway: Gateway, mut report: Report) -> Report {
     node.note_counters(&mut report);
     gateway.close();
     report.add(&gateway.report);

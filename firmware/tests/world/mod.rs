@@ -137,7 +137,7 @@ impl World {
             self.now = self.next_event();
         }
         self.report.recovery.note(u64::from(self.now.since(self.fault_at)), self.plan.seed);
-        judge::judge(self.node, self.gateway, self.report)
+        judge::judge(&self.node, self.gateway, self.report)
     }
 
     fn next_event(&self) -> Millis {

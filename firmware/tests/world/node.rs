@@ -267,9 +267,7 @@ impl Node {
             }
             if self.transport == Transport::Mqtt {
                 let mut buffer = [0; MESSAGE_BYTES_MAX];
-                let Some(message) = self.device.transmit_message(&mut buffer).map(<[u8]>::to_vec) else {
-                    return None;
-                };
+                let message = self.device.transmit_message(&mut buffer)?.to_vec();
                 self.device.message_sent();
                 self.deadline = Some(now);
                 if let Some(message) = self.tap_message(message, report) {
@@ -403,7 +401,7 @@ impl Node {
             for sample in &mut life.samples[rows] {
                 sample.spoilt = true;
             }
-            return spoilt(message, &self.schemas[self.life().schema]);
+            return spoilt(&message, &self.schemas[self.life().schema]);
         }
         message
     }
@@ -427,7 +425,7 @@ impl Node {
 }
 
 /// The same message, of which the header of the block can be read, and the rows cannot.
-fn spoilt(message: Vec<u8>, schema: &Schema) -> Vec<u8> {
+fn spoilt(message: &[u8], schema: &Schema) -> Vec<u8> {
     let readable = |message: &[u8]| {
         let Ok(FromDevice::Data(data)) = FromDevice::parse(message) else { return None };
         let block = Block::parse(data.form, data.block).ok()?;

@@ -102,15 +102,14 @@ pub(crate) fn first_row(random: &mut Random) -> Seq {
 
 fn fault(random: &mut Random, transport: Transport) -> Fault {
     let away = |random: &mut Random| if random.one_in(3) { 0 } else { random.below(4000) as u32 };
+    let on_a_line = |fault| if transport == Transport::Serial { fault } else { Fault::Redeliver };
     match random.below(21) {
-        0 if transport == Transport::Serial => Fault::OpenMidFrame,
-        0 => Fault::Redeliver,
+        0 => on_a_line(Fault::OpenMidFrame),
         1 | 2 => Fault::Restart { away_ms: away(random) },
         3 | 4 => Fault::ColdReset { away_ms: away(random) / 8 },
         5 => Fault::Reflash,
         6 => Fault::Unplug { away_ms: random.within(100, 9000) as u32 },
-        7 if transport == Transport::Serial => Fault::Rename,
-        7 => Fault::Redeliver,
+        7 => on_a_line(Fault::Rename),
         8 => Fault::Offline { hours: random.within(1, 4) as u32 },
         9 => Fault::Hold { ms: random.within(50, 5000) as u32, lose_reopening: false },
         10 => Fault::Hold { ms: random.within(500, 3000) as u32, lose_reopening: true },
@@ -128,10 +127,8 @@ fn fault(random: &mut Random, transport: Transport) -> Fault {
             ms: random.within(500, 6000) as u32,
             kind: [0x01, 0x02, 0x04, 0x05, 0x07, 0x41, 0x42][random.below(7) as usize],
         },
-        17 if transport == Transport::Serial => Fault::ResetUnderWelcome,
-        17 => Fault::Redeliver,
-        18 if transport == Transport::Serial => Fault::RestartUnderWelcome,
-        18 => Fault::Redeliver,
+        17 => on_a_line(Fault::ResetUnderWelcome),
+        18 => on_a_line(Fault::RestartUnderWelcome),
         19 => Fault::Delay { ms: random.within(500, 5000) as u32, latency_ms: random.within(50, 900) as u32 },
         _ => Fault::Flood { ms: random.within(500, 4000) as u32 },
     }

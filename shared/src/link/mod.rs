@@ -87,10 +87,7 @@
 //! | in session | rows became durable, credit changed | `Ack` | in session |
 //! | in session | rows missing for 5 s (MQTT) | the host lets `Welcome` be said again | in session |
 
-#[cfg(feature = "simulation")]
 pub mod bugs;
-#[cfg(not(feature = "simulation"))]
-pub(crate) mod bugs;
 mod receiver;
 mod rtt;
 mod sender;
