@@ -6,6 +6,8 @@
 
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
+#[path = "end_to_end/board.rs"]
+mod board;
 #[path = "end_to_end/check.rs"]
 mod check;
 #[path = "end_to_end/demo.rs"]

@@ -1,5 +1,7 @@
-//! A whole firmware on a blocking port. On a chip, `port` is the UART and `millis` a timer.
-use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
+//! A whole firmware on a port that is asked. On a chip, `port` is the UART and `millis` a timer.
+//! Here it runs on the serial port that is its argument: `cargo run --example blocking /dev/ttyUSB0`.
+mod host;
+
 use forebay_firmware::{Device, DeviceConfig, WhenFull, adapters::blocking::service};
 use forebay_shared::ids::{ChipId, GroupId, Millis, Tick};
 use forebay_shared::reading::{Channel, Group, Groups, Value, ValueKind};
@@ -17,48 +19,16 @@ static CONFIG: DeviceConfig = DeviceConfig {
     when_full: WhenFull::DropOldest,
 };
 
-fn run<P: Read + ReadReady + Write>(port: &mut P, millis: impl Fn() -> u64) -> Result<(), P::Error> {
-    let Some(chip) = ChipId::new(b"\xe6\x61") else { return Ok(()) };
-    let mut device = Device::<8192, 1>::new(&CONFIG, chip, ResetCause::UNKNOWN);
+fn main() -> host::Result<()> {
+    let mut port = host::Port::open()?;
+    let chip = ChipId::new(b"\xe6\x61").ok_or("a chip id has 1 to 16 bytes")?;
+    let mut device = Device::<8192, 1>::new(&CONFIG, chip, ResetCause::POWER_ON);
     loop {
-        let (now, seconds) = (millis(), device.next_sequence().0);
+        let (now, seconds) = (host::millis(), device.next_sequence().0);
         if now >= 1000 * u64::from(seconds) {
-            // A row that finds no room is declared lost.
-            let _ = device.record(Tick(now), GroupId(0), &[Some(Value::U32(seconds))]);
+            device.record(Tick(now), GroupId(0), &[Some(Value::U32(seconds))])?;
         }
-        service(&mut device, port, Millis(now), Tick(now))?;
-    }
-}
-
-/// On the host there is no UART: the firmware runs until it finds that out.
-fn main() {
-    println!("{:?}", run(&mut Unplugged, || 0));
-}
-
-struct Unplugged;
-
-impl ErrorType for Unplugged {
-    type Error = ErrorKind;
-}
-
-impl ReadReady for Unplugged {
-    fn read_ready(&mut self) -> Result<bool, ErrorKind> {
-        Err(ErrorKind::NotConnected)
-    }
-}
-
-impl Read for Unplugged {
-    fn read(&mut self, _: &mut [u8]) -> Result<usize, ErrorKind> {
-        Err(ErrorKind::NotConnected)
-    }
-}
-
-impl Write for Unplugged {
-    fn write(&mut self, _: &[u8]) -> Result<usize, ErrorKind> {
-        Err(ErrorKind::NotConnected)
-    }
-
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
+        service(&mut device, &mut port, Millis(now), Tick(now))?;
+        host::nap();
     }
 }

@@ -1,0 +1,155 @@
+//! Firmware on an emulated chip, end to end: UART interrupts, a cable, the gateway, InfluxDB.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use forebay_tests::board::{BOARD_NAME, Board};
+use forebay_tests::clock::{wait_for, wall_ns};
+use forebay_tests::gateway::{Gateway, Settings};
+use forebay_tests::http::Http;
+use forebay_tests::readback::GAP_MEASUREMENT;
+use forebay_tests::readback::influxql::{Point, select};
+use forebay_tests::seed::{Rng, long};
+use forebay_tests::services::InfluxDb;
+use serde_json::Value;
+
+use crate::world::{DRAIN_LIMIT, Scratch, program};
+
+/// How long the board samples.
+fn seconds() -> u64 {
+    if long() { 60 } else { 20 }
+}
+
+/// How long rows may take to arrive after a disturbance.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+enum Disturbance {
+    Kill,
+    Replug,
+}
+
+const DISTURBANCES: [Disturbance; 5] =
+    [Disturbance::Replug, Disturbance::Kill, Disturbance::Replug, Disturbance::Kill, Disturbance::Replug];
+
+/// Lets rows arrive for a while, and then disturbs that, again and again.
+fn disturb(rng: &mut Rng, board: &mut Board, gateway: &mut Gateway) -> anyhow::Result<()> {
+    for disturbance in DISTURBANCES {
+        let confirmed = gateway.backlog()?.1;
+        wait_for("the board's rows in the database", RECOVERY_LIMIT, || match gateway.backlog() {
+            Ok((_, now)) if now > confirmed => Ok(()),
+            Ok((_, now)) => Err(format!("{now} rows before and after")),
+            Err(error) => Err(format!("{error:#}")),
+        })?;
+        let slot = seconds() * 1000 / 20;
+        std::thread::sleep(Duration::from_millis(rng.in_range(slot / 4..slot)));
+        anyhow::ensure!(board.is_running(), "the board ended before {disturbance:?}");
+        match disturbance {
+            Disturbance::Kill => {
+                gateway.kill();
+                std::thread::sleep(Duration::from_millis(rng.in_range(0..500)));
+                gateway.resume()?;
+            }
+            Disturbance::Replug => {
+                board.unplug();
+                std::thread::sleep(Duration::from_millis(rng.in_range(100..1000)));
+                board.plug_in();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The times at which a measurement has the row with each number.
+fn rows(points: &[Point], number: impl Fn(&Point) -> Option<u64>) -> anyhow::Result<BTreeMap<u64, Vec<i64>>> {
+    let mut rows: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+    for point in points {
+        anyhow::ensure!(point.tag("device") == BOARD_NAME, "a row of another device: {point:?}");
+        let number = number(point).with_context(|| format!("a row that nobody sampled: {point:?}"))?;
+        let ns = point.column("time").and_then(Value::as_i64).context("a row without a time")?;
+        rows.entry(number).or_default().push(ns);
+    }
+    Ok(rows)
+}
+
+/// Of the numbers below `count` all but `lost` are there once, no others are, and later numbers have later times.
+fn assert_exact(
+    measurement: &str,
+    rows: &BTreeMap<u64, Vec<i64>>,
+    (count, lost): (u64, u64),
+    times: std::ops::Range<i64>,
+) {
+    let missing: Vec<u64> = (0..count).filter(|number| !rows.contains_key(number)).collect();
+    assert_eq!(missing.len() as u64, lost, "{measurement}: of {count} rows {missing:?} are missing");
+    assert_eq!(rows.len() as u64, count - lost, "{measurement}: more rows than the board sampled");
+    let twice: Vec<_> = rows.iter().filter(|(_, times)| times.len() > 1).collect();
+    assert!(twice.is_empty(), "{measurement}: rows with two times: {twice:?}");
+    let times_of_rows: Vec<i64> = rows.values().flatten().copied().collect();
+    assert!(times_of_rows.is_sorted_by(|a, b| a < b), "{measurement}: times do not grow");
+    assert!(times_of_rows.iter().all(|ns| times.contains(ns)), "{measurement}: times out of the run");
+}
+
+/// Which row of `pulse` a point is, if it is one.
+fn pulse_number(point: &Point) -> Option<u64> {
+    let number = point.column("n")?.as_u64().or_else(|| exact(point.column("n")?.as_f64()?))?;
+    let level = i64::try_from(number % 2000).ok()?.abs_diff(1000);
+    (exact(point.column("level")?.as_f64()? * 10.0)? == level).then_some(number)
+}
+
+/// Which row of `climate` a point is, if it is one: the sensor's humidity counts, in steps of 100 % / 2^16.
+fn climate_number(point: &Point) -> Option<u64> {
+    let milli = |name: &str| exact(point.column(name)?.as_f64()? * 1000.0);
+    let number = (milli("humidity")? << 16).div_ceil(100_000);
+    let swing = i64::try_from(number % 400).ok()?.abs_diff(200);
+    let temperature = ((24_600 + swing) * 175_000 >> 16).checked_sub(45_000)?;
+    // The driver's own arithmetic is a step more or less exact.
+    (milli("temperature")?.abs_diff(temperature) <= 1).then_some(number)
+}
+
+/// The whole number that a float stands for.
+fn exact(value: f64) -> Option<u64> {
+    ((value - value.round()).abs() < 1e-6).then(|| format!("{:.0}", value.abs()).parse().ok()).flatten()
+}
+
+#[test]
+fn every_row_of_an_emulated_chip_reaches_influxdb_once() -> anyhow::Result<()> {
+    let mut rng = Rng::announced("emulated board")?;
+    let scratch = Scratch::new("board")?;
+    let (server, since_ns) = (InfluxDb::start(&scratch.path().join("influxdb"))?, wall_ns());
+    let link = scratch.path().join("ttyUSB0");
+    let mut board = Board::start(&scratch.path().join("board"), seconds(), &link)?;
+    let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
+    let settings = Settings { mqtt: None, ports: vec![link], tables };
+    let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
+    disturb(&mut rng, &mut board, &mut gateway)?;
+
+    let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
+    gateway.drain(DRAIN_LIMIT)?;
+    let ledger = gateway.status()?.get("ledger").cloned().unwrap_or_default();
+    anyhow::ensure!(gateway.terminate()?.success(), "the gateway did not end well");
+    eprintln!("the board reports {report}\nthe gateway's ledger is {ledger}");
+    let count = |document: &Value, name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let (climate, pulse) = (count(&report, "climate"), count(&report, "pulse"));
+    // Where this machine stops the emulated one for a while, all the interrupts of that time come at once, and the
+    // firmware's queue may overflow, as it is there to do.
+    let lost = count(&report, "lost_rows");
+    for nothing in ["lost_bytes", "evicted_rows"] {
+        assert_eq!(count(&report, nothing), 0, "{nothing}: {report}");
+    }
+    assert!(climate >= 2 * seconds() && pulse >= 50 * seconds() && lost < pulse / 2, "{report}");
+    assert_eq!(count(&ledger, "learned"), climate + pulse, "{ledger}");
+    assert_eq!(count(&ledger, "confirmed"), climate + pulse - lost, "{ledger}");
+
+    let http = Http::new()?;
+    let read = |name| select(&http, &server.url(), InfluxDb::DATABASE, name, since_ns);
+    let times = since_ns..wall_ns();
+    assert_exact("climate", &rows(&read("climate")?, climate_number)?, (climate, 0), times.clone());
+    assert_exact("pulse", &rows(&read("pulse")?, pulse_number)?, (pulse, lost), times);
+    let gaps = read(GAP_MEASUREMENT)?;
+    assert!(gaps.iter().all(|gap| gap.tag("cause") == "overrun"), "{gaps:?}");
+    let declared: Option<u64> = gaps.iter().map(|gap| gap.column("count")?.as_u64()).sum();
+    assert_eq!(declared, Some(lost), "as many are declared lost as are: {gaps:?}");
+    scratch.passed();
+    Ok(())
+}
