@@ -236,7 +236,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         }
         let link = self.sender.poll_timeout(now, self.ring.blocks());
         let deadline = link.into_iter().chain(self.seal_due(now)).min();
-        if let Some(deadline) = deadline {
+        if let Some(deadline) = deadline.filter(|deadline| *deadline > now) {
             (self.is_quiet, self.quiet_until) = (true, Stamp::of(deadline));
         }
         deadline
