@@ -20,5 +20,7 @@ mod kill;
 mod outage;
 #[path = "end_to_end/readme.rs"]
 mod readme;
+#[path = "end_to_end/serial.rs"]
+mod serial;
 #[path = "end_to_end/world.rs"]
 mod world;

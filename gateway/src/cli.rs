@@ -19,6 +19,7 @@ mod check;
 mod control;
 mod dead_letters;
 mod journal;
+mod ports;
 mod sinks;
 mod status;
 mod tail;
@@ -63,6 +64,15 @@ enum Command {
         file: File,
         /// Only this device, by its name or chip id
         device: Option<String>,
+    },
+    /// List serial ports: what they are, who has them, what the gateway does with them, and the lines to configure
+    Ports {
+        /// The configuration file of the gateway to ask; without one at the usual place none is asked
+        #[arg(long = "config", value_name = "FILE")]
+        path: Option<PathBuf>,
+        /// Print them as one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// List the sinks that the journal knows, or let go of one; the gateway must not run
     Sinks {
@@ -142,6 +152,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
         }
         Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
+        Command::Ports { path, json } => list_ports(path, json),
         Command::Sinks { command: SinksCommand::List { file } } => {
             with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))
         }
@@ -191,6 +202,15 @@ fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCo
 
 fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>) -> ExitCode {
     with_config(path, |loaded| report(command(&loaded.config.data_dir)))
+}
+
+/// Ports are looked for before there is a configuration.
+fn list_ports(path: Option<PathBuf>, json: bool) -> ExitCode {
+    let usual = || Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.exists());
+    match path.or_else(usual) {
+        Some(path) => with_config(&path, |loaded| report(ports::run(Some(&loaded.config), json))),
+        None => report(ports::run(None, json)),
+    }
 }
 
 /// A journal that is named itself needs no configuration.

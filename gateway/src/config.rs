@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use load::{Loaded, load};
 pub use path::{JsonPath, Selector, Step};
 pub use pattern::TopicPattern;
+pub use port_pattern::PortPattern;
 pub use problem::{LoadError, Problem};
 
 use crate::record::check_name;
@@ -26,9 +27,11 @@ mod brokers;
 mod document;
 mod foreign;
 pub(crate) mod fuzzing;
+mod layout;
 mod load;
 mod path;
 mod pattern;
+mod port_pattern;
 mod ports;
 mod problem;
 mod secret;
@@ -106,34 +109,48 @@ pub struct Mqtt {
 pub struct Subscribe {
     /// Which topics, and which of their levels are named.
     pub topic: TopicPattern,
-    /// How payloads are read.
-    pub format: Format,
-    /// Where the device comes from; wins over the topic's `{device}`. Never a path for line protocol.
-    pub device: Option<Selector>,
-    /// Where the measurement comes from; wins over the topic's `{measurement}`. Never set for line protocol.
-    pub measurement: Option<Selector>,
-    /// Where the timestamp is in a JSON payload; without it the time of first receipt counts.
-    pub timestamp: Option<JsonPath>,
-    /// How timestamps are written: always set with `timestamp`, and for line protocol (where nanoseconds are the
-    /// default and RFC 3339 is impossible).
-    pub timestamp_format: Option<TimestampFormat>,
-    /// JSON fields stored as integers, by their joined name; every other number is a float.
-    pub integer_fields: Vec<String>,
-    /// JSON fields stored as text, by their joined name; other text is skipped.
-    pub text_fields: Vec<String>,
-    /// JSON leaves that become tags, each under the last name of its path.
-    pub tags_from: Vec<JsonPath>,
+    /// How payloads are read. Never CSV.
+    pub layout: Layout,
     /// What becomes of retained messages without a timestamp of their own.
     pub retained: Retained,
 }
 
-/// How payloads are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the payloads of foreign devices are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What a payload is.
+    pub format: Format,
+    /// Where the device comes from; wins over a topic's `{device}`. Never a path for line protocol.
+    pub device: Option<Selector>,
+    /// Where the measurement comes from; wins over a topic's `{measurement}`. Never set for line protocol.
+    pub measurement: Option<Selector>,
+    /// Where the timestamp is in the payload; without it the time of first receipt counts.
+    pub timestamp: Option<JsonPath>,
+    /// How timestamps are written: always set with `timestamp`, and for line protocol (where nanoseconds are the
+    /// default and RFC 3339 is impossible).
+    pub timestamp_format: Option<TimestampFormat>,
+    /// Fields stored as integers, by their joined name; every other number is a float.
+    pub integer_fields: Vec<String>,
+    /// Fields stored as text, by their joined name; other text is skipped.
+    pub text_fields: Vec<String>,
+    /// Leaves that become tags, each under the last name of its path.
+    pub tags_from: Vec<JsonPath>,
+}
+
+/// What a payload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON document, which is one row.
     Json,
     /// InfluxDB line protocol.
     LineProtocol,
+    /// Lines of a table, each of which is one row; on serial lines only.
+    Csv {
+        /// Names of the columns, none of them twice; those without a name are skipped. Left out, a header names them.
+        columns: Option<Vec<String>>,
+        /// What stands between two cells.
+        separator: char,
+    },
 }
 
 /// How a timestamp is written.
@@ -160,17 +177,28 @@ pub enum Retained {
     Store,
 }
 
-/// One serial port, or one kind of USB device that is claimed whenever it appears.
+/// One serial port, or one kind of ports that are claimed whenever they appear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serial {
     /// Which port.
     pub selector: SerialSelector,
     /// Line rate in bit/s.
     pub baud: u32,
+    /// What is spoken on it.
+    pub speech: Speech,
 }
 
-/// Which serial port.
+/// What is spoken on a serial line.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// The protocol of Forebay's own devices, which are answered.
+    Native,
+    /// Lines of text, which nobody can acknowledge.
+    Text(Layout),
+}
+
+/// Which serial port. The order is that of precedence where two of them stand for one port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SerialSelector {
     /// A path, best one below `/dev/serial/by-id`.
     Port(PathBuf),
@@ -181,6 +209,16 @@ pub enum SerialSelector {
         /// USB product id.
         product: Option<u16>,
     },
+    /// `claim = "any"`: every port whose path the pattern matches.
+    Any(PortPattern),
+}
+
+impl SerialSelector {
+    /// Whether a port that it stands for may turn out to be another program's.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        !matches!(self, SerialSelector::Port(_))
+    }
 }
 
 impl fmt::Display for SerialSelector {
@@ -191,6 +229,7 @@ impl fmt::Display for SerialSelector {
                 write!(f, "usb:{vendor:04x}:{product:04x}")
             }
             SerialSelector::Usb { vendor, product: None } => write!(f, "usb:{vendor:04x}:*"),
+            SerialSelector::Any(pattern) => pattern.fmt(f),
         }
     }
 }

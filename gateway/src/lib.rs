@@ -21,5 +21,6 @@ pub mod dead_letters;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod ports;
 pub mod record;
 pub mod stats;

@@ -4,14 +4,16 @@
 //! durable: what must survive lives in the journal's state, and [`status`] joins the two into one plain snapshot, of
 //! which the HTTP interface, the metrics and the commands are views.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::status::SinkStatus;
+use crate::ports::Served;
 
 pub use ledger::Ledger;
 pub use rate_limit::RateLimit;
@@ -28,6 +30,7 @@ pub struct Stats {
     sources: Mutex<BTreeMap<String, Arc<SourceStats>>>,
     sinks: Mutex<BTreeMap<String, Arc<SinkStatus>>>,
     told: Mutex<HashMap<Box<str>, Told>>,
+    ports: Mutex<BTreeMap<PathBuf, Served>>,
     listen: OnceLock<SocketAddr>,
 }
 
@@ -52,6 +55,7 @@ impl Stats {
             sources: Mutex::default(),
             sinks: Mutex::default(),
             told: Mutex::default(),
+            ports: Mutex::default(),
             listen: OnceLock::new(),
         })
     }
@@ -99,6 +103,22 @@ impl Stats {
     #[must_use]
     pub fn told(&self, device: &str) -> Option<Told> {
         lock(&self.told).get(device).copied()
+    }
+
+    /// Remembers what is done with a serial port.
+    pub fn set_port(&self, path: &Path, served: Served) {
+        lock(&self.ports).insert(path.to_owned(), served);
+    }
+
+    /// Forgets the serial ports that are not there any more.
+    pub fn keep_ports(&self, there: &BTreeSet<PathBuf>) {
+        lock(&self.ports).retain(|path, _| there.contains(path));
+    }
+
+    /// What is done with each serial port, by the path that it was found at.
+    #[must_use]
+    pub fn ports(&self) -> BTreeMap<PathBuf, Served> {
+        lock(&self.ports).clone()
     }
 
     /// Remembers which address the HTTP interface got; only the first call counts.
@@ -180,6 +200,7 @@ pub struct SourceStats {
     pub bad_messages: Counter,
     /// Connections made.
     pub connects: Counter,
+    unprotected: AtomicBool,
     condition: Mutex<Condition>,
 }
 
@@ -190,6 +211,11 @@ struct Condition {
 }
 
 impl SourceStats {
+    /// What comes from it cannot be acknowledged, so that what does not arrive is lost.
+    pub fn set_unprotected(&self) {
+        self.unprotected.store(true, Ordering::Relaxed);
+    }
+
     /// Changes the state.
     pub fn set_state(&self, state: SourceState) {
         lock(&self.condition).state = state;

@@ -28,7 +28,12 @@ fn blocks(language: &str) -> Vec<&'static str> {
 /// The README's configuration, with its database of version 1, on the test's own services.
 fn config(scratch: &Path, broker: &Mosquitto, server: &InfluxDb) -> anyhow::Result<PathBuf> {
     let blocks = blocks("toml");
-    let [main, version_1] = blocks[..] else { anyhow::bail!("the README has another number of TOML blocks") };
+    let [main, version_1, text] = blocks[..] else {
+        anyhow::bail!("the README has another number of TOML blocks")
+    };
+    let of_text = scratch.join("text.toml");
+    std::fs::write(&of_text, text)?;
+    anyhow::ensure!(forebay_gateway::config::load(&of_text)?.config.serial.len() == 1, "no serial port");
     let sources = main.split("[[influxdb]]").next().unwrap_or_default();
     let secret = scratch.join("mqtt.password");
     write_secret(&secret)?;
@@ -120,7 +125,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 13, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 14, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -132,6 +137,10 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         if good && said.contains("connected") { Ok(()) } else { Err(said) }
     };
     wait_for("the gateway's connection to the broker", LIMIT, is_connected)?;
+
+    // What it shows depends on the machine.
+    let (good, said) = finish(&line(&["ports"])?)?;
+    assert!(good && said.contains("serial"), "{said}");
 
     let (mut dry, dry_log) = start(&line(&["run", "--dry-run"])?, scratch.path(), "dry.log")?;
     let (mut tail, tail_log) = start(&line(&["tail"])?, scratch.path(), "tail.log")?;

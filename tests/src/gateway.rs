@@ -35,6 +35,8 @@ pub struct Program {
     path: PathBuf,
     /// What comes before the command itself.
     prefix: &'static [&'static str],
+    /// Variables that only this program is given.
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Program {
@@ -42,8 +44,8 @@ impl Program {
     #[must_use]
     pub fn find(sim: &Path) -> Program {
         match std::env::var_os(PROGRAM_VARIABLE) {
-            Some(path) => Program { path: path.into(), prefix: &[] },
-            None => Program { path: sim.to_owned(), prefix: &["gateway"] },
+            Some(path) => Program { path: path.into(), prefix: &[], variables: Vec::new() },
+            None => Program { path: sim.to_owned(), prefix: &["gateway"], variables: Vec::new() },
         }
     }
 
@@ -56,11 +58,18 @@ impl Program {
         Program::find(&directory.join("forebay-sim"))
     }
 
+    /// The same program, with a variable of its environment set to a path.
+    #[must_use]
+    pub fn with_variable(mut self, name: &'static str, path: PathBuf) -> Program {
+        self.variables.push((name, path));
+        self
+    }
+
     /// The program without any arguments.
     #[must_use]
     pub fn bare(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(self.prefix);
+        command.args(self.prefix).envs(self.variables.iter().map(|(name, path)| (name, path)));
         command
     }
 
@@ -307,6 +316,14 @@ impl Gateway {
     /// It does not answer.
     pub fn status(&self) -> anyhow::Result<Value> {
         self.http.get_json(&self.url("/api/v1/status"))
+    }
+
+    /// An answer of its API.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn api(&self, path: &str) -> anyhow::Result<Value> {
+        self.http.get_json(&self.url(path))
     }
 
     /// The status code of `/readyz`.

@@ -26,4 +26,5 @@ pub mod seed;
 pub mod services;
 pub mod strace;
 pub mod truth;
+pub mod usb;
 pub mod world;

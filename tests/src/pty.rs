@@ -8,6 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +16,8 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
+
+use crate::clock::wait_for;
 
 /// The device's end of a plugged-in line.
 #[derive(Debug)]
@@ -48,6 +51,12 @@ impl Line {
         std::os::unix::fs::symlink(name, &fresh).context("linking the terminal")?;
         std::fs::rename(&fresh, link).context("linking the terminal")?;
         Ok(Line { device, gateway, link: link.to_owned() })
+    }
+
+    /// Where the gateway finds it.
+    #[must_use]
+    pub fn link(&self) -> &Path {
+        &self.link
     }
 
     /// Removes the link and closes the line, as pulling the cable does.
@@ -89,6 +98,22 @@ impl Line {
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             Err(error) => Err(error).context("writing to the line"),
         }
+    }
+
+    /// Sends everything, however long the line takes for it.
+    ///
+    /// # Errors
+    /// The line is broken, or takes nothing for `limit`.
+    pub fn write_all(&self, mut bytes: &[u8], limit: Duration) -> anyhow::Result<()> {
+        while !bytes.is_empty() {
+            let written = wait_for("the line's taking of bytes", limit, || match self.write(bytes) {
+                Ok(0) => Err("it is full".to_owned()),
+                Ok(written) => Ok(written),
+                Err(error) => Err(format!("{error:#}")),
+            })?;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Lets another process open the gateway's end, which a killed gateway may have left marked as exclusive.

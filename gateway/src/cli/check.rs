@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock;
-use crate::config::{Loaded, SerialSelector, Trust};
+use crate::config::{Loaded, Trust};
 use crate::journal::Options;
 
 mod brokers;
@@ -37,11 +37,8 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("clock", clock_finding(config.clock.trust));
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
-        let key = match port.selector {
-            SerialSelector::Port(_) => "serial.port",
-            SerialSelector::Usb { .. } => "serial.usb",
-        };
-        report.line(&format!("{key} {}", port.selector), ports::check(&port.selector, known));
+        let key = ports::key(&port.selector);
+        report.line(&format!("{key} {}", port.selector), ports::check(port, known));
     }
     let reached = talk(async {
         for broker in &config.mqtt {

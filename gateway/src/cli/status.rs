@@ -82,7 +82,13 @@ fn render(status: &Status) -> String {
         } else {
             String::new()
         };
-        let rows = format!("{} rows received, {} acked{bad}", source.rows_received, source.rows_acked);
+        // Nothing that cannot be acknowledged ever is.
+        let acked = if source.unprotected {
+            "unprotected".to_owned()
+        } else {
+            format!("{} acked", source.rows_acked)
+        };
+        let rows = format!("{} rows received, {acked}{bad}", source.rows_received);
         page.entry(name, state, &rows, source.last_error.as_deref());
     }
     page.heading("sinks");

@@ -1,13 +1,12 @@
 //! `[[mqtt]]` and `[[mqtt.subscribe]]`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use reqwest::Url;
 
+use super::layout::{self, Origin};
 use super::section::Section;
-use super::{Format, JsonPath, Mqtt, Retained, Selector, Subscribe, TimestampFormat, TopicPattern};
-use super::{check_tag_name, secret};
+use super::{Format, Mqtt, Retained, Subscribe, TopicPattern, check_tag_name, secret};
 
 /// Most brokers: each costs a thread.
 const MAX_BROKERS: usize = 16;
@@ -134,36 +133,11 @@ fn read_subscription(section: &mut Section<'_>) -> Option<Subscribe> {
     let topic = section.parsed("topic", parse_topic);
     section.missing("format", "write `format = \"json\"` or `format = \"line-protocol\"`");
     let format = section.parsed("format", parse_format);
-    let subscription = Subscribe {
-        // A pattern that matches nothing stands in while the remaining keys are checked.
-        topic: topic.clone().or_else(|| TopicPattern::parse("-").ok())?,
-        format: format.unwrap_or(Format::Json),
-        device: section.parsed("device", Selector::parse),
-        measurement: section.parsed("measurement", Selector::parse),
-        timestamp: section.parsed("timestamp", JsonPath::parse),
-        timestamp_format: section.word("timestamp_format", TIMESTAMP_FORMATS),
-        integer_fields: read_fields(section, "integer_fields"),
-        text_fields: read_fields(section, "text_fields"),
-        tags_from: read_tags(section),
-        retained: section
-            .word("retained", &[("skip", Retained::Skip), ("store", Retained::Store)])
-            .unwrap_or(Retained::Skip),
-    };
-    match format {
-        Some(Format::Json) => check_json(section, &subscription, topic.is_some()),
-        Some(Format::LineProtocol) => check_line_protocol(section, &subscription),
-        None => {}
-    }
-    topic.and(format).map(|_| subscription)
+    let levels = topic.as_ref().map(|topic| topic.names().collect());
+    let layout = layout::read(section, format, Origin::Topic { levels });
+    let retained = section.word("retained", &[("skip", Retained::Skip), ("store", Retained::Store)]);
+    Some(Subscribe { topic: topic?, layout: layout?, retained: retained.unwrap_or(Retained::Skip) })
 }
-
-const TIMESTAMP_FORMATS: &[(&str, TimestampFormat)] = &[
-    ("s", TimestampFormat::Seconds),
-    ("ms", TimestampFormat::Milliseconds),
-    ("us", TimestampFormat::Microseconds),
-    ("ns", TimestampFormat::Nanoseconds),
-    ("rfc3339", TimestampFormat::Rfc3339),
-];
 
 fn parse_topic(text: &str) -> Result<TopicPattern, String> {
     let pattern = TopicPattern::parse(text)?;
@@ -182,90 +156,5 @@ fn parse_format(text: &str) -> Result<Format, String> {
             Err(format!("{text:?} is not supported yet; use \"json\" or \"line-protocol\""))
         }
         _ => Err(format!("{text:?} is no format; use \"json\" or \"line-protocol\"")),
-    }
-}
-
-fn read_fields(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
-    let names = section.texts(key);
-    let mut seen = BTreeSet::new();
-    for name in &names {
-        if name.is_empty() || name.starts_with('$') {
-            section.fault(key, format!("{name:?} is no field; nested names are joined by \"_\": \"a_b\""));
-        } else if !seen.insert(*name) {
-            section.fault(key, format!("lists {name:?} twice; remove one"));
-        }
-    }
-    names.into_iter().map(str::to_owned).collect()
-}
-
-fn read_tags(section: &mut Section<'_>) -> Vec<JsonPath> {
-    let mut paths = Vec::new();
-    for text in section.texts("tags_from") {
-        match JsonPath::parse(text) {
-            Ok(path) => paths.push(path),
-            Err(message) => section.fault("tags_from", message),
-        }
-    }
-    paths
-}
-
-fn check_json(section: &Section<'_>, subscription: &Subscribe, topic_is_known: bool) {
-    let names: Vec<&str> = subscription.topic.names().collect();
-    for key in ["device", "measurement"] {
-        if topic_is_known && !section.has(key) && !names.contains(&key) {
-            let path = if key == "device" { "$.id" } else { "$.type" };
-            let cure = format!(
-                "name a level of the topic {{{key}}}, or write `{key}` as a text or a path \"{path}\""
-            );
-            section.fault(key, format!("is missing, and JSON without one is no point; {cure}"));
-        }
-    }
-    let timestamps = match (section.has("timestamp"), section.has("timestamp_format")) {
-        (true, false) => Some("is missing beside `timestamp`; write s, ms, us, ns or rfc3339"),
-        (false, true) => Some("does nothing without `timestamp`; add it or remove this"),
-        _ => None,
-    };
-    if let Some(message) = timestamps {
-        section.fault("timestamp_format", message);
-    }
-    let mut tags: BTreeSet<&str> = names.into_iter().collect();
-    for path in &subscription.tags_from {
-        let Some(name) = path.last_name() else {
-            section
-                .fault("tags_from", format!("\"{path}\" has no name that the tag could take; end it in one"));
-            continue;
-        };
-        if name == "device" {
-            section.fault(
-                "tags_from",
-                format!("\"{path}\" would be the tag `device`; write `device = \"{path}\"`"),
-            );
-        } else if let Err(message) = check_tag_name(name) {
-            section.fault("tags_from", message);
-        } else if !tags.insert(name) {
-            section.fault("tags_from", format!("the tag {name:?} comes from two places; remove one"));
-        }
-    }
-    if let Some(both) =
-        subscription.integer_fields.iter().find(|name| subscription.text_fields.contains(name))
-    {
-        section.fault("text_fields", format!("{both:?} is in `integer_fields` too; remove one"));
-    }
-}
-
-fn check_line_protocol(section: &Section<'_>, subscription: &Subscribe) {
-    for key in ["measurement", "timestamp", "integer_fields", "text_fields", "tags_from"] {
-        if section.has(key) {
-            section.fault(key, "line protocol brings this itself; remove the key");
-        }
-    }
-    if matches!(subscription.device, Some(Selector::Path(_))) {
-        section.fault(
-            "device",
-            "line protocol has no paths; name a level of the topic {device}, or write a text",
-        );
-    }
-    if subscription.timestamp_format == Some(TimestampFormat::Rfc3339) {
-        section.fault("timestamp_format", "timestamps of line protocol are numbers; write s, ms, us or ns");
     }
 }

@@ -66,6 +66,15 @@ impl JsonPath {
             Step::Index(_) => None,
         })
     }
+
+    /// The column of a table that it names; `None` if it goes deeper than a table does.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match &self.steps[..] {
+            [Step::Key(name)] => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for JsonPath {

@@ -209,6 +209,12 @@ impl<'a> Section<'a> {
         self.table.entries.iter().filter_map(section).collect()
     }
 
+    /// Asks for a key that has no meaning where it stands; whether it is written.
+    pub(super) fn take(&mut self, key: &'static str) -> bool {
+        self.asked.push(key);
+        self.has(key)
+    }
+
     /// A key whose feature comes later: fine when left out, or at the value that describes what is done today.
     pub(super) fn later(&mut self, key: &'static str, today: Option<&str>, why: &str) {
         let Some(value) = self.ask(key) else { return };

@@ -141,10 +141,11 @@ fn the_sample_of_the_design_is_read() {
     assert!(broker.native);
     let [subscription] = &broker.subscribe[..] else { panic!("one subscription") };
     assert_eq!(subscription.topic.filter, "sensors/+/+");
-    assert_eq!(subscription.measurement, Some(Selector::Fixed("climate".to_owned())));
-    assert_eq!(subscription.timestamp_format, Some(TimestampFormat::Milliseconds));
-    assert_eq!(subscription.tags_from[0].last_name(), Some("site"));
-    let expected = Serial { selector: SerialSelector::Usb { vendor: 0x2e8a, product: None }, baud: 115_200 };
+    assert_eq!(subscription.layout.measurement, Some(Selector::Fixed("climate".to_owned())));
+    assert_eq!(subscription.layout.timestamp_format, Some(TimestampFormat::Milliseconds));
+    assert_eq!(subscription.layout.tags_from[0].last_name(), Some("site"));
+    let selector = SerialSelector::Usb { vendor: 0x2e8a, product: None };
+    let expected = Serial { selector, baud: 115_200, speech: Speech::Native };
     assert_eq!(config.serial, [expected]);
     assert_eq!(
         config.journal,
@@ -519,6 +520,63 @@ fn faults_of_subscriptions() {
 }
 
 #[test]
+fn text_on_a_line_is_read_by_the_keys_of_a_subscription() {
+    let text = "[[serial]]\nport = \"/dev/tty*\"\nclaim = \"any\"\nformat = \"csv\"\ndevice = \"$.id\"\n\
+                measurement = \"climate\"\ntimestamp = \"$.time\"\ntimestamp_format = \"s\"\n\
+                columns = [\"id\", \"time\", \"\", \"t\"]\nseparator = \";\"\ntext_fields = [\"t\"]\n\
+                [[serial]]\nport = \"/dev/b\"\nformat = \"line-protocol\"\ntimestamp_format = \"ms\"\n\
+                [[serial]]\nusb = \"2e8a:*\"\nformat = \"json\"\ndevice = \"d\"\nmeasurement = \"m\"\n";
+    let [any, lines, json] = &good(text).serial[..] else { panic!("three ports") };
+    assert_eq!(any.selector, SerialSelector::Any(PortPattern::parse("/dev/tty*").unwrap()));
+    let Speech::Text(layout) = &any.speech else { panic!("text") };
+    let columns = ["id", "time", "", "t"].map(str::to_owned).to_vec();
+    assert_eq!(layout.format, Format::Csv { columns: Some(columns), separator: ';' });
+    assert_eq!(layout.timestamp_format, Some(TimestampFormat::Seconds));
+    assert_eq!(layout.device, Some(Selector::Path(JsonPath::parse("$.id").unwrap())));
+    let Speech::Text(layout) = &lines.speech else { panic!("text") };
+    assert_eq!(
+        (&layout.format, layout.timestamp_format),
+        (&Format::LineProtocol, Some(TimestampFormat::Milliseconds))
+    );
+    assert!(matches!(&json.speech, Speech::Text(layout) if layout.format == Format::Json));
+}
+
+#[test]
+fn faults_of_tables() {
+    let csv = "port = \"/dev/a\"\nformat = \"csv\"\ndevice = \"d\"\nmeasurement = \"m\"\n";
+    for (text, expected) in [
+        (
+            "columns = []",
+            "6: serial.columns: names 0 columns; list the columns' names, or leave the key out where a header line names them",
+        ),
+        (
+            "columns = [\"a\", \"a\"]",
+            "6: serial.columns: lists \"a\" twice; remove one, or write \"\" for a column to skip",
+        ),
+        ("columns = [\"$.a\", \"b\"]", "6: serial.columns: \"$.a\" is no name; write it without \"$.\""),
+        (
+            "separator = \"ab\"",
+            "6: serial.separator: \"ab\" is no separator; write one character such as \",\", \";\" or \"\\t\"",
+        ),
+        ("tags_from = [\"$.a.b\"]", "6: serial.tags_from: \"$.a.b\" is no column; write \"$.name\""),
+        (
+            "columns = [\"a\"]\ntags_from = [\"$.b\"]",
+            "7: serial.tags_from: \"$.b\" is none of `columns`; add it there",
+        ),
+        (
+            "columns = [\"a\"]\ntext_fields = [\"b\"]",
+            "7: serial.text_fields: \"b\" is none of `columns`; add it there",
+        ),
+        (
+            "timestamp = \"$.a\"",
+            "1: serial.timestamp_format: is missing beside `timestamp`; write s, ms, us, ns or rfc3339",
+        ),
+    ] {
+        bad(&format!("[[serial]]\n{csv}{text}"), &format!("forebay.toml:{expected}"));
+    }
+}
+
+#[test]
 fn faults_of_ports() {
     for (text, expected) in [
         (
@@ -532,7 +590,7 @@ fn faults_of_ports() {
         (
             "port = \"/dev/ttyACM*\"",
             "2: serial.port: \"/dev/ttyACM*\" may be any device; write `usb = \"vendor:product\"` or one path below \
-             /dev/serial/by-id",
+             /dev/serial/by-id, or add `claim = \"any\"` to try them all",
         ),
         ("port = \"COM3\"", "2: serial.port: \"COM3\" is no path; write for example \"/dev/serial/by-id/…\""),
         (
@@ -540,14 +598,51 @@ fn faults_of_ports() {
             "3: serial.usb: is given together with `port`; keep one of them",
         ),
         (
-            "port = \"/dev/a\"\nformat = \"csv\"",
-            "3: serial.format: \"csv\" is not supported yet; write \"native\"",
+            "port = \"/dev/a\"\nclaim = \"all\"",
+            "3: serial.claim: \"all\" is not \"any\"; write that to claim every port that `port` matches, or remove it",
         ),
         (
-            "port = \"/dev/a\"\nclaim = \"any\"",
-            "3: serial.claim: is not supported yet: a port is claimed by `usb` or named by `port`; leave the key out",
+            "usb = \"2e8a:*\"\nclaim = \"any\"",
+            "3: serial.claim: does nothing beside `usb`, whose ports are all claimed; remove it",
+        ),
+        (
+            "claim = \"any\"\nport = \"/dev/*/a\"",
+            "3: serial.port: \"/dev/*/a\" has a pattern before its last \"/\"; write for example \"/dev/ttyUSB*\"",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"xml\"",
+            "3: serial.format: \"xml\" is no format; write \"native\", \"json\", \"line-protocol\" or \"csv\"",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"json\"\nmeasurement = \"m\"",
+            "1: serial.device: is missing, and JSON without one is no point; write `device` as a text or a path \"$.id\"",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"csv\"\ndevice = \"d\"",
+            "1: serial.measurement: is missing, and a line of CSV without one is no point; write `measurement` as a text \
+             or a path \"$.type\"",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"line-protocol\"\ndevice = \"$.id\"",
+            "4: serial.device: line protocol has no paths; write a text",
+        ),
+        (
+            "port = \"/dev/a\"\nmeasurement = \"m\"",
+            "3: serial.measurement: native devices bring this themselves; write `format`, or remove the key",
+        ),
+        (
+            "device = \"/dev/a\"\nport = \"/dev/a\"",
+            "2: serial.device: a path is `port`, and native devices name themselves; remove the key",
+        ),
+        (
+            "port = \"/dev/a\"\nformat = \"json\"\ndevice = \"d\"\nmeasurement = \"m\"\nseparator = \";\"",
+            "6: serial.separator: belongs to `format = \"csv\"`; write that or remove the key",
         ),
         ("port = \"/dev/a\"\nbaudrate = 9600", "3: serial.baudrate: unknown key; did you mean `baud`?"),
+        (
+            "port = \"/dev/a\"\ndata_format = \"csv\"",
+            "3: serial.data_format: unknown key; Telegraf's `data_format` is `format` here",
+        ),
         (
             "usb = \"2e8a:*\"\n[[serial]]\nusb = \"2e8a:000a\"",
             "4: serial.usb: usb:2e8a:* is configured twice; remove one",

@@ -10,6 +10,7 @@ mod devices;
 mod limited;
 pub mod live;
 pub mod metrics;
+mod ports;
 
 use std::io;
 use std::net::SocketAddr;
@@ -121,6 +122,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/devices", get(devices::devices))
+        .route("/api/v1/ports", get(ports::ports))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
 }

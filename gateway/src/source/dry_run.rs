@@ -5,20 +5,27 @@
 //! so all that can be shown of it is that it is there. Nothing is journaled, and rows are printed as they come.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_shared::frame::Decoder;
 use forebay_shared::message::FromDevice;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
-use serialport::TTYPort;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
-use super::payload;
-use super::serial;
+use super::payload::{self, csv};
+use super::serial::{
+    self,
+    lines::{Lines, Piece},
+    port,
+};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Layout, Speech};
 use crate::ingest::identity::Naming;
+use crate::ports::Places;
 use crate::sink::Point;
 use crate::sink::line_protocol::{Dialect, push_line};
 
@@ -32,7 +39,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub fn run(config: &Config) -> std::io::Result<()> {
     let naming = Arc::new(Naming::new(config));
     for port in config.serial.clone() {
-        std::thread::Builder::new().name("serial".to_owned()).spawn(move || listen(&port))?;
+        let naming = Arc::clone(&naming);
+        std::thread::Builder::new().name("serial".to_owned()).spawn(move || listen(&port, &naming))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -70,13 +78,12 @@ async fn subscribe(broker: config::Mqtt, naming: Arc<Naming>) {
                 }
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let matching =
-                    |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
-                if let Some(subscribe) = broker.subscribe.iter().find(matching) {
-                    show(
-                        &payload::parse(subscribe, &naming, &publish.topic, &publish.payload),
-                        &publish.topic,
-                    );
+                let mut matching = broker.subscribe.iter().filter_map(|subscribe| {
+                    subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
+                });
+                if let Some((subscribe, captures)) = matching.next() {
+                    let parsed = payload::parse(&subscribe.layout, &naming, &captures, &publish.payload);
+                    show(&parsed, &publish.topic);
                 }
             }
             Ok(_) => {}
@@ -101,38 +108,63 @@ fn show(parsed: &payload::Parsed, topic: &str) {
     }
 }
 
-/// Looks for the ports of one `[[serial]]` and tells which devices speak on them.
-fn listen(config: &config::Serial) {
+/// Looks for the ports of one `[[serial]]` and tells what is spoken on them.
+fn listen(config: &config::Serial, naming: &Naming) {
     loop {
-        for path in serial::find(&config.selector) {
-            match serialport::new(path.to_string_lossy(), config.baud).timeout(PAUSE).open_native() {
-                Ok(port) => hear(port, &path.display().to_string()),
-                Err(e) => eprintln!("{}: {e}", path.display()),
+        for (path, _) in serial::find(&config.selector, &Places::default().ports()) {
+            let name = path.display().to_string();
+            match port::open(&path, config.baud) {
+                Ok(port) => match &config.speech {
+                    Speech::Native => hear_devices(&port, &name),
+                    Speech::Text(layout) => hear_lines(&port, &name, layout, naming),
+                },
+                Err(e) => eprintln!("{name}: {e}"),
             }
         }
         std::thread::park_timeout(PAUSE);
     }
 }
 
-fn hear(mut port: TTYPort, name: &str) {
+fn hear_devices(port: &OwnedFd, name: &str) {
     let mut decoder: Decoder = Decoder::new();
     let mut known = BTreeSet::new();
-    let mut buffer = [0; 1024];
-    loop {
-        let mut input = match port.read(&mut buffer) {
-            Ok(length) => &buffer[..length],
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => continue,
-            Err(e) => {
-                eprintln!("{name}: {e}");
-                return;
-            }
-        };
+    hear(port, name, |mut input| {
         while let Some(frame) = decoder.next(&mut input) {
             if let Some(Ok(FromDevice::Hello(hello))) = frame.ok().map(FromDevice::parse)
                 && known.insert(hello.chip.to_string())
             {
                 eprintln!("{name}: device {} ({}) waits for a gateway", hello.name, hello.chip);
             }
+        }
+    });
+}
+
+fn hear_lines(port: &OwnedFd, name: &str, layout: &Layout, naming: &Naming) {
+    let mut table = csv::Table::of(layout);
+    let mut lines = Lines::new();
+    hear(port, name, |mut input| {
+        while let Some(piece) = lines.next(&mut input) {
+            let parsed = match (piece, &mut table) {
+                (Piece::Line(line), Some(table)) => payload::parse_csv_line(layout, naming, table, line),
+                (Piece::Line(line), None) => payload::parse(layout, naming, &[], line),
+                // Both are refused by the gateway too, which says why.
+                (Piece::Rest(_) | Piece::TooLong(..), _) => continue,
+            };
+            show(&parsed, name);
+        }
+    });
+}
+
+/// Hands over what comes until the port fails.
+fn hear(port: &OwnedFd, name: &str, mut take: impl FnMut(&[u8])) {
+    let mut buffer = [0; 1024];
+    loop {
+        let ready = poll(&mut [PollFd::new(port, PollFlags::IN)], None);
+        match ready.and_then(|_| rustix::io::read(port, &mut buffer)) {
+            Ok(0) => return eprintln!("{name}: the port is gone"),
+            Ok(length) => take(&buffer[..length]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(e) => return eprintln!("{name}: {e}"),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Context {
     /// clock that is not trusted yet: the message is to be held and tried again.
     pub fn take_foreign(
         &self,
-        parsed: Parsed,
+        parsed: &Parsed,
         origin: Origin<'_>,
         received_ns: i64,
         again: bool,
@@ -81,7 +81,7 @@ impl Context {
             );
             return None;
         }
-        match self.ingest.foreign(&parsed, origin, received_ns, again) {
+        match self.ingest.foreign(parsed, origin, received_ns, again) {
             Ok(taken) => {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
@@ -111,7 +111,7 @@ impl Context {
     /// Halves a message until its parts fit, so that a row that is too large by itself costs no other.
     fn take_in_parts(
         &self,
-        mut parsed: Parsed,
+        parsed: &Parsed,
         reason: &str,
         origin: Origin<'_>,
         received_ns: i64,
@@ -120,12 +120,13 @@ impl Context {
     ) -> Option<Taken> {
         if parsed.rows.len() <= 1 {
             let refused = parsed.refuse_all(reason.to_owned());
-            return self.take_foreign(refused, origin, received_ns, again, reporter);
+            return self.take_foreign(&refused, origin, received_ns, again, reporter);
         }
-        let behind = parsed.rows.split_off(parsed.rows.len() / 2);
-        let behind = Parsed { rows: behind, refused: parsed.refused.take() };
-        let first = self.take_foreign(parsed, origin, received_ns, again, reporter)?;
-        let last = self.take_foreign(behind, origin, received_ns, again, reporter)?;
+        let (before, behind) = parsed.rows.split_at(parsed.rows.len() / 2);
+        let before = Parsed { rows: before.to_vec(), refused: None };
+        let behind = Parsed { rows: behind.to_vec(), refused: parsed.refused.clone() };
+        let first = self.take_foreign(&before, origin, received_ns, again, reporter)?;
+        let last = self.take_foreign(&behind, origin, received_ns, again, reporter)?;
         // The later receipt covers the earlier one.
         Some(Taken { receipt: last.receipt, rows: first.rows + last.rows })
     }

@@ -269,8 +269,10 @@ impl Broker {
     /// What intake made of a foreign message; `None` if it is to be held.
     fn take_foreign(&self, publish: &Publish, received_ns: i64) -> Option<Taken> {
         let nothing = Taken { receipt: Offset(0), rows: 0 };
-        let matching = |subscribe: &&config::Subscribe| subscribe.topic.captures(&publish.topic).is_some();
-        let Some(subscribe) = self.config.subscribe.iter().find(matching) else {
+        let mut matching = self.config.subscribe.iter().filter_map(|subscribe| {
+            subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
+        });
+        let Some((subscribe, captures)) = matching.next() else {
             let topic = publish.topic.chars().take(64).collect::<String>();
             let what = format!(
                 "a message on {topic:?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
@@ -279,7 +281,7 @@ impl Broker {
             return Some(nothing);
         };
         let naming = self.context.ingest.naming();
-        let mut parsed = payload::parse(subscribe, naming, &publish.topic, &publish.payload);
+        let mut parsed = payload::parse(&subscribe.layout, naming, &captures, &publish.payload);
         if publish.retain && subscribe.retained == config::Retained::Skip {
             // A retained message without a time of its own is the last state, not a reading.
             parsed.rows.retain(|row| row.timestamp.is_some());
@@ -288,7 +290,7 @@ impl Broker {
             return Some(nothing);
         }
         let origin = Origin { name: &publish.topic, payload: &publish.payload };
-        self.context.take_foreign(parsed, origin, received_ns, publish.dup, &self.reporter)
+        self.context.take_foreign(&parsed, origin, received_ns, publish.dup, &self.reporter)
     }
 
     /// Hands acks and requests to rumqttc.

@@ -1,50 +1,41 @@
-//! In: bytes from serial ports. Out: messages for sessions, and frames back to the devices.
-//! Next: `shared/src/link/receiver.rs` behind `native.rs`, which gives deduplicated rows to `ingest/mod.rs`.
+//! In: bytes from serial ports. Out: messages for sessions and lines of text, and frames back to the devices.
+//! Next: `shared/src/link/receiver.rs` behind `native.rs`, which gives deduplicated rows to `ingest/mod.rs`; text goes
+//! there through `payload/mod.rs`.
 //!
-//! One thread runs a current-thread runtime with a task a port. Each open port has two threads of its own: one only
-//! reads, into a bounded channel, so that a full channel stops the reading and the kernel's buffer holds the line; one
-//! only writes, so that a line that takes nothing holds up nobody. A control frame that finds no place before the
-//! writing thread is lost like any other, and the link makes up for it. A port that disappears is looked for until it comes back; with `usb = …` every port of that kind is served.
+//! One thread runs a current-thread runtime: a task that looks for ports, and a task a port. The looking task goes
+//! through all `[[serial]]` four times a second, those that name a path first, then USB identities, then patterns, and
+//! [`claims`] says which port may be had. A port that appears is left to a path that is still missing for one look: the
+//! links in `/dev/serial/by-id` come a moment after the port. Each open port has two threads of its own ([`port`]), so
+//! that what may block blocks nobody; its task hands the thread over after every chunk, so that a port which never stops
+//! babbling has one turn in as many as there are ports. A control frame that finds no place before the writing thread is
+//! lost like any other, and the link makes up for it.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::io::{self, Read, Write};
+mod claims;
+mod line;
+pub(super) mod lines;
+pub(super) mod port;
+mod serve;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Duration;
 
-use forebay_shared::frame::{self, DELIMITER, Decoder, FRAME_BYTES_MAX};
-use forebay_shared::link::Transport;
-use serialport::{SerialPortType, TTYPort};
-use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use forebay_shared::ids::Millis;
+use tokio::sync::Notify;
+use tokio::task::{JoinSet, LocalSet};
 
-use super::native::{Now, Session};
 use super::{Context, Reporter, sleep_until};
-use crate::config::{self, SerialSelector};
+use crate::clock;
+use crate::config::{self, SerialSelector, Speech};
+use crate::ports::{Places, Port as Found, PortId, PortState, Served};
 use crate::stats::SourceState;
+use claims::{Claims, Denied, End, PORTS_MAX};
+use line::PATIENCE_MS;
+use serve::{How, Task};
 
-/// How often ports that are not there are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Ports served at once for one `[[serial]]`.
-const PORTS_MAX: usize = 64;
-
-/// Chunks of bytes between the reading thread and the port's task.
-const CHUNKS: usize = 16;
-
-/// Bursts of frames that may wait to be written.
-const BURSTS: usize = 4;
-
-/// Largest chunk, in bytes.
-const CHUNK_BYTES: usize = 4_096;
-
-/// How long a reading thread waits before it looks whether it is still wanted.
-const READ_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// How long a shutdown waits for the last commit.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// How often ports are looked for, in milliseconds.
+const LOOK_EVERY_MS: u64 = 250;
 
 /// Serves the configured ports until the context says to stop. Blocks its thread.
 pub fn run(ports: Vec<(config::Serial, Reporter)>, context: &Context) {
@@ -57,201 +48,233 @@ pub fn run(ports: Vec<(config::Serial, Reporter)>, context: &Context) {
             return;
         }
     };
-    LocalSet::new().block_on(&runtime, async {
-        let tasks: Vec<_> = ports
-            .into_iter()
-            .map(|(config, reporter)| tokio::task::spawn_local(look_after(config, reporter, context.clone())))
-            .collect();
-        for task in tasks {
-            task.await.ok();
-        }
-    });
-}
-
-/// Finds the ports of one `[[serial]]` again and again, and serves each that is there.
-async fn look_after(config: config::Serial, reporter: Reporter, context: Context) {
-    let reporter = Rc::new(reporter);
-    let served: Rc<RefCell<HashSet<PathBuf>>> = Rc::default();
-    let mut tasks = tokio::task::JoinSet::new();
-    while !context.is_stopped() {
-        // A set keeps what has ended until somebody asks.
-        while tasks.try_join_next().is_some() {}
-        let found = find(&config.selector);
-        if found.is_empty() && served.borrow().is_empty() {
-            reporter.missing(&format!("{} is not there; plug it in, or correct [[serial]]", config.selector));
-        }
-        for path in found {
-            if served.borrow().len() >= PORTS_MAX || !served.borrow_mut().insert(path.clone()) {
-                continue;
-            }
-            let (context, reporter, served) = (context.clone(), Rc::clone(&reporter), Rc::clone(&served));
-            let baud = config.baud;
-            tasks.spawn_local(async move {
-                match serve(&path, baud, &context, &reporter).await {
-                    Ok(()) => reporter.stats().set_state(SourceState::Stopped),
-                    Err(e) => reporter.disconnected(&explain(&path, &e)),
-                }
-                served.borrow_mut().remove(&path);
-            });
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = context.stopped() => {}
+    for (config, reporter) in &ports {
+        if matches!(config.speech, Speech::Text(_)) {
+            reporter.stats().set_unprotected();
         }
     }
-    while tasks.join_next().await.is_some() {}
+    LocalSet::new().block_on(&runtime, Keeper::new(ports, context.clone()).keep());
+    // What is still being opened must not hold up the end.
+    runtime.shutdown_background();
 }
 
-/// The ports that are there now.
-pub(super) fn find(selector: &SerialSelector) -> Vec<PathBuf> {
-    match selector {
-        SerialSelector::Port(path) => {
-            if path.exists() {
-                vec![path.clone()]
-            } else {
-                Vec::new()
-            }
-        }
-        SerialSelector::Usb { vendor, product } => usb_ports()
-            .filter(|(usb, _)| usb.vid == *vendor && product.is_none_or(|product| usb.pid == product))
-            .map(|(_, path)| path)
+/// The ports that a selector stands for, of those that are there now, by path. `by_usb` are all that have an identity.
+pub(super) fn find(selector: &SerialSelector, by_usb: &[Found]) -> Vec<(PathBuf, PortId)> {
+    let of_path = |path: PathBuf| PortId::of(&path).map(|id| (path, id));
+    let mut found: Vec<(PathBuf, PortId)> = match selector {
+        SerialSelector::Port(path) => of_path(path.clone()).into_iter().collect(),
+        SerialSelector::Any(pattern) => pattern.paths().into_iter().filter_map(of_path).collect(),
+        SerialSelector::Usb { vendor, product } => by_usb
+            .iter()
+            .filter(|port| {
+                let of_kind = |product: &u16, found: u16| *product == found;
+                port.usb.as_ref().is_some_and(|usb| {
+                    usb.vendor == *vendor
+                        && product.as_ref().is_none_or(|product| of_kind(product, usb.product))
+                })
+            })
+            .map(|port| (port.path.clone(), port.id))
             .collect(),
-    }
+    };
+    // A port and a link to it are one.
+    let mut seen = BTreeSet::new();
+    found.retain(|(_, id)| seen.insert(*id));
+    found
 }
 
-fn usb_ports() -> impl Iterator<Item = (serialport::UsbPortInfo, PathBuf)> {
-    // The port scan of the crate insists on this directory, which a container may lack.
-    let ports =
-        if Path::new("/sys/class/tty").is_dir() { serialport::available_ports() } else { Ok(Vec::new()) };
-    ports.unwrap_or_default().into_iter().filter_map(|port| match port.port_type {
-        SerialPortType::UsbPort(usb) => Some((usb, PathBuf::from(port.port_name))),
-        _ => None,
-    })
+/// The task that looks for ports.
+struct Keeper {
+    entries: Vec<Entry>,
+    /// Positions of the entries, the one that has precedence first.
+    order: Vec<usize>,
+    claims: Claims,
+    places: Places,
+    context: Context,
+    tasks: JoinSet<Ended>,
+    /// Ports that were there at the last look.
+    seen: BTreeSet<PortId>,
 }
 
-/// Serves one port until it disappears, fails, or the gateway stops.
-async fn serve(path: &Path, baud: u32, context: &Context, reporter: &Reporter) -> io::Result<()> {
-    let name = path.to_string_lossy();
-    let reader = serialport::new(name.as_ref(), baud).timeout(READ_TIMEOUT).open_native()?;
-    let port = reader.try_clone_native()?;
-    let (writer, bursts) = std::sync::mpsc::sync_channel(BURSTS);
-    std::thread::Builder::new().name("serial-write".to_owned()).spawn(move || write(port, &bursts))?;
-    let (sender, mut chunks) = mpsc::channel(CHUNKS);
-    std::thread::Builder::new().name("serial-read".to_owned()).spawn(move || read(reader, &sender))?;
-    reporter.connected(&name);
-    let mut line =
-        Line { decoder: Decoder::new(), writer, session: Session::new(context.clone(), Transport::Serial) };
-    let mut watermark = context.watermark();
-    let mut room = context.room();
-    loop {
-        let durable = *watermark.borrow_and_update();
-        line.session.tend(Now::read(), durable, reporter);
-        line.transmit();
-        let deadline = line.session.poll_timeout().map(|at| at.0);
-        tokio::select! {
-            chunk = chunks.recv() => match chunk {
-                Some(Ok(chunk)) => line.receive(&chunk, reporter),
-                Some(Err(e)) => return Err(e),
-                None => return Err(io::ErrorKind::BrokenPipe.into()),
-            },
-            _ = watermark.changed(), if line.session.awaits_commit() => {}
-            _ = room.changed() => {}
-            () = sleep_until(deadline) => {}
-            () = context.stopped() => break,
+/// One `[[serial]]`.
+struct Entry {
+    config: Rc<config::Serial>,
+    reporter: Rc<Reporter>,
+    served: BTreeMap<PortId, Rc<Notify>>,
+}
+
+/// What became of a port that was claimed.
+struct Ended {
+    entry: usize,
+    id: PortId,
+    path: PathBuf,
+    how: How,
+}
+
+impl Keeper {
+    fn new(ports: Vec<(config::Serial, Reporter)>, context: Context) -> Keeper {
+        let entries: Vec<Entry> = ports
+            .into_iter()
+            .map(|(config, reporter)| Entry {
+                config: Rc::new(config),
+                reporter: Rc::new(reporter),
+                served: BTreeMap::new(),
+            })
+            .collect();
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_by_key(|at| &entries[*at].config.selector);
+        Keeper {
+            entries,
+            order,
+            claims: Claims::default(),
+            places: Places::default(),
+            context,
+            tasks: JoinSet::new(),
+            seen: BTreeSet::new(),
         }
     }
-    line.close(context, reporter).await;
-    Ok(())
-}
 
-/// A chunk of bytes and when it came.
-struct Chunk {
-    bytes: Vec<u8>,
-    at: Now,
-}
+    async fn keep(mut self) {
+        let context = self.context.clone();
+        let mut next_look = 0;
+        loop {
+            if clock::monotonic_ms() >= next_look {
+                self.look();
+                next_look = clock::monotonic_ms() + LOOK_EVERY_MS;
+            }
+            tokio::select! {
+                () = sleep_until(Some(next_look)) => {}
+                Some(Ok(ended)) = self.tasks.join_next() => self.ended(ended),
+                () = context.stopped() => break,
+            }
+        }
+        while self.tasks.join_next().await.is_some() {}
+        for entry in &self.entries {
+            entry.reporter.stats().set_state(SourceState::Stopped);
+        }
+    }
 
-/// Reads until the port fails or nobody listens any more.
-fn read(mut port: TTYPort, chunks: &mpsc::Sender<io::Result<Chunk>>) {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while !chunks.is_closed() {
-        let read = match port.read(&mut buffer) {
-            Ok(0) => Err(io::ErrorKind::BrokenPipe.into()),
-            Ok(length) => Ok(Chunk { bytes: buffer[..length].to_vec(), at: Now::read() }),
-            Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => continue,
-            Err(e) => Err(e),
+    /// Goes through all `[[serial]]` once, and claims what is there.
+    fn look(&mut self) {
+        let wants_usb = |entry: &Entry| matches!(entry.config.selector, SerialSelector::Usb { .. });
+        let by_usb = if self.entries.iter().any(wants_usb) { self.places.ports() } else { Vec::new() };
+        let (mut there, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        let mut a_path_is_missing = false;
+        for at in self.order.clone() {
+            let entry = &self.entries[at];
+            let selector = &entry.config.selector;
+            let found = find(selector, &by_usb);
+            if found.is_empty() {
+                a_path_is_missing |= !selector.is_claim();
+                if entry.served.is_empty() {
+                    entry.reporter.missing(&format!(
+                        "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
+                    ));
+                }
+            }
+            entry.leave_others(&found);
+            for (path, id) in found {
+                let may_be_named = a_path_is_missing && self.entries[at].config.selector.is_claim();
+                if !may_be_named || self.seen.contains(&id) {
+                    self.claim(at, &path, id);
+                }
+                there.insert(id);
+                paths.insert(path);
+            }
+        }
+        self.claims.keep(|id| there.contains(&id));
+        self.context.stats.keep_ports(&paths);
+        self.seen = there;
+    }
+
+    fn claim(&mut self, at: usize, path: &Path, id: PortId) {
+        let reporter = &self.entries[at].reporter;
+        match self.claims.claim(Millis(clock::monotonic_ms()), id, at) {
+            Ok(()) => {}
+            Err(Denied::Served(by)) => {
+                let (this, other) = (&self.entries[at].config.selector, &self.entries[by].config.selector);
+                // Whoever claims any port knows that others have theirs.
+                if by != at && !matches!(this, SerialSelector::Any(_)) {
+                    let path = path.display();
+                    reporter.trouble(
+                        "claimed",
+                        &format!(
+                            "{path} is served for the [[serial]] {other} already; remove one of the two"
+                        ),
+                    );
+                }
+                return;
+            }
+            Err(Denied::Resting) => return,
+            Err(Denied::Full) => {
+                let path = path.display();
+                reporter.trouble(
+                    "full",
+                    &format!("{path} is not served: {PORTS_MAX} ports are, which is the limit"),
+                );
+                return;
+            }
+        }
+        let leave = Rc::new(Notify::new());
+        let task = Task {
+            path: path.to_owned(),
+            config: Rc::clone(&self.entries[at].config),
+            reporter: Rc::clone(reporter),
+            context: self.context.clone(),
+            places: self.places.clone(),
+            leave: Rc::clone(&leave),
         };
-        let failed = read.is_err();
-        if chunks.blocking_send(read).is_err() || failed {
+        self.entries[at].served.insert(id, leave);
+        self.tasks.spawn_local(async move {
+            let path = task.path.clone();
+            Ended { entry: at, id, path, how: task.serve().await }
+        });
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { entry, id, path, how } = ended;
+        let end = match &how {
+            How::Left => End::Gone { valid: true },
+            How::HungUp { valid, .. } => End::Gone { valid: *valid },
+            How::Foreign => End::Foreign,
+            How::NotOpened { .. } => End::Failed,
+        };
+        let pause_ms = self.claims.release(Millis(clock::monotonic_ms()), id, end);
+        let entry = &mut self.entries[entry];
+        entry.served.remove(&id);
+        let name = path.display();
+        let (state, why) = match how {
+            How::Left => return,
+            How::HungUp { error, .. } => (PortState::Failed, format!("serial port {name} is gone: {error}")),
+            How::Foreign => {
+                let (patience, pause) = (PATIENCE_MS / 1000, pause_ms / 1000);
+                let why = format!(
+                    "serial port {name} brought nothing valid in {patience} s; it is left to others, and tried again in {pause} s"
+                );
+                (PortState::Released, why)
+            }
+            How::NotOpened { state, why } => (state, why),
+        };
+        let serial = entry.config.selector.to_string();
+        let (detail, since_ns) = (why.clone(), clock::now_ns());
+        self.context.stats.set_port(&path, Served { serial, state, detail, since_ns });
+        if entry.served.is_empty() {
+            entry.reporter.disconnected(&why);
+        } else {
+            entry.reporter.trouble("port", &why);
+        }
+    }
+}
+
+impl Entry {
+    /// Lets go of ports that its path does not lead to any more. One that leads nowhere may be only renamed.
+    fn leave_others(&self, found: &[(PathBuf, PortId)]) {
+        if self.config.selector.is_claim() || found.is_empty() {
             return;
         }
-    }
-}
-
-/// Writes until the port's task is gone. A port that is gone too is noticed by its reader.
-fn write(mut port: TTYPort, bursts: &Receiver<Vec<u8>>) {
-    while let Ok(burst) = bursts.recv() {
-        port.write_all(&burst).ok();
-    }
-}
-
-/// An open port with the conversation on it.
-struct Line {
-    decoder: Decoder,
-    writer: SyncSender<Vec<u8>>,
-    session: Session,
-}
-
-impl Line {
-    fn receive(&mut self, chunk: &Chunk, reporter: &Reporter) {
-        let mut input = chunk.bytes.as_slice();
-        while let Some(frame) = self.decoder.next(&mut input) {
-            reporter.stats().messages.add(1);
-            match frame {
-                Ok(message) => self.session.handle(chunk.at, message, reporter),
-                Err(e) => {
-                    reporter.stats().bad_messages.add(1);
-                    reporter.trouble("frame", &format!("bytes on the line are no frame: {e}"));
-                }
+        for (id, leave) in &self.served {
+            if found.iter().all(|(_, found)| found != id) {
+                leave.notify_one();
             }
         }
     }
-
-    fn transmit(&mut self) {
-        let mut burst = vec![DELIMITER];
-        while let Some(message) = self.session.poll_transmit(Now::read()) {
-            let mut bytes = [0; FRAME_BYTES_MAX];
-            if let Ok(length) = frame::encode(&[&message], &mut bytes) {
-                burst.extend_from_slice(&bytes[..length]);
-            }
-        }
-        if burst.len() > 1 {
-            self.writer.try_send(burst).ok();
-        }
-    }
-
-    /// Releases what the last commits made durable.
-    async fn close(mut self, context: &Context, reporter: &Reporter) {
-        let mut watermark = context.watermark();
-        let released = async {
-            while self.session.awaits_commit() && watermark.changed().await.is_ok() {
-                let durable = *watermark.borrow_and_update();
-                self.session.tend(Now::read(), durable, reporter);
-            }
-        };
-        tokio::time::timeout(CLOSE_DEADLINE, released).await.ok();
-        // An ack waits a few milliseconds for company.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        self.transmit();
-    }
-}
-
-fn explain(path: &Path, error: &io::Error) -> String {
-    let cure = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; add the gateway's user to the group of the port, usually dialout"
-        }
-        io::ErrorKind::NotFound => "; plug the device in, or correct `port`",
-        _ => "",
-    };
-    format!("serial port {}: {error}{cure}", path.display())
 }

@@ -3,6 +3,7 @@
 //! The names of the fields are depended on (DESIGN.md §10); fields may be added.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,9 @@ pub struct SourceReport {
     pub bad_messages: u64,
     /// Connections made since the start.
     pub connects: u64,
+    /// What comes from it cannot be acknowledged: what does not arrive here is lost, and nobody knows how much that is.
+    #[serde(default)]
+    pub unprotected: bool,
 }
 
 /// One sink.
@@ -247,6 +251,7 @@ impl SourceStats {
             rows_acked: self.rows_acked.get(),
             bad_messages: self.bad_messages.get(),
             connects: self.connects.get(),
+            unprotected: self.unprotected.load(Ordering::Relaxed),
         }
     }
 }

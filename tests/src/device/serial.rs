@@ -1,8 +1,7 @@
 //! A native device at the end of a pseudo-terminal, in a thread of its own, with a cable that can be pulled.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ const UNPLUGGED_NAP: Duration = Duration::from_millis(20);
 /// A running serial device.
 #[derive(Debug)]
 pub struct SerialDevice {
-    plugged: Arc<AtomicBool>,
+    /// Where the cable is plugged in.
+    socket: Arc<Mutex<Option<PathBuf>>>,
+    link: PathBuf,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -31,23 +32,28 @@ impl SerialDevice {
     pub fn start<const RING: usize>(spec: Spec, chip: ChipId, link: PathBuf) -> anyhow::Result<SerialDevice> {
         let core = NativeCore::<RING>::new(spec, chip, Transport::Serial)?;
         let line = Line::plug_in(&link)?;
-        let plugged = Arc::new(AtomicBool::new(true));
-        let cable = Arc::clone(&plugged);
+        let socket = Arc::new(Mutex::new(Some(link.clone())));
+        let cable = Arc::clone(&socket);
         let thread = std::thread::Builder::new()
             .name("serial device".into())
-            .spawn(move || run(core, line, &link, &cable))
+            .spawn(move || run(core, line, &cable))
             .context("starting a device's thread")?;
-        Ok(SerialDevice { plugged, thread: Some(thread) })
+        Ok(SerialDevice { socket, link, thread: Some(thread) })
     }
 
     /// Pulls the cable.
     pub fn unplug(&self) {
-        self.plugged.store(false, Ordering::Release);
+        *lock(&self.socket) = None;
     }
 
     /// Plugs it in again, as another terminal behind the same link.
     pub fn plug_in(&self) {
-        self.plugged.store(true, Ordering::Release);
+        self.plug_in_at(&self.link);
+    }
+
+    /// Plugs it in, after it was unplugged, behind any link.
+    pub fn plug_in_at(&self, link: &Path) {
+        *lock(&self.socket) = Some(link.to_owned());
     }
 
     /// Waits for the end of its thread.
@@ -63,21 +69,27 @@ impl SerialDevice {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn run<const RING: usize>(
     mut core: NativeCore<RING>,
     line: Line,
-    link: &Path,
-    plugged: &AtomicBool,
+    socket: &Mutex<Option<PathBuf>>,
 ) -> anyhow::Result<()> {
     let mut line = Some(line);
     let mut buffer = [0; 512];
     while core.phase() != Phase::Ended {
         let wait_ms = core.step()?;
-        match (&line, plugged.load(Ordering::Acquire)) {
-            (Some(_), false) => line.take().into_iter().for_each(Line::unplug),
-            (None, true) => line = Some(Line::plug_in(link)?),
-            (None, false) => std::thread::sleep(UNPLUGGED_NAP.min(Duration::from_millis(wait_ms))),
-            (Some(line), true) => {
+        let plugged = lock(socket).clone();
+        match (&line, plugged) {
+            (Some(there), at) if at.as_deref() != Some(there.link()) => {
+                line.take().into_iter().for_each(Line::unplug);
+            }
+            (None, Some(link)) => line = Some(Line::plug_in(&link)?),
+            (None, None) => std::thread::sleep(UNPLUGGED_NAP.min(Duration::from_millis(wait_ms))),
+            (Some(line), _) => {
                 let mut written = 0;
                 loop {
                     let waiting = core.device.transmit();
@@ -96,15 +108,11 @@ fn run<const RING: usize>(
                 let length = line.read(&mut buffer)?;
                 let now = core.now();
                 core.device.receive(now, buffer.get(..length).unwrap_or_default());
-                if stuck {
+                // A gateway that says nothing may be dead.
+                if length == 0 {
                     line.allow_next_gateway();
                 }
             }
-        }
-        if wait_ms >= 20
-            && let Some(line) = &line
-        {
-            line.allow_next_gateway();
         }
     }
     line.into_iter().for_each(Line::unplug);

@@ -5,15 +5,33 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use serialport::SerialPortType;
 
 use super::Finding;
-use crate::config::SerialSelector;
+use crate::config::{PortPattern, Serial, SerialSelector, Speech};
+use crate::ports::Places;
 use crate::stats::SourceState;
 use crate::stats::status::SourceReport;
 
+/// The key that names the port or ports.
+pub(super) fn key(selector: &SerialSelector) -> &'static str {
+    match selector {
+        SerialSelector::Port(_) | SerialSelector::Any(_) => "serial.port",
+        SerialSelector::Usb { .. } => "serial.usb",
+    }
+}
+
 /// Whether the port is there and may be used; `known` is what a running gateway says about it.
-pub(super) fn check(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
+pub(super) fn check(config: &Serial, known: Option<&SourceReport>) -> Finding {
+    let found = look(&config.selector, known)?;
+    Ok(match &config.speech {
+        Speech::Native => found,
+        Speech::Text(_) => {
+            format!("{found}; unprotected: text cannot be acknowledged, so what is not heard is lost")
+        }
+    })
+}
+
+fn look(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
     if let Some(known) = known {
         return match (known.state, &known.last_error) {
             (SourceState::Connected, _) => Ok("the running gateway has it open".to_owned()),
@@ -23,7 +41,8 @@ pub(super) fn check(selector: &SerialSelector, known: Option<&SourceReport>) -> 
     }
     match selector {
         SerialSelector::Port(path) => check_path(path),
-        SerialSelector::Usb { vendor, product } => check_usb(*vendor, *product),
+        SerialSelector::Usb { vendor, product } => check_usb(*vendor, *product, &Places::default()),
+        SerialSelector::Any(pattern) => check_any(pattern),
     }
 }
 
@@ -32,7 +51,7 @@ fn check_path(path: &Path) -> Finding {
         Ok(()) => {}
         Err(Errno::NOENT | Errno::NOTDIR) => {
             return Err(
-                "there is no such port; plug the device in, or correct serial.port (`ls /dev/serial/by-id` shows what there is)"
+                "there is no such port; plug the device in, or correct serial.port (`forebay ports` shows what there is)"
                     .to_owned(),
             );
         }
@@ -47,20 +66,26 @@ fn check_path(path: &Path) -> Finding {
 }
 
 /// A device that is not plugged in is no fault: it is claimed whenever it appears.
-fn check_usb(vendor: u16, product: Option<u16>) -> Finding {
-    // Without sysfs, as in some containers, no port has a USB identity.
-    let ports =
-        if Path::new("/sys/class/tty").is_dir() { serialport::available_ports() } else { Ok(Vec::new()) };
-    let ports = ports
-        .map_err(|error| format!("the ports of this machine cannot be listed: {error}; is /sys mounted?"))?;
-    let matching = ports.iter().filter(|port| match &port.port_type {
-        SerialPortType::UsbPort(usb) => usb.vid == vendor && product.is_none_or(|product| product == usb.pid),
-        _ => false,
-    });
+fn check_usb(vendor: u16, product: Option<u16>, places: &Places) -> Finding {
+    let of_kind = |port: &crate::ports::Port| {
+        port.usb
+            .as_ref()
+            .is_some_and(|usb| vendor == usb.vendor && product.is_none_or(|product| product == usb.product))
+    };
+    check_all(places.ports().iter().filter(|port| of_kind(port)).map(|port| port.path.as_path()))
+}
+
+/// A directory that is not there is one too, as that of the ids is while nothing is plugged in.
+fn check_any(pattern: &PortPattern) -> Finding {
+    check_all(pattern.paths().iter().map(AsRef::as_ref))
+}
+
+fn check_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Finding {
     let mut names = Vec::new();
-    for port in matching {
-        check_path(Path::new(&port.port_name)).map_err(|fault| format!("{} {fault}", port.port_name))?;
-        names.push(port.port_name.as_str());
+    for path in paths {
+        let name = path.display().to_string();
+        check_path(path).map_err(|fault| format!("{name} {fault}"))?;
+        names.push(name);
     }
     match names[..] {
         [] => Ok("is not plugged in now; it is claimed when it appears".to_owned()),
@@ -71,14 +96,35 @@ fn check_usb(vendor: u16, product: Option<u16>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::tests::FakeMachine;
+
+    fn selector(path: &str) -> SerialSelector {
+        SerialSelector::Port(path.into())
+    }
 
     #[test]
     fn a_missing_port_and_a_file_are_faults() {
-        let port = |path: &str| check(&SerialSelector::Port(path.into()), None);
+        let port = |path: &str| look(&selector(path), None);
         assert!(port("/dev/no-such-port").unwrap_err().contains("plug the device in"));
         assert!(port("/proc/self/status").is_err());
         assert_eq!(port("/dev/null").unwrap(), "is there");
-        assert!(check(&SerialSelector::Usb { vendor: 0xffff, product: Some(1) }, None).is_ok());
+    }
+
+    #[test]
+    fn ports_that_are_claimed_may_be_absent() {
+        let mut machine = FakeMachine::new();
+        assert!(check_usb(0x2e8a, None, &machine.places).unwrap().contains("not plugged in"));
+        let pico = machine.add_pico("ttyACM0", "1");
+        for product in [None, Some(0x000a)] {
+            assert_eq!(
+                check_usb(0x2e8a, product, &machine.places).unwrap(),
+                format!("is at {}", pico.display())
+            );
+        }
+        assert!(check_usb(0x2e8a, Some(0x000b), &machine.places).unwrap().contains("not plugged in"));
+        let any = PortPattern::parse(&pico.with_file_name("tty*").to_string_lossy()).unwrap();
+        assert_eq!(check_any(&any).unwrap(), format!("is at {}", pico.display()));
+        assert!(check_any(&PortPattern::parse("/nowhere/tty*").unwrap()).unwrap().contains("not plugged in"));
     }
 
     #[test]
@@ -92,10 +138,11 @@ mod tests {
             rows_acked: 0,
             bad_messages: 0,
             connects: 0,
+            unprotected: false,
         };
-        let selector = SerialSelector::Port("/dev/no-such-port".into());
-        assert!(check(&selector, Some(&report(SourceState::Connected, None))).is_ok());
-        let fault = check(&selector, Some(&report(SourceState::Disconnected, Some("busy; stop minicom"))));
+        let selector = selector("/dev/no-such-port");
+        assert!(look(&selector, Some(&report(SourceState::Connected, None))).is_ok());
+        let fault = look(&selector, Some(&report(SourceState::Disconnected, Some("busy; stop minicom"))));
         assert_eq!(fault, Err("the running gateway says: busy; stop minicom".to_owned()));
     }
 }

@@ -8,7 +8,7 @@
 use serde_json::Value as Json;
 use thiserror::Error;
 
-use crate::config::{JsonPath, Selector, Step, Subscribe, TimestampFormat};
+use crate::config::{JsonPath, Layout, Selector, Step, TimestampFormat};
 use crate::record::Value;
 
 /// Most fields in one document.
@@ -70,28 +70,36 @@ pub enum JsonError {
     TooManyFields,
 }
 
-/// Parses one document as the subscription says.
+/// Parses one document as the layout says.
 ///
 /// # Errors
 /// Says which path or field is at fault, and why.
-pub fn parse(subscribe: &Subscribe, payload: &[u8]) -> Result<Document, JsonError> {
+pub fn parse(layout: &Layout, payload: &[u8]) -> Result<Document, JsonError> {
     let json: Json = serde_json::from_slice(payload).map_err(|e| JsonError::Syntax(e.to_string()))?;
-    let device = selected("device", subscribe.device.as_ref(), &json)?;
-    let measurement = selected("measurement", subscribe.measurement.as_ref(), &json)?;
-    let mut tags = Vec::with_capacity(subscribe.tags_from.len());
-    for path in &subscribe.tags_from {
+    read(layout, &json)
+}
+
+/// Reads a document that is parsed already.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read(layout: &Layout, json: &Json) -> Result<Document, JsonError> {
+    let device = selected("device", layout.device.as_ref(), json)?;
+    let measurement = selected("measurement", layout.measurement.as_ref(), json)?;
+    let mut tags = Vec::with_capacity(layout.tags_from.len());
+    for path in &layout.tags_from {
         // A tag that is absent from one document is no fault of the document.
-        if let Some(leaf) = find(&json, path).filter(|leaf| !leaf.is_null()) {
+        if let Some(leaf) = find(json, path).filter(|leaf| !leaf.is_null()) {
             tags.push((last_name(path), scalar("tags_from", path, leaf)?));
         }
     }
-    let timestamp = match (&subscribe.timestamp, subscribe.timestamp_format) {
-        (Some(path), Some(format)) => Some(read_timestamp(path, format, &json)?),
+    let timestamp = match (&layout.timestamp, layout.timestamp_format) {
+        (Some(path), Some(format)) => Some(read_timestamp(path, format, json)?),
         _ => None,
     };
-    let mut walk = Walk { subscribe, claimed: claimed(subscribe), fields: Vec::new(), name: String::new() };
+    let mut walk = Walk { layout, claimed: claimed(layout), fields: Vec::new(), name: String::new() };
     let mut path = Vec::new();
-    walk.visit(&json, &mut path)?;
+    walk.visit(json, &mut path)?;
     if walk.fields.is_empty() {
         return Err(JsonError::NoFields);
     }
@@ -99,14 +107,14 @@ pub fn parse(subscribe: &Subscribe, payload: &[u8]) -> Result<Document, JsonErro
 }
 
 /// The paths whose leaves are not fields.
-fn claimed(subscribe: &Subscribe) -> Vec<&[Step]> {
-    let mut paths: Vec<&[Step]> = subscribe.tags_from.iter().map(|path| path.steps.as_slice()).collect();
-    for selector in [&subscribe.device, &subscribe.measurement] {
+fn claimed(layout: &Layout) -> Vec<&[Step]> {
+    let mut paths: Vec<&[Step]> = layout.tags_from.iter().map(|path| path.steps.as_slice()).collect();
+    for selector in [&layout.device, &layout.measurement] {
         if let Some(Selector::Path(path)) = selector {
             paths.push(&path.steps);
         }
     }
-    paths.extend(subscribe.timestamp.as_ref().map(|path| path.steps.as_slice()));
+    paths.extend(layout.timestamp.as_ref().map(|path| path.steps.as_slice()));
     paths
 }
 
@@ -128,7 +136,7 @@ impl At<'_> {
 }
 
 struct Walk<'c> {
-    subscribe: &'c Subscribe,
+    layout: &'c Layout,
     claimed: Vec<&'c [Step]>,
     fields: Vec<(String, Value)>,
     name: String,
@@ -179,14 +187,14 @@ impl Walk<'_> {
         let listed = |names: &[String]| names.iter().any(|listed| listed == name);
         let value = match leaf {
             Json::Bool(value) => Value::Boolean(*value),
-            Json::Number(number) if listed(&self.subscribe.integer_fields) => {
+            Json::Number(number) if listed(&self.layout.integer_fields) => {
                 Value::Integer(integer(number).ok_or_else(|| JsonError::NotInteger(name.to_owned()))?)
             }
             Json::Number(number) => match number.as_f64().filter(|number| number.is_finite()) {
                 Some(number) => Value::Float(number),
                 None => return Ok(()),
             },
-            Json::String(text) if listed(&self.subscribe.text_fields) => Value::Text(text.clone()),
+            Json::String(text) if listed(&self.layout.text_fields) => Value::Text(text.clone()),
             _ => return Ok(()),
         };
         if self.fields.len() == MAX_FIELDS {
@@ -262,12 +270,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Format, Retained, TopicPattern};
+    use crate::config::Format;
 
-    fn subscribe() -> Subscribe {
+    fn layout() -> Layout {
         let path = |text| JsonPath::parse(text).unwrap();
-        Subscribe {
-            topic: TopicPattern::parse("sensors/{device}").unwrap(),
+        Layout {
             format: Format::Json,
             device: None,
             measurement: None,
@@ -276,22 +283,21 @@ mod tests {
             integer_fields: vec!["count".to_owned()],
             text_fields: vec!["state".to_owned()],
             tags_from: vec![path("$.meta.site")],
-            retained: Retained::Skip,
         }
     }
 
     fn fields(text: &str) -> Vec<(String, Value)> {
-        parse(&subscribe(), text.as_bytes()).unwrap().fields
+        parse(&layout(), text.as_bytes()).unwrap().fields
     }
 
     fn error(text: &str) -> String {
-        parse(&subscribe(), text.as_bytes()).unwrap_err().to_string()
+        parse(&layout(), text.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
     fn leaves_become_fields_by_their_joined_names() {
         let document = parse(
-            &subscribe(),
+            &layout(),
             br#"{"time":1700000000123,"t":21,"env":{"h":40.5,"ok":true},"a":[1,[2]],"n":null,"state":"on","note":"x",
                 "count":7.0,"meta":{"site":"north","floor":2}}"#,
         )
@@ -336,10 +342,10 @@ mod tests {
 
     #[test]
     fn device_and_measurement_come_from_the_payload_where_configured() {
-        let mut subscribe = subscribe();
-        subscribe.device = Some(Selector::Path(JsonPath::parse("$.id").unwrap()));
-        subscribe.measurement = Some(Selector::Fixed("climate".to_owned()));
-        let document = parse(&subscribe, br#"{"time":1,"id":4711,"t":1}"#).unwrap();
+        let mut layout = layout();
+        layout.device = Some(Selector::Path(JsonPath::parse("$.id").unwrap()));
+        layout.measurement = Some(Selector::Fixed("climate".to_owned()));
+        let document = parse(&layout, br#"{"time":1,"id":4711,"t":1}"#).unwrap();
         assert_eq!(document.device.as_deref(), Some("4711"));
         assert_eq!(document.measurement.as_deref(), Some("climate"));
         assert_eq!(document.fields.len(), 1, "the id is no field");
@@ -348,7 +354,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            parse(&subscribe(), &bytes).ok();
+            parse(&layout(), &bytes).ok();
         }
     }
 }

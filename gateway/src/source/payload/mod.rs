@@ -1,13 +1,14 @@
 //! Payload formats: from the bytes of one message to rows.
 //!
-//! In: a topic and its payload. Out: rows with their series, and what was refused and why.
+//! In: a payload, and what the topic that it came on names. Out: rows with their series, and what was refused and why.
 //! Next: `ingest/mod.rs`. Each format is a module of its own that knows nothing of topics, tags or the journal.
 
+pub mod csv;
 pub mod json;
 pub mod line_protocol;
 pub mod time;
 
-use crate::config::{Format, Selector, Subscribe, TimestampFormat};
+use crate::config::{Format, Layout, Selector, TimestampFormat};
 use crate::ingest::identity::Naming;
 use crate::record::{Row, Value, check_name};
 
@@ -32,22 +33,22 @@ impl Parsed {
 
     /// Counts every row as refused, for a message that cannot be taken as a whole.
     #[must_use]
-    pub fn refuse_all(self, reason: String) -> Parsed {
+    pub fn refuse_all(&self, reason: String) -> Parsed {
         let before = self.refused.as_ref().map_or(0, |refusal| refusal.rows);
-        let device =
-            self.rows.first().map(|row| row.device.clone()).or(self.refused.map(|refusal| refusal.device));
+        let refused = self.refused.as_ref().map(|refusal| refusal.device.as_str());
+        let device = self.rows.first().map(|row| row.device.as_str()).or(refused);
         let rows = self.rows.len() as u64 + before;
-        let device = device.unwrap_or_else(|| UNKNOWN_DEVICE.to_owned());
+        let device = device.unwrap_or(UNKNOWN_DEVICE).to_owned();
         Parsed { rows: Vec::new(), refused: Some(Refusal { device, rows, reason }) }
     }
 }
 
 /// Rows of one message that could not be read.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// The device that they are accounted to; [`UNKNOWN_DEVICE`] if the message does not say.
     pub device: String,
-    /// How many: one for a document, one a line for line protocol.
+    /// How many: one for a document, one a line for line protocol and CSV.
     pub rows: u64,
     /// The first reason.
     pub reason: String,
@@ -56,44 +57,77 @@ pub struct Refusal {
 /// The device that rows without any device are accounted to. They carry no `device` tag.
 pub const UNKNOWN_DEVICE: &str = "(unknown)";
 
-/// Parses one message of a subscription.
+/// Parses one message. `captures` is what its topic names, such as a device.
 #[must_use]
-pub fn parse(subscribe: &Subscribe, naming: &Naming, topic: &str, payload: &[u8]) -> Parsed {
-    let captures = subscribe.topic.captures(topic).unwrap_or_default();
+pub fn parse(layout: &Layout, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
     if payload.len() > MAX_PAYLOAD_BYTES {
         let reason = format!("{} bytes of payload; the limit is {MAX_PAYLOAD_BYTES}", payload.len());
-        return Parsed { rows: Vec::new(), refused: Some(refusal(&captures, 1, reason)) };
+        return refused(layout, captures, reason);
     }
-    match subscribe.format {
-        Format::Json => parse_json(subscribe, naming, &captures, payload),
-        Format::LineProtocol => parse_lines(subscribe, naming, &captures, payload),
+    match &layout.format {
+        Format::Json => match json::parse(layout, payload) {
+            Ok(document) => document_row(layout, naming, captures, document),
+            Err(e) => refused(layout, captures, e.to_string()),
+        },
+        Format::LineProtocol => parse_lines(layout, naming, captures, payload),
+        Format::Csv { .. } => match csv::Table::of(layout) {
+            Some(mut table) => parse_csv_line(layout, naming, &mut table, payload),
+            None => Parsed::default(),
+        },
     }
 }
 
+/// Parses one line of a table, whose header may have come before. A header brings nothing.
+#[must_use]
+pub fn parse_csv_line(layout: &Layout, naming: &Naming, table: &mut csv::Table, line: &[u8]) -> Parsed {
+    let Ok(text) = std::str::from_utf8(line) else {
+        return refused(layout, &[], NOT_UTF8.to_owned());
+    };
+    match table.read(text) {
+        Ok(None) => Parsed::default(),
+        Ok(Some(row)) => match json::read(layout, &row) {
+            Ok(document) => document_row(layout, naming, &[], document),
+            Err(e) => refused(layout, &[], e.to_string()),
+        },
+        Err(e) => refused(layout, &[], e.to_string()),
+    }
+}
+
+/// A message, or a line, that is refused as one row.
+#[must_use]
+pub fn refused(layout: &Layout, captures: &Captures<'_>, reason: String) -> Parsed {
+    Parsed { rows: Vec::new(), refused: Some(refusal(layout, captures, 1, reason)) }
+}
+
 /// Names and values that a topic's placeholders caught.
-type Captures<'a> = [(&'a str, &'a str)];
+pub type Captures<'a> = [(&'a str, &'a str)];
+
+const NOT_UTF8: &str = "not UTF-8 text";
 
 fn captured<'a>(captures: &Captures<'a>, name: &str) -> Option<&'a str> {
     captures.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
 }
 
-fn refusal(captures: &Captures<'_>, rows: u64, reason: String) -> Refusal {
+fn refusal(layout: &Layout, captures: &Captures<'_>, rows: u64, reason: String) -> Refusal {
     let storable = |device: &&str| !device.is_empty() && check_name("tag value", device).is_ok();
-    let device = captured(captures, "device").filter(storable);
+    let fixed = match &layout.device {
+        Some(Selector::Fixed(device)) => Some(device.as_str()),
+        _ => captured(captures, "device"),
+    };
+    let device = fixed.filter(storable);
     Refusal { device: device.unwrap_or(UNKNOWN_DEVICE).to_owned(), rows, reason }
 }
 
-fn parse_json(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
-    let document = match json::parse(subscribe, payload) {
-        Ok(document) => document,
-        Err(e) => {
-            return Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, e.to_string())) };
-        }
-    };
+fn document_row(
+    layout: &Layout,
+    naming: &Naming,
+    captures: &Captures<'_>,
+    document: json::Document,
+) -> Parsed {
     let device = document.device.as_deref().or_else(|| captured(captures, "device")).unwrap_or_default();
     if device.is_empty() {
         let reason = "the device is empty; it comes from `device` or from {device} in the topic".to_owned();
-        return Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, reason)) };
+        return refused(layout, captures, reason);
     }
     let measurement =
         document.measurement.as_deref().or_else(|| captured(captures, "measurement")).unwrap_or_default();
@@ -102,19 +136,19 @@ fn parse_json(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, p
     push_placeholder_tags(captures, &mut own);
     match row(naming, Some(device), measurement, own, document.fields, document.timestamp) {
         Ok(row) => Parsed { rows: vec![row], refused: None },
-        Err(reason) => Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, reason)) },
+        Err(reason) => refused(layout, captures, reason),
     }
 }
 
-fn parse_lines(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
+fn parse_lines(layout: &Layout, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
     let Ok(text) = std::str::from_utf8(payload) else {
-        return Parsed { rows: Vec::new(), refused: Some(refusal(captures, 1, "not UTF-8 text".to_owned())) };
+        return refused(layout, captures, NOT_UTF8.to_owned());
     };
-    let fixed = match &subscribe.device {
+    let fixed = match &layout.device {
         Some(Selector::Fixed(device)) => Some(device.as_str()),
         _ => captured(captures, "device"),
     };
-    let format = subscribe.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
+    let format = layout.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
     let mut parsed = Parsed::default();
     for line in line_protocol::lines(text) {
         match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line))
@@ -122,7 +156,7 @@ fn parse_lines(subscribe: &Subscribe, naming: &Naming, captures: &Captures<'_>, 
             Ok(row) => parsed.rows.push(row),
             Err(reason) => match &mut parsed.refused {
                 Some(refused) => refused.rows += 1,
-                none => *none = Some(refusal(captures, 1, reason)),
+                none => *none = Some(refusal(layout, captures, 1, reason)),
             },
         }
     }
@@ -188,12 +222,10 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Retained, TopicPattern};
+    use crate::config::TopicPattern;
 
-    fn subscribe(format: Format) -> Subscribe {
-        Subscribe {
-            topic: TopicPattern::parse("sensors/{device}/{room}").unwrap(),
-            format,
+    fn layout(format: Format) -> Layout {
+        Layout {
             device: None,
             measurement: (format == Format::Json).then(|| Selector::Fixed("climate".to_owned())),
             timestamp: None,
@@ -201,12 +233,14 @@ mod tests {
             integer_fields: Vec::new(),
             text_fields: Vec::new(),
             tags_from: Vec::new(),
-            retained: Retained::Skip,
+            format,
         }
     }
 
     fn one(format: Format, topic: &str, payload: &str) -> Parsed {
-        parse(&subscribe(format), &Naming::default(), topic, payload.as_bytes())
+        let pattern = TopicPattern::parse("sensors/{device}/{room}").unwrap();
+        let captures = pattern.captures(topic).unwrap();
+        parse(&layout(format), &Naming::default(), &captures, payload.as_bytes())
     }
 
     #[test]
