@@ -9,19 +9,17 @@
 //! **Failure.** A port that hangs up may still hold bytes: it is read until it gives no more, and only then is it gone.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, fcntl_setfl, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{
-    ControlModes, OptionalActions, Termios, ioctl_tiocexcl, ioctl_tiocnxcl, tcgetattr, tcsetattr,
-};
+use rustix::termios::{ControlModes, OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -62,8 +60,40 @@ impl From<Errno> for OpenError {
     }
 }
 
+impl From<serialport::Error> for OpenError {
+    fn from(error: serialport::Error) -> OpenError {
+        match error.kind {
+            // Whether it is there was asked before.
+            serialport::ErrorKind::NoDevice => OpenError::Held,
+            serialport::ErrorKind::Io(kind) => OpenError::Io(io::Error::new(kind, error.description)),
+            serialport::ErrorKind::InvalidInput | serialport::ErrorKind::Unknown => {
+                OpenError::Io(io::Error::other(error.description))
+            }
+        }
+    }
+}
+
 /// Opens a port for this process alone, raw, at `baud` bit/s.
 pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
+    // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
+    let first = ask(path)?;
+    let port = serialport::new(path.to_string_lossy(), baud).open_native();
+    let port = port.map_err(OpenError::from).and_then(|port| {
+        let port = owned(port);
+        fcntl_setfl(&port, OFlags::NONBLOCK)?;
+        // Asked again, since not every driver refuses a rate that it does not have.
+        let settings = tcgetattr(&port)?;
+        if settings.output_speed() == baud { Ok(port) } else { Err(OpenError::Baud(baud)) }
+    });
+    if !matches!(port, Ok(_) | Err(OpenError::Held)) {
+        // Where somebody else has the port open too, the mark would outlive this process's handle.
+        ioctl_tiocnxcl(&first).ok();
+    }
+    port
+}
+
+/// A handle of a serial port that nobody else has, which will not hang up when it is closed.
+fn ask(path: &Path) -> Result<OwnedFd, OpenError> {
     // Without waiting: a port whose device does not announce itself by a modem line would not open.
     let flags = OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -74,7 +104,7 @@ pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenErr
     };
     let mut settings = tcgetattr(&port)?;
     // The mark of exclusiveness keeps others out, but not root, and the lock keeps out only who asks for it. So both are
-    // asked for and both are set.
+    // asked for here, and both are set when the port is opened.
     match flock(&port, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Err(OpenError::Held),
         locked => locked?,
@@ -82,25 +112,16 @@ pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenErr
     if is_exclusive(port.as_fd()) {
         return Err(OpenError::Held);
     }
-    ioctl_tiocexcl(&port)?;
-    let configured = configure(&mut settings, baud)
-        .and_then(|()| tcsetattr(&port, OptionalActions::Now, &settings))
-        .map_err(|e| if e == Errno::INVAL { OpenError::Baud(baud) } else { e.into() });
-    match configured {
-        Ok(()) => Ok(port),
-        Err(e) => {
-            // Where somebody else has the port open too, the mark would outlive this process's handle.
-            ioctl_tiocnxcl(&port).ok();
-            Err(e)
-        }
-    }
+    settings.control_modes -= ControlModes::HUPCL;
+    tcsetattr(&port, OptionalActions::Now, &settings)?;
+    flock(&port, FlockOperation::Unlock)?;
+    Ok(port)
 }
 
-fn configure(settings: &mut Termios, baud: u32) -> rustix::io::Result<()> {
-    settings.make_raw();
-    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
-    settings.control_modes -= ControlModes::HUPCL | ControlModes::CRTSCTS | ControlModes::CSTOPB;
-    settings.set_speed(baud)
+#[expect(unsafe_code, reason = "serialport gives its port away as a number only")]
+fn owned(port: serialport::TTYPort) -> OwnedFd {
+    // SAFETY: the port gives up its descriptor, which nobody else closes.
+    unsafe { OwnedFd::from_raw_fd(port.into_raw_fd()) }
 }
 
 #[expect(unsafe_code, reason = "no crate in the tree offers TIOCGEXCL as a safe call")]
@@ -227,7 +248,7 @@ mod tests {
     use std::time::Duration;
 
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    use rustix::termios::{LocalModes, tcgetattr};
+    use rustix::termios::{LocalModes, ioctl_tiocexcl};
 
     use super::*;
 
