@@ -13,6 +13,9 @@
 pub use crate::config::fuzzing::config;
 pub use crate::dead_letters::fuzzing::dead_letters;
 pub use crate::journal::fuzzing::{end_mark, entry, frame, recovery, snapshot};
+pub use wire::{wire_frame, wire_message, wire_pack};
+
+mod wire;
 
 /// Bytes of an input that are looked at.
 pub const INPUT_BYTES_MAX: usize = 16 << 10;
@@ -21,7 +24,7 @@ pub const INPUT_BYTES_MAX: usize = 16 << 10;
 pub type Target = fn(&[u8]);
 
 /// The functions by the names of their targets and of their directories in the corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("config", config),
     ("dead_letters", dead_letters),
     ("end_mark", end_mark),
@@ -29,6 +32,9 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("frame", frame),
     ("recovery", recovery),
     ("snapshot", snapshot),
+    ("wire_frame", wire_frame),
+    ("wire_message", wire_message),
+    ("wire_pack", wire_pack),
 ];
 
 /// An input that is read from front to back as numbers and bytes. Behind its end everything is 0 and empty.

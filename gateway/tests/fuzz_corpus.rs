@@ -59,6 +59,21 @@ fn snapshots_hold_their_promises() {
     hold("snapshot", 6_000);
 }
 
+#[test]
+fn lines_hold_their_promises() {
+    hold("wire_frame", 20_000);
+}
+
+#[test]
+fn messages_hold_their_promises() {
+    hold("wire_message", 40_000);
+}
+
+#[test]
+fn packed_rows_hold_their_promises() {
+    hold("wire_pack", 40_000);
+}
+
 /// Runs a target over its corpus and over so many inputs that are changed from it.
 fn hold(name: &str, mutations: u64) {
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
