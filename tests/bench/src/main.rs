@@ -4,8 +4,9 @@
 //!
 //! * `journal.rs`: our log beside SQLite, fjall and redb as journals (`engine.rs`) of the same records (`workload.rs`).
 //! * `ack.rs`: ack latency and rate beside a bare fdatasync loop, and the wear curve.
-//! * Each measurement is a task (`task.rs`) in a process of its own, on a loop device with counters (`device.rs`) where
-//!   it is about wear.
+//! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
+//! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
+//!   counters (`device.rs`) where it is about wear.
 //! * `publish.rs`, `svg.rs`: tables, JSON, plots and the bars that ours has to clear.
 //!
 //! This package is no member of the project's workspace, so that the engines compared with never reach the product's
@@ -16,6 +17,7 @@ mod cli;
 mod device;
 mod engine;
 mod journal;
+mod link;
 mod process;
 mod publish;
 mod statistics;
@@ -41,6 +43,7 @@ fn main() -> Result<ExitCode> {
     let (common, met) = match &cli.bench {
         Bench::Journal { common, append_only } => (common, journal::run(common, *append_only)?),
         Bench::Ack(common) => (common, ack::run(common)?),
+        Bench::Link(common) => (common, link::run(common)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
