@@ -16,6 +16,8 @@ mod demo;
 mod journal_commands;
 #[path = "end_to_end/kill.rs"]
 mod kill;
+#[path = "end_to_end/micropython.rs"]
+mod micropython;
 #[path = "end_to_end/outage.rs"]
 mod outage;
 #[path = "end_to_end/readme.rs"]
