@@ -230,7 +230,7 @@ mod tests {
 
     use embedded_io::{ErrorKind, ErrorType};
     use forebay_shared::frame::{Decoder, encode};
-    use forebay_shared::ids::{Boot, ChipId, Epoch, Seq};
+    use forebay_shared::ids::{Boot, ChipId, Epoch, Seq, Token};
     use forebay_shared::link::Transport;
     use forebay_shared::message::{Body, FromDevice, ResetCause, Welcome};
     use forebay_shared::reading::{Channel, Group, Groups, ValueKind};
@@ -300,8 +300,9 @@ mod tests {
 
         let chip = ChipId::new(&[1]).unwrap();
         let (epoch, boot, seq) = (Epoch(1), Boot::new(1).unwrap(), Seq(0));
+        let (wants_birth, credit, answers) = (false, 1, Token(0));
         let welcome =
-            Welcome { epoch, boot, released: seq, received: seq, wants_birth: false, credit: 1, chip };
+            Welcome { epoch, boot, released: seq, received: seq, wants_birth, credit, chip, answers };
         let mut frame = [0; 64];
         let len = encode(&[&welcome.to_message()], &mut frame).unwrap();
         frame[..len].iter().for_each(|byte| giver.give(*byte));
