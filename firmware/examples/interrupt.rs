@@ -21,7 +21,7 @@ static CONFIG: DeviceConfig = DeviceConfig {
 };
 
 fn main() -> host::Result<()> {
-    let (mut receiver, mut port) = host::Port::open()?.split();
+    let (receiver, mut port) = host::Port::open()?.split();
     let (mut bytes, mut rows) = (Bytes::<129>::new(), Rows::<1, 9>::new());
     let ((mut to_bytes, mut bytes), (mut to_rows, mut rows)) = (bytes.split(), rows.split());
     let chip = ChipId::new(b"\xe6\x62").ok_or("a chip id has 1 to 16 bytes")?;

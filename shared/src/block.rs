@@ -128,6 +128,7 @@ impl<'a> Block<'a> {
 
 /// A decoded row, or rows that were lost before they came to the block.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is no allocator, and nearly all are samples")]
 pub enum Row {
     /// What was sampled.
     Sample(Sample),
