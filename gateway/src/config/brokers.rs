@@ -134,7 +134,7 @@ fn read_subscription(section: &mut Section<'_>) -> Option<Subscribe> {
     section.missing("format", "write `format = \"json\"` or `format = \"line-protocol\"`");
     let format = section.parsed("format", parse_format);
     let levels = topic.as_ref().map(|topic| topic.names().collect());
-    let layout = layout::read(section, format, Origin::Topic { levels });
+    let layout = layout::read(section, format, &Origin::Topic { levels });
     let retained = section.word("retained", &[("skip", Retained::Skip), ("store", Retained::Store)]);
     Some(Subscribe { topic: topic?, layout: layout?, retained: retained.unwrap_or(Retained::Skip) })
 }

@@ -40,7 +40,7 @@ impl<'a> Origin<'a> {
 }
 
 /// Reads all keys; `None` without a format.
-pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: Origin<'_>) -> Option<Layout> {
+pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: &Origin<'_>) -> Option<Layout> {
     let layout = Layout {
         // Without a format, the remaining keys are checked by themselves.
         format: format.clone().unwrap_or(Format::Json),
@@ -53,12 +53,12 @@ pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: Or
         tags_from: read_tags(section),
     };
     match &format {
-        Some(Format::Json) => check_document(section, &layout, &origin, "JSON"),
+        Some(Format::Json) => check_document(section, &layout, origin, "JSON"),
         Some(Format::Csv { columns, .. }) => {
-            check_document(section, &layout, &origin, "a line of CSV");
+            check_document(section, &layout, origin, "a line of CSV");
             check_columns(section, &layout, columns.as_deref());
         }
-        Some(Format::LineProtocol) => check_line_protocol(section, &layout, &origin),
+        Some(Format::LineProtocol) => check_line_protocol(section, &layout, origin),
         None => {}
     }
     format.map(|_| layout)

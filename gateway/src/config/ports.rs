@@ -120,9 +120,9 @@ fn read_speech(section: &mut Section<'_>) -> Option<Speech> {
         );
     }
     match (format, word, section.has("format")) {
-        (Some(format), ..) => layout::read(section, Some(format), Origin::Line).map(Speech::Text),
+        (Some(format), ..) => layout::read(section, Some(format), &Origin::Line).map(Speech::Text),
         // A format that cannot be read says nothing about the other keys.
-        (None, None, true) => layout::read(section, None, Origin::Line).map(Speech::Text),
+        (None, None, true) => layout::read(section, None, &Origin::Line).map(Speech::Text),
         (None, ..) => {
             let cure = "native devices bring this themselves; write `format`, or remove the key";
             refuse(

@@ -130,8 +130,9 @@ mod tests {
             detail: String::new(),
             since_ns: 5,
         };
-        let listing =
-            machine.places.listing(&[pico.clone()], &BTreeMap::from([(by_id.clone(), says.clone())]));
+        let listing = machine
+            .places
+            .listing(std::slice::from_ref(&pico), &BTreeMap::from([(by_id.clone(), says.clone())]));
         assert_eq!(listing.len(), 2, "a port that is configured is not there twice: {listing:?}");
         assert_eq!((listing[0].path.clone(), listing[0].by_id.clone()), (pico, Some(by_id.clone())));
         assert_eq!(listing[0].gateway, Some(says));

@@ -159,7 +159,8 @@ impl Port {
         let (alive, ended) = mpsc::channel::<()>(1);
         let (writing, writing_alive) = (Arc::clone(&handle), alive.clone());
         std::thread::Builder::new().name("serial-write".to_owned()).spawn(move || {
-            write(writing, &bursts);
+            write(&writing, &bursts);
+            drop(writing);
             drop(writing_alive);
         })?;
         std::thread::Builder::new().name("serial-read".to_owned()).spawn(move || {
@@ -216,7 +217,7 @@ fn read(port: &impl AsFd, stopped: &impl AsFd, chunks: &mpsc::Sender<io::Result<
 }
 
 /// Writes until the port's task is gone. A port that is gone too is noticed by its reader.
-fn write(handle: Arc<Handle>, bursts: &Receiver<Vec<u8>>) {
+fn write(handle: &Handle, bursts: &Receiver<Vec<u8>>) {
     while let Ok(burst) = bursts.recv() {
         let mut rest = burst.as_slice();
         while !rest.is_empty() {
