@@ -62,9 +62,9 @@ pub struct Counters {
     pub evicted_rows: u32,
     /// Blocks that were sent again.
     pub repeated_blocks: u32,
-    /// Damaged frames on the line.
+    /// Damaged frames on the line, up to 65,535.
     pub bad_frames: u32,
-    /// Messages that were not for this device, or could not be obeyed.
+    /// Messages that were not for this device, or could not be obeyed, up to 65,535.
     pub ignored_messages: u32,
 }
 
@@ -87,8 +87,9 @@ pub struct Device<const RING: usize, const CHANNELS: usize> {
     /// Whether there is nothing to do until then, unless something happens.
     is_quiet: bool,
     quiet_until: Stamp,
-    bad_frames: u32,
-    ignored_messages: u32,
+    /// These two are for the display, and stop at their ends.
+    bad_frames: u16,
+    ignored_messages: u16,
 }
 
 impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
@@ -182,10 +183,10 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
                 Ok(message) => {
                     let blocks = self.ring.blocks_mut();
                     if self.sender.handle(now, message, &self.chip, blocks).is_err() {
-                        self.ignored_messages = self.ignored_messages.wrapping_add(1);
+                        self.ignored_messages = self.ignored_messages.saturating_add(1);
                     }
                 }
-                Err(_) => self.bad_frames = self.bad_frames.wrapping_add(1),
+                Err(_) => self.bad_frames = self.bad_frames.saturating_add(1),
             }
         }
     }
@@ -194,7 +195,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     pub fn receive_message(&mut self, now: Millis, message: &[u8]) {
         self.is_quiet = false;
         if self.sender.handle(now, message, &self.chip, self.ring.blocks_mut()).is_err() {
-            self.ignored_messages = self.ignored_messages.wrapping_add(1);
+            self.ignored_messages = self.ignored_messages.saturating_add(1);
         }
     }
 
@@ -208,7 +209,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
                 self.out.abort();
             }
             Some(Ok(FromGateway::Presence(presence))) => self.sender.presence(Some(&presence)),
-            Some(_) => self.ignored_messages = self.ignored_messages.wrapping_add(1),
+            Some(_) => self.ignored_messages = self.ignored_messages.saturating_add(1),
         }
     }
 
@@ -317,8 +318,8 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         Counters {
             evicted_rows: self.ring.evicted_rows(),
             repeated_blocks: self.sender.repeated_blocks(),
-            bad_frames: self.bad_frames,
-            ignored_messages: self.ignored_messages,
+            bad_frames: self.bad_frames as u32,
+            ignored_messages: self.ignored_messages as u32,
         }
     }
 
