@@ -175,7 +175,7 @@ fn run(path: &Path, dry_run: bool) -> ExitCode {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        if !clock::trusted(loaded.config.clock.trust) {
+        if !clock::trusted(loaded.config.clock) {
             tracing::warn!(
                 "the clock is not synchronised; rows without a time of their own wait (see [clock] trust)"
             );

@@ -4,23 +4,104 @@
 //! is not enough: the kernel must say that it is synchronised, or the machine must have a hardware clock, or it must
 //! have run for so long that waiting further helps nobody (a virtual machine is never synchronised by the kernel's
 //! word). DESIGN.md §5.
+//!
+//! Beside the wall clock there is the *steady* one, which counts from the machine's start, sleep included, and never
+//! steps; the kernel lets both run at the same rate. What devices say of their time is kept in steady nanoseconds.
 
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::config::Trust;
+use crate::config::{self, Trust};
 
-/// Uptime of the machine from which on its clock is believed, whatever the kernel says about it.
-pub const MAX_WAIT: Duration = Duration::from_secs(600);
+/// How far a reading of the wall clock may be off against the steady clock before another one is taken, in nanoseconds.
+const READING_NS: i64 = 50_000;
 
-/// Nanoseconds since 1970 UTC by the wall clock; 0 before 1970, the highest number after 2262.
+/// Steps of the wall clock to the past that are not followed at once are at most this long, in nanoseconds.
+const SLEW_NS: i64 = 1_000_000_000;
+
+/// Nanoseconds since 1970 UTC; 0 before 1970. The wall clock, but for its steps to the past of up to a second: those are
+/// made up for by going an eighth slower, so that no time is given twice.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn now_ns() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)
+    both_ns().0
+}
+
+/// Nanoseconds since 1970 UTC, and of the steady clock at the same moment.
+#[must_use]
+pub fn both_ns() -> (i64, i64) {
+    static WALL: Mutex<Option<Wall>> = Mutex::new(None);
+    let reading = Reading::take();
+    let mut wall = WALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let wall = wall.get_or_insert(Wall { offset_ns: reading.offset_ns, at_ns: reading.steady_ns });
+    (reading.steady_ns.saturating_add(wall.follow(reading)), reading.steady_ns)
+}
+
+/// Nanoseconds since 1970 UTC of a moment of the steady clock, as far as is known now.
+#[must_use]
+pub fn wall_ns(steady_ns: i64) -> i64 {
+    let (now_ns, now_steady_ns) = both_ns();
+    steady_ns.saturating_add(now_ns.saturating_sub(now_steady_ns))
+}
+
+/// What is to be added to the steady clock.
+#[derive(Clone, Copy, Debug)]
+struct Wall {
+    offset_ns: i64,
+    at_ns: i64,
+}
+
+/// Both clocks, read at the same moment but for `uncertain_ns`.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    steady_ns: i64,
+    offset_ns: i64,
+    uncertain_ns: i64,
+}
+
+impl Wall {
+    /// The offset after a reading. It changes only where the wall clock stepped: both clocks run at the same rate.
+    fn follow(&mut self, reading: Reading) -> i64 {
+        let passed_ns = reading.steady_ns.saturating_sub(self.at_ns).max(0);
+        let behind_ns = self.offset_ns.saturating_sub(reading.offset_ns);
+        if behind_ns > SLEW_NS || behind_ns < -reading.uncertain_ns {
+            self.offset_ns = reading.offset_ns;
+        } else if behind_ns > reading.uncertain_ns {
+            self.offset_ns -= behind_ns.min(passed_ns / 8);
+        }
+        self.at_ns = self.at_ns.max(reading.steady_ns);
+        self.offset_ns
+    }
+}
+
+impl Reading {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    fn take() -> Reading {
+        let mut best: Option<Reading> = None;
+        // Whoever is put to sleep between two readings tries again.
+        for _ in 0..3 {
+            let before = nanoseconds(uptime());
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let after = nanoseconds(uptime());
+            let uncertain_ns = (after - before) / 2 + 1;
+            let steady_ns = before + uncertain_ns;
+            let offset_ns = nanoseconds(since_1970).saturating_sub(steady_ns);
+            let reading = Reading { steady_ns, offset_ns, uncertain_ns };
+            if best.is_none_or(|best| reading.uncertain_ns < best.uncertain_ns) {
+                best = Some(reading);
+            }
+            if uncertain_ns <= READING_NS {
+                break;
+            }
+        }
+        best.unwrap_or(Reading { steady_ns: 0, offset_ns: 0, uncertain_ns: 0 })
+    }
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Time since an arbitrary point before this process started; never jumps, stands still while the machine sleeps.
@@ -35,7 +116,7 @@ pub fn monotonic_ms() -> u64 {
     u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Time since the machine started, sleep included.
+/// Time since the machine started, sleep included: the steady clock.
 #[must_use]
 pub fn uptime() -> Duration {
     read(ClockId::Boottime)
@@ -52,6 +133,21 @@ pub struct Evidence {
     pub uptime: Duration,
 }
 
+/// Why the wall clock is believed, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// The configuration wants it.
+    Told,
+    /// The kernel says that it is synchronised.
+    Synchronised,
+    /// The machine has a hardware clock.
+    Hardware,
+    /// The machine has run for so long that waiting further helps nobody.
+    Waited,
+    /// Not yet, and for so long at most.
+    Waiting(Duration),
+}
+
 impl Evidence {
     /// Asks the kernel, `/sys` and the uptime.
     #[must_use]
@@ -64,17 +160,57 @@ impl Evidence {
         }
     }
 
-    /// Whether the wall clock is to be believed.
+    /// What follows from it.
     #[must_use]
-    pub fn convinces(&self, trust: Trust) -> bool {
-        trust == Trust::Always || self.synchronised || self.hardware || self.uptime >= MAX_WAIT
+    pub fn belief(&self, clock: config::Clock) -> Belief {
+        match clock.max_wait.checked_sub(self.uptime) {
+            _ if clock.trust == Trust::Always => Belief::Told,
+            _ if self.synchronised => Belief::Synchronised,
+            _ if self.hardware => Belief::Hardware,
+            Some(wait) if !wait.is_zero() => Belief::Waiting(wait),
+            _ => Belief::Waited,
+        }
     }
 }
 
-/// Whether the wall clock is to be believed now.
+impl Belief {
+    /// Whether the wall clock is believed.
+    #[must_use]
+    pub fn is_trust(self) -> bool {
+        !matches!(self, Belief::Waiting(_))
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Belief::Told => "trust = \"always\" is configured",
+            Belief::Synchronised => "the kernel says that it is synchronised",
+            Belief::Hardware => "the machine has a hardware clock",
+            Belief::Waited => "max_wait has passed since the machine's start",
+            Belief::Waiting(_) => "it is not synchronised, and the machine has no hardware clock",
+        }
+    }
+}
+
+/// Whether the wall clock is believed, and why. What has convinced once is not asked again: a clock that was right goes
+/// on being right while the network is away.
 #[must_use]
-pub fn trusted(trust: Trust) -> bool {
-    trust == Trust::Always || Evidence::gather().convinces(trust)
+pub fn belief(clock: config::Clock) -> Belief {
+    static CONVINCED: OnceLock<Belief> = OnceLock::new();
+    if clock.trust == Trust::Always {
+        return Belief::Told;
+    }
+    CONVINCED.get().copied().unwrap_or_else(|| {
+        let belief = Evidence::gather().belief(clock);
+        if belief.is_trust() { *CONVINCED.get_or_init(|| belief) } else { belief }
+    })
+}
+
+/// Whether the wall clock is believed now.
+#[must_use]
+pub fn trusted(clock: config::Clock) -> bool {
+    belief(clock).is_trust()
 }
 
 fn read(clock: ClockId) -> Duration {
@@ -101,11 +237,31 @@ mod tests {
 
     #[test]
     fn a_plausible_year_proves_nothing() {
-        assert!(!NOTHING.convinces(Trust::Auto));
-        assert!(NOTHING.convinces(Trust::Always));
-        assert!(Evidence { synchronised: true, ..NOTHING }.convinces(Trust::Auto));
-        assert!(Evidence { hardware: true, ..NOTHING }.convinces(Trust::Auto));
-        assert!(Evidence { uptime: MAX_WAIT, ..NOTHING }.convinces(Trust::Auto));
+        let clock = |trust, seconds| config::Clock { trust, max_wait: Duration::from_secs(seconds) };
+        let auto = clock(Trust::Auto, 600);
+        assert_eq!(NOTHING.belief(auto), Belief::Waiting(Duration::from_secs(1)));
+        assert!(!NOTHING.belief(auto).is_trust());
+        assert_eq!(NOTHING.belief(clock(Trust::Auto, 599)), Belief::Waited);
+        assert_eq!(NOTHING.belief(clock(Trust::Auto, 0)), Belief::Waited);
+        assert_eq!(NOTHING.belief(clock(Trust::Always, 600)), Belief::Told);
+        assert_eq!(Evidence { synchronised: true, ..NOTHING }.belief(auto), Belief::Synchronised);
+        assert_eq!(Evidence { hardware: true, ..NOTHING }.belief(auto), Belief::Hardware);
+    }
+
+    #[test]
+    fn a_short_step_to_the_past_is_made_up_for_slowly_and_everything_else_followed() {
+        let mut wall = Wall { offset_ns: 5_000_000_000, at_ns: 0 };
+        let mut at = |steady_ms: i64, offset_ms: i64| {
+            let (steady_ns, offset_ns) = (steady_ms * 1_000_000, offset_ms * 1_000_000);
+            wall.follow(Reading { steady_ns, offset_ns, uncertain_ns: 1_000_000 }) / 1_000_000
+        };
+        assert_eq!(at(100, 5_000), 5_000);
+        assert_eq!(at(200, 5_001), 5_000, "a reading is not exact");
+        assert_eq!(at(300, 5_400), 5_400);
+        assert_eq!(at(400, 5_200), 5_387);
+        assert_eq!(at(1_200, 5_200), 5_287);
+        assert_eq!(at(9_000, 5_200), 5_200);
+        assert_eq!(at(9_100, 4_000), 4_000, "a new epoch of the clock");
     }
 
     #[test]

@@ -323,12 +323,14 @@ pub struct DeadLetters {
 pub struct Clock {
     /// When the wall clock is believed.
     pub trust: Trust,
+    /// Time since the machine's start after which it is believed without a reason.
+    pub max_wait: Duration,
 }
 
 /// When the wall clock is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// When the kernel, a hardware clock or the machine's uptime vouches for it.
+    /// When the kernel or a hardware clock vouches for it, or the machine has run for long enough.
     Auto,
     /// Always.
     Always,

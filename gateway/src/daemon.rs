@@ -28,7 +28,7 @@ use crate::journal::{Journal, Options};
 use crate::sink::influx1::{Credentials, Influx1};
 use crate::sink::influx2::Influx2;
 use crate::sink::sqlite::{Limits, Sqlite};
-use crate::source::native::Schemas;
+use crate::source::native::{Clocks, Now, Schemas};
 use crate::source::{Context, Reporter, mqtt, serial};
 use crate::stats::Stats;
 
@@ -52,6 +52,10 @@ fn abort_on_panic() {
 
 /// File in the data directory that a gateway with brokers has from its first start on.
 const CLIENT_ID: &str = "client-id";
+
+/// File in the data directory that tells where the clocks of native devices stood, and how often it is written.
+const CLOCKS: &str = "clocks";
+const CLOCKS_PAUSE: Duration = Duration::from_secs(60);
 
 /// Runs until a signal says to stop.
 ///
@@ -86,12 +90,14 @@ pub fn run(config: &Config) -> Result<()> {
     let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
     let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
     sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
+    let clocks = Arc::new(Clocks::open(config.data_dir.join(CLOCKS)));
     let context = Context {
         ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
         epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
         schemas: Arc::new(Schemas::default()),
+        clocks: Arc::clone(&clocks),
         stats: Arc::clone(&stats),
-        trust: config.clock.trust,
+        clock: config.clock,
         stop: sources_stop,
     };
     let sources = start_sources(config, &context)?;
@@ -99,12 +105,15 @@ pub fn run(config: &Config) -> Result<()> {
 
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
+        let saving = tokio::spawn(save_clocks(Arc::clone(&clocks)));
         let signal = stop_signal().await;
         info!("{signal}: stopping");
+        saving.abort();
         // The page and the control socket answer while the last rows are delivered.
         let stopping = tokio::task::spawn_blocking(move || {
             stop_sources.send_replace(true);
             join(sources);
+            clocks.save(Now::read().offset_ns());
             stop_sinks.send_replace(true);
             join(sinks);
             journal.close();
@@ -114,6 +123,15 @@ pub fn run(config: &Config) -> Result<()> {
     });
     info!("stopped");
     Ok(())
+}
+
+/// Writes down now and then where the clocks of native devices stand.
+async fn save_clocks(clocks: Arc<Clocks>) {
+    loop {
+        tokio::time::sleep(CLOCKS_PAUSE).await;
+        let clocks = Arc::clone(&clocks);
+        tokio::task::spawn_blocking(move || clocks.save(Now::read().offset_ns())).await.ok();
+    }
 }
 
 async fn stop_signal() -> &'static str {
@@ -206,8 +224,8 @@ fn start_sinks(
     if let Some(sqlite) = &config.sqlite {
         let limits = Limits { retention: sqlite.retention, max_bytes: sqlite.max_bytes };
         let id = format!("{:016x}", journal.id().0);
-        let trust = config.clock.trust;
-        let clock = Box::new(move || clock::trusted(trust).then(clock::now_ns));
+        let believed = config.clock;
+        let clock = Box::new(move || clock::trusted(believed).then(clock::now_ns));
         let sink = Sqlite::new(sqlite.path.clone(), id, limits, clock);
         let settings = settings(SQLITE, SQLITE_BATCH);
         let thread = driver::spawn(journal.clone(), sink, settings, stats.sink(SQLITE), stop.clone());

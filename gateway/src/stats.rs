@@ -150,6 +150,23 @@ impl Counter {
     }
 }
 
+/// A number that comes and goes.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Changes it.
+    pub fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Something that went wrong, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
@@ -200,6 +217,8 @@ pub struct SourceStats {
     pub bad_messages: Counter,
     /// Connections made.
     pub connects: Counter,
+    /// Messages that wait for the clock, or for room in the journal.
+    pub waiting: Gauge,
     unprotected: AtomicBool,
     condition: Mutex<Condition>,
 }

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use super::control::{Gateway, talk};
 use super::plain;
-use crate::clock;
-use crate::config::{Loaded, Trust};
+use crate::clock::{self, Belief};
+use crate::config::{self, Loaded};
 use crate::journal::Options;
 
 mod brokers;
@@ -34,7 +34,7 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
     let options = Options::from(&config.journal);
     report.line("journal", data_dir::check_journal(&config.data_dir, &options));
-    report.line("clock", clock_finding(config.clock.trust));
+    report.line("clock", clock_finding(config.clock));
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
         let key = ports::key(&port.selector);
@@ -85,11 +85,12 @@ fn running(data_dir: &Path) -> Option<crate::stats::Status> {
     talk(async { gateway.status().await }).ok().map(|(_, status)| status)
 }
 
-fn clock_finding(trust: Trust) -> Finding {
-    if clock::trusted(trust) {
-        return Ok("is believed".to_owned());
-    }
-    let wait = clock::MAX_WAIT.saturating_sub(clock::uptime()).as_secs();
+fn clock_finding(clock: config::Clock) -> Finding {
+    let belief = clock::belief(clock);
+    let Belief::Waiting(wait) = belief else {
+        return Ok(format!("is believed: {}", belief.reason()));
+    };
+    let wait = wait.as_secs();
     Err(format!(
         "is not synchronised, and rows without a time of their own wait for it, at most {wait} s more; \
          enable systemd-timesyncd or chrony, or set [clock] trust = \"always\""

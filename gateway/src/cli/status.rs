@@ -54,8 +54,16 @@ fn render(status: &Status) -> String {
         status.pid,
         status.http.listen
     ));
-    if !status.clock_trusted {
-        page.line("clock      not synchronised: rows without a time of their own wait (see [clock] trust)");
+    let clock = &status.clock;
+    let reason = plain(&clock.reason);
+    if status.clock_trusted {
+        page.line(&format!("clock      believed: {reason}"));
+    } else {
+        page.line(&format!("clock      not believed for {} s at most: {reason}", clock.wait_s));
+        page.line(&format!(
+            "           rows without a time of their own wait, {} messages so far (see [clock] in the configuration)",
+            clock.waiting_messages
+        ));
     }
     let journal = &status.journal;
     let (bytes, max_bytes) = (size(journal.bytes), size(journal.max_bytes));

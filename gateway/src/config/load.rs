@@ -241,18 +241,18 @@ fn read_dead_letters(root: &mut Section<'_>) -> DeadLetters {
     dead_letters
 }
 
+/// How long after the machine's start its clock is believed without a reason: by default, and at most.
+const CLOCK_MAX_WAIT: Duration = Duration::from_secs(600);
+const CLOCK_MAX_WAIT_MOST: Duration = Duration::from_secs(30 * 86_400);
+
 fn read_clock(root: &mut Section<'_>) -> Clock {
-    let mut trust = Trust::Auto;
+    let (mut trust, mut max_wait) = (Trust::Auto, CLOCK_MAX_WAIT);
     if let Some(mut section) = root.table("clock") {
         trust = section.word("trust", &[("auto", Trust::Auto), ("always", Trust::Always)]).unwrap_or(trust);
-        section.later(
-            "max_wait",
-            Some("\"10m\""),
-            "the clock is believed 10 minutes after the machine's start",
-        );
+        max_wait = section.duration("max_wait", Duration::ZERO..=CLOCK_MAX_WAIT_MOST, max_wait);
         section.close();
     }
-    Clock { trust }
+    Clock { trust, max_wait }
 }
 
 fn read_http(root: &mut Section<'_>) -> Http {

@@ -169,7 +169,7 @@ fn a_few_lines_are_enough() {
     assert_eq!(config.serial[0].selector, SerialSelector::Port("/dev/ttyACM0".into()));
     assert!(config.sqlite.is_some(), "the embedded store is on when no other sink is configured");
     assert!(config.tags.contains_key("gateway"));
-    assert_eq!(config.clock, Clock { trust: Trust::Auto });
+    assert_eq!(config.clock, Clock { trust: Trust::Auto, max_wait: Duration::from_secs(600) });
     assert_eq!(config.dead_letters, DeadLetters { max_bytes: 64 << 20 });
     let small = good("[[serial]]\nport = \"/dev/ttyACM0\"\n[dead_letters]\nmax_bytes = \"256KiB\"\n");
     assert_eq!(small.dead_letters.max_bytes, 256 << 10);
@@ -309,11 +309,7 @@ fn faults_of_small_tables() {
         ),
         ("dead_letters.max_byte = \"1MiB\"", "dead_letters.max_byte: unknown key; did you mean `max_bytes`?"),
         ("clock.trust = \"never\"", "clock.trust: \"never\" is not one of \"auto\", \"always\""),
-        (
-            "clock.max_wait = \"1m\"",
-            "clock.max_wait: \"1m\" is not supported yet: the clock is believed 10 minutes after the machine's \
-             start; write \"10m\" or leave the key out",
-        ),
+        ("clock.max_wait = \"60d\"", "clock.max_wait: 60d is out of range; use 0ms to 30d"),
         ("http.listen = \"8686\"", "http.listen: \"8686\" is no address and port; write \"127.0.0.1:8686\""),
         (
             "http.listen = \"0.0.0.0:80\"",

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::Latest;
 use crate::clock;
-use crate::config::Trust;
+use crate::config;
 use crate::journal::{Condition, Journal};
 use crate::stats::{Stats, Status};
 
@@ -18,7 +18,7 @@ use crate::stats::{Stats, Status};
 pub struct Api {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
-    trust: Trust,
+    clock: config::Clock,
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
 }
@@ -26,16 +26,16 @@ pub struct Api {
 impl Api {
     /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, trust: Trust) -> Arc<Api> {
+    pub fn new(journal: Journal, stats: Arc<Stats>, clock: config::Clock) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
-        Arc::new(Api { journal, stats, trust, streams, latest })
+        Arc::new(Api { journal, stats, clock, streams, latest })
     }
 
     /// The gateway as it is now.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::of(&self.journal, &self.stats, clock::now_ns(), clock::trusted(self.trust))
+        Status::of(&self.journal, &self.stats, clock::now_ns(), clock::belief(self.clock))
     }
 }
 

@@ -6,6 +6,8 @@
 //! part of that state in the same step. So no row is journaled twice, however many connections a device has, and a
 //! time once given is never given again.
 
+pub mod clock_map;
+pub mod exchange;
 pub mod identity;
 mod redelivery;
 #[cfg(test)]

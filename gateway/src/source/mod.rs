@@ -20,12 +20,12 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::clock;
-use crate::config::Trust;
+use crate::config;
 use crate::ingest::{Ingest, Origin, Taken};
 use crate::journal::Refused;
 use crate::record::Offset;
 use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
-use native::Schemas;
+use native::{Clocks, Schemas};
 use payload::Parsed;
 
 /// What every source is given.
@@ -37,10 +37,12 @@ pub struct Context {
     pub epoch: Epoch,
     /// What native devices are made of.
     pub schemas: Arc<Schemas>,
+    /// How their ticks lie in time.
+    pub clocks: Arc<Clocks>,
     /// What devices told of.
     pub stats: Arc<Stats>,
     /// When the gateway's own clock is believed.
-    pub trust: Trust,
+    pub clock: config::Clock,
     /// Becomes true when the gateway stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -61,7 +63,7 @@ impl Context {
     /// Whether rows may be dated by the gateway's own clock.
     #[must_use]
     pub fn clock_is_trusted(&self) -> bool {
-        clock::trusted(self.trust)
+        clock::trusted(self.clock)
     }
 
     /// Journals what one foreign message became. `None` says that there is no room now, or that its rows need a

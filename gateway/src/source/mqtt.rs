@@ -211,7 +211,7 @@ impl Broker {
             return;
         }
         self.reporter.stats().messages.add(1);
-        let held = Held { publish, received_ns: clock::now_ns() };
+        let held = Held { publish, received_ns: clock::both_ns().1 };
         if queues.held.is_empty() && self.take(&mut queues, &held) {
             return;
         }
@@ -223,6 +223,7 @@ impl Broker {
             return;
         }
         queues.hold(held);
+        self.reporter.stats().waiting.set(queues.held.len());
         self.tended.notify_one();
     }
 
@@ -244,7 +245,7 @@ impl Broker {
             // The link has acks of its own, so the broker may forget the message at once.
             Some(Taken { receipt: Offset(0), rows: 0 })
         } else {
-            self.take_foreign(publish, held.received_ns)
+            self.take_foreign(publish, clock::wall_ns(held.received_ns))
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
@@ -365,6 +366,7 @@ impl Broker {
                 break;
             }
         }
+        self.reporter.stats().waiting.set(queues.held.len());
         let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
         let deadline =
             self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);

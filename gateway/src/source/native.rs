@@ -4,9 +4,11 @@
 //!
 //! A [`Session`] is one conversation with one device, without IO: the source hands messages in, tells it how far the
 //! journal is durable, and sends what it asks to be sent. The order of a conversation: hello, welcome without credit,
-//! births where the schema is unknown, a burst of time exchanges, then credit and rows. What the journal has no room
-//! for waits here, at most what the credit allows, while the credit is taken back.
+//! births where the schema is unknown, a burst of time exchanges, then credit and rows, and an exchange now and then. What
+//! the journal has no room for waits here, at most what the credit allows, while the credit is taken back.
 
+mod anchors;
+mod clocks;
 mod device;
 
 use std::collections::VecDeque;
@@ -17,9 +19,10 @@ use forebay_shared::link::{Event, Known, Receiver, Terms, Transport};
 use forebay_shared::message::{Birth, Hello, Kind, Message, RejectCode};
 use forebay_shared::reading::{Description, Schema, SchemaBuilder};
 
+pub use clocks::Clocks;
 pub use device::Schemas;
 
-use device::{Device, Lot, Release, Waiting, new_burst};
+use device::{Device, Lot, Release, Waiting, new_exchanges};
 
 use super::{Context, Reporter};
 use crate::clock;
@@ -39,20 +42,29 @@ const STALL_MS: u32 = 5_000;
 /// Pause before what was refused is tried again even without news of room, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 
-/// An instant, by the two clocks that a session needs.
+/// An instant, by the clocks that a session needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Monotonic milliseconds.
     pub ms: Millis,
     /// Nanoseconds since 1970 UTC.
     pub ns: i64,
+    /// Nanoseconds of the clock that never steps.
+    pub steady_ns: i64,
 }
 
 impl Now {
     /// The present instant.
     #[must_use]
     pub fn read() -> Now {
-        Now { ms: Millis(clock::monotonic_ms()), ns: clock::now_ns() }
+        let (ns, steady_ns) = clock::both_ns();
+        Now { ms: Millis(clock::monotonic_ms()), ns, steady_ns }
+    }
+
+    /// What makes steady nanoseconds those since 1970.
+    #[must_use]
+    pub fn offset_ns(self) -> i64 {
+        self.ns.saturating_sub(self.steady_ns)
     }
 }
 
@@ -94,10 +106,10 @@ impl Session {
     /// The line or broker was connected anew: the clock is asked again, and the device sends what is missing.
     pub fn handle_connected(&mut self, now: Now) {
         if let Some(device) = &mut self.device {
-            let tick_hz = self.receiver.hello().map_or(1, |hello| hello.tick_hz);
-            device.burst = new_burst(tick_hz);
-            device.map = None;
-            // The exchange that completes the map hands over what waits.
+            let resumed_at = self.receiver.hello().and_then(|hello| hello.resumed_at);
+            device.exchanges = new_exchanges();
+            device.clock.lock().map.handle_connected(resumed_at);
+            // The exchange that ends the burst hands over what waits.
             device.retry_at = None;
             self.receiver.set_credit(now.ms, 0);
             self.receiver.welcome_again(now.ms);
@@ -128,8 +140,8 @@ impl Session {
 
     /// The next message for the device. A time request is dated now, so it is to be sent at once.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Message> {
-        if let Some(device) = self.device.as_mut().filter(|device| device.map.is_none())
-            && let Some(token) = device.burst.poll_request(now.ms.0, now.ns)
+        if let Some(device) = &mut self.device
+            && let Some(token) = device.exchanges.poll_request(now.ms.0, now.steady_ns)
         {
             self.receiver.request_time(Token(token));
         }
@@ -140,15 +152,14 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
         let device = self.device.as_ref();
-        let burst =
-            device.filter(|device| device.map.is_none()).and_then(|d| d.burst.poll_timeout()).map(Millis);
+        let exchange = device.map(|device| Millis(device.exchanges.poll_timeout()));
         let stall = match self.transport {
             Transport::Mqtt => self.receiver.stalled_since().map(|since| since.plus(STALL_MS)),
             Transport::Serial => None,
         };
         let unanswered = self.unanswered.as_ref().map(|(_, at)| *at);
         let retry = device.and_then(|device| device.retry_at);
-        [self.receiver.poll_timeout(), burst, stall, unanswered, retry].into_iter().flatten().min()
+        [self.receiver.poll_timeout(), exchange, stall, unanswered, retry].into_iter().flatten().min()
     }
 
     /// Whether a durable offset would release something.
@@ -169,15 +180,15 @@ impl Session {
             Event::Hello(hello) => self.welcome(now, hello, reporter),
             Event::Birth(birth) => self.handle_birth(now, birth, reporter),
             Event::TimeReply { token, tick } => {
-                let Some(device) = self.device.as_mut().filter(|device| device.map.is_none()) else { return };
-                device.burst.handle_reply(now.ns, token.0, tick);
-                device.map = device.burst.finished();
-                if let Some(map) = device.map {
+                let Some(device) = &mut self.device else { return };
+                let was_over = device.exchanges.burst_is_over();
+                let Some(round_trip_ns) = device.handle_time(now, token.0, tick) else { return };
+                if device.exchanges.burst_is_over() && !was_over {
                     tracing::info!(
                         device = device.admission.device,
                         name = device.admission.name,
                         boot = device.admission.boot.get(),
-                        round_trip_us = map.round_trip_ns / 1_000,
+                        round_trip_us = round_trip_ns / 1_000,
                         "clock of the device is known"
                     );
                     self.receiver.set_credit(now.ms, CREDIT);
@@ -264,12 +275,13 @@ impl Session {
         let groups = series.as_ref().map_or(0, |(_, series)| series.len());
         let builder = series.is_none().then(|| Box::new(SchemaBuilder::new(hello.schema)));
         let release = Release { receipt: admission.receipt, to: admission.next, rows: 0 };
+        let last_ns = admission.last_ns.saturating_sub(now.offset_ns());
         self.device = Some(Device {
-            burst: new_burst(hello.tick_hz),
-            map: None,
+            exchanges: new_exchanges(),
+            clock: self.context.clocks.begin(&admission, &hello, now.offset_ns()),
             builder,
             schema: series,
-            last_ns: vec![admission.last_ns; groups],
+            last_ns: vec![last_ns; groups],
             waiting: VecDeque::new(),
             retry_at: None,
             releases: VecDeque::from([release]),
@@ -298,7 +310,7 @@ impl Session {
         let schema = self.context.schemas.insert(&admission.device, birth.schema, schema);
         let series = self.with_series(&admission, schema, reporter);
         if let (Some(device), Some(series)) = (&mut self.device, series) {
-            device.last_ns = vec![admission.last_ns; series.1.len()];
+            device.last_ns = vec![admission.last_ns.saturating_sub(now.offset_ns()); series.1.len()];
             device.schema = Some(series);
             self.receiver.births_complete(now.ms);
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::{Ledger, SourceState, SourceStats, Stats};
+use crate::clock::Belief;
 use crate::delivery::status::SinkStatus;
 use crate::journal::entry::Cause;
 use crate::journal::state::{Gaps, Ledger as Account};
@@ -26,6 +27,9 @@ pub struct Status {
     pub now_ns: i64,
     /// Whether the gateway's own clock is believed.
     pub clock_trusted: bool,
+    /// What is known of the gateway's own clock.
+    #[serde(default)]
+    pub clock: ClockReport,
     /// The ledger of all devices; of each device that of the sink which is furthest behind, so that a row counts once
     /// and is confirmed when every sink has it.
     pub ledger: Ledger,
@@ -43,6 +47,17 @@ pub struct Status {
     pub sinks: BTreeMap<String, SinkReport>,
     /// The HTTP interface.
     pub http: HttpReport,
+}
+
+/// The gateway's own clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// Why it is believed, or is not.
+    pub reason: String,
+    /// For how many seconds at most it will not be believed.
+    pub wait_s: u64,
+    /// Messages that wait for it or for room in the journal; they are not acked. Native devices keep what they have.
+    pub waiting_messages: u64,
 }
 
 /// One device.
@@ -138,14 +153,15 @@ pub struct HttpReport {
 impl Status {
     /// Writes down what the journal and the reports say now.
     #[must_use]
-    pub fn of(journal: &Journal, stats: &Stats, now_ns: i64, clock_trusted: bool) -> Status {
+    pub fn of(journal: &Journal, stats: &Stats, now_ns: i64, belief: Belief) -> Status {
         let state = journal.with_state(State::clone);
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ns: stats.started_ns(),
             now_ns,
-            clock_trusted,
+            clock_trusted: belief.is_trust(),
+            clock: ClockReport::of(belief, stats),
             ledger: Ledger::default(),
             devices: BTreeMap::new(),
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
@@ -196,6 +212,14 @@ impl Status {
             self.ledger.add(&behind.unwrap_or_else(|| Ledger::of(device, Account::default(), told, 0)));
             self.devices.insert(device.key.to_string(), report);
         }
+    }
+}
+
+impl ClockReport {
+    fn of(belief: Belief, stats: &Stats) -> ClockReport {
+        let wait_s = if let Belief::Waiting(wait) = belief { wait.as_secs() } else { 0 };
+        let waiting_messages = stats.sources().values().map(|source| source.waiting.get()).sum();
+        ClockReport { reason: belief.reason().to_owned(), wait_s, waiting_messages }
     }
 }
 

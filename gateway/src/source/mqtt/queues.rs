@@ -49,6 +49,7 @@ pub(in crate::source) enum Request {
 /// A message that waits for room in the journal.
 pub(super) struct Held {
     pub(super) publish: Publish,
+    /// When it was received, in steady nanoseconds: the wall clock may step while it waits.
     pub(super) received_ns: i64,
 }
 

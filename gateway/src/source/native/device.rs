@@ -6,13 +6,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_shared::block::{Block, BlockBytes, BlockError, Row};
-use forebay_shared::ids::{LongSeq, Millis, SchemaId};
+use forebay_shared::ids::{LongSeq, Millis, SchemaId, Tick};
 use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
 
 use super::super::Reporter;
 use super::Now;
+use super::clocks::DeviceClock;
 use crate::clock;
-use crate::ingest::timestamp::{Burst, TickMap, stamp};
+use crate::ingest::clock_map::Front;
+use crate::ingest::exchange::Exchanges;
+use crate::ingest::timestamp::stamp;
 use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin, cause_of};
 use crate::journal::entry::Cause;
 use crate::record::{Offset, SeriesKey, Value};
@@ -22,9 +25,9 @@ pub(super) struct Device {
     pub(super) admission: Admission,
     pub(super) builder: Option<Box<SchemaBuilder>>,
     pub(super) schema: Option<(Arc<Schema>, Vec<SeriesKey>)>,
-    pub(super) burst: Burst,
-    pub(super) map: Option<TickMap>,
-    /// Time of the latest row of each group.
+    pub(super) exchanges: Exchanges,
+    pub(super) clock: Arc<DeviceClock>,
+    /// Time of the latest row of each group, in steady nanoseconds.
     pub(super) last_ns: Vec<i64>,
     pub(super) waiting: VecDeque<Waiting>,
     /// When what waits is tried again.
@@ -48,9 +51,9 @@ pub(super) enum Lot {
     Lost(Cause),
 }
 
-pub(super) fn new_burst(tick_hz: u32) -> Burst {
+pub(super) fn new_exchanges() -> Exchanges {
     // Without randomness the clock is as good a source of tokens that were not used lately.
-    Burst::new(tick_hz, getrandom::u32().unwrap_or_else(|_| clock::monotonic().subsec_nanos()))
+    Exchanges::new(getrandom::u32().unwrap_or_else(|_| clock::monotonic().subsec_nanos()))
 }
 
 /// Rows before `to` may be released once `receipt` is durable.
@@ -62,7 +65,16 @@ pub(super) struct Release {
 
 impl Device {
     pub(super) fn can_date(&self) -> bool {
-        self.map.is_some() && self.schema.is_some()
+        self.exchanges.burst_is_over() && self.schema.is_some()
+    }
+
+    /// Takes the answer to a question for the tick. Returns the shortest round trip so far, if it was one of ours.
+    pub(super) fn handle_time(&mut self, now: Now, token: u32, tick: Tick) -> Option<i64> {
+        let exchange = self.exchanges.handle_reply(now.ms.0, now.steady_ns, token, tick)?;
+        let mut clock = self.clock.lock();
+        clock.map.handle_exchange(exchange);
+        self.exchanges.set_pace(now.ms.0, clock.map.rate().sigma_ppb);
+        clock.map.round_trip_ns()
     }
 
     pub(super) fn hand_over(
@@ -75,12 +87,14 @@ impl Device {
         let Waiting { from, to, .. } = *waiting;
         let taken = match &waiting.what {
             Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
-            Lot::Block { skip, bytes } => match self.date(*skip, bytes) {
+            Lot::Block { skip, bytes } => match self.date(*skip, bytes, now.offset_ns()) {
                 Ok(dated) => {
                     let taken =
                         ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
                     // Only what was taken counts as given: a refused block is dated anew when it is tried again.
-                    self.last_ns = dated.last_ns;
+                    let Dated { front, last_ns, .. } = dated;
+                    self.last_ns = last_ns;
+                    self.clock.lock().advance(front);
                     taken
                 }
                 Err(e) => {
@@ -96,14 +110,15 @@ impl Device {
     }
 
     /// Decodes a block and dates its rows, each group's strictly after the one before. The first `skip` numbers came
-    /// before.
-    fn date(&self, skip: u32, block: &BlockBytes) -> Result<Dated<'_>, BlockError> {
-        let (Some(map), Some((schema, series))) = (self.map, &self.schema) else {
-            return Ok(Dated { rows: Vec::new(), last_ns: self.last_ns.clone(), series: &[] });
+    /// before. `offset_ns` makes steady nanoseconds those since 1970.
+    fn date(&self, skip: u32, block: &BlockBytes, offset_ns: i64) -> Result<Dated<'_>, BlockError> {
+        let clock = self.clock.lock();
+        let (mut front, mut last_ns) = (clock.front, self.last_ns.clone());
+        let Some((schema, series)) = &self.schema else {
+            return Ok(Dated { rows: Vec::new(), front, last_ns, series: &[] });
         };
         let block = Block::parse(block.form, &block.bytes)?;
         let first = block.first().plus(skip);
-        let mut last_ns = self.last_ns.clone();
         let mut rows = Vec::new();
         for row in block.rows(schema).collect::<Result<Vec<_>, _>>()? {
             let row = match row {
@@ -118,11 +133,13 @@ impl Device {
                 }
             };
             let group = usize::from(row.group.0);
-            let mut ns = map.ns(row.tick);
+            let mut ns = clock.map.date(front, row.tick);
+            front.advance(row.tick, ns);
             if let Some(last) = last_ns.get_mut(group) {
                 ns = stamp(*last, ns);
                 *last = ns;
             }
+            let ns = ns.saturating_add(offset_ns);
             let channels = schema.group(row.group).unwrap_or_default();
             let fields = row.values.iter().filter_map(|(at, value)| {
                 let channel = channels.get(usize::from(*at))?;
@@ -136,13 +153,14 @@ impl Device {
             });
             rows.push(NativeRow::Sample { group, ns, fields: fields.collect() });
         }
-        Ok(Dated { rows, last_ns, series })
+        Ok(Dated { rows, front, last_ns, series })
     }
 }
 
 /// A decoded block.
 struct Dated<'a> {
     rows: Vec<NativeRow>,
+    front: Front,
     last_ns: Vec<i64>,
     series: &'a [SeriesKey],
 }

@@ -40,6 +40,7 @@ pub(super) struct Text {
 /// What a chunk brought and intake has no room for.
 struct Held {
     batch: Batch,
+    /// In steady nanoseconds: the wall clock may step while it waits.
     received_ns: i64,
     retry_at: Millis,
 }
@@ -131,7 +132,9 @@ impl Text {
     /// Tries again what waits.
     pub(super) fn tend(&mut self, now: Now, reporter: &Reporter) {
         if let Some(held) = self.held.take() {
-            self.take(held.batch, Now { ns: held.received_ns, ..now }, reporter);
+            let steady_ns = held.received_ns;
+            let ns = steady_ns.saturating_add(now.offset_ns());
+            self.take(held.batch, Now { ns, steady_ns, ..now }, reporter);
         }
     }
 
@@ -151,7 +154,7 @@ impl Text {
         }
         let origin = Origin { name: &self.origin, payload: &batch.bad };
         if self.context.take_foreign(&batch.parsed, origin, at.ns, false, reporter).is_none() {
-            self.held = Some(Held { batch, received_ns: at.ns, retry_at: at.ms.plus(RETRY_MS) });
+            self.held = Some(Held { batch, received_ns: at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
         } else if let Some(refused) = &batch.parsed.refused {
             // Intake counts a message, which here is a line.
             reporter.stats().bad_messages.add(refused.rows.saturating_sub(1));

@@ -1,0 +1,122 @@
+//! Where the clocks of native devices stood, in a file, for the next life of the gateway.
+//!
+//! In: an anchor a device, taken once a minute and at the end. Out: the same anchors at a start, so that the rows of an
+//! outage in which the gateway restarted are interpolated between its two ends, and the rate of each chip is known.
+//!
+//! Constraint: nothing here is needed for a promise. What is missing or damaged costs accuracy alone: the rows of that
+//! outage are dated backward from its end. So it is no part of the journal, and is written a minute late.
+//!
+//! Format: a device a line: chip id, boot, ticks a second, tick, nanoseconds since 1970, rate and how well it is known in
+//! ns per second, and the CRC-32C of all that, in hex. A line that does not fit is passed over.
+//!
+//! Operation: the file is written anew under another name, synced, and put in the place of the old one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use forebay_shared::ids::{Boot, Tick};
+
+use crate::ingest::clock_map::{Anchor, Rate};
+
+/// Devices that are kept; of others the clock is not known after a restart.
+const DEVICES_MAX: usize = 16_384;
+
+/// Where the clock of a device stood.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Saved {
+    pub(super) boot: Boot,
+    pub(super) tick_hz: u32,
+    /// In nanoseconds since 1970.
+    pub(super) anchor: Anchor,
+}
+
+/// Anchors by device.
+pub(super) type Anchors = BTreeMap<String, Saved>;
+
+/// Reads what an earlier life left.
+pub(super) fn load(path: &Path) -> io::Result<Anchors> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            Ok(String::from_utf8_lossy(&bytes).lines().take(DEVICES_MAX).filter_map(parse).collect())
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Anchors::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Puts the anchors in the place of those that are there.
+pub(super) fn save(path: &Path, anchors: &Anchors) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    let lines: String = anchors.iter().take(DEVICES_MAX).map(|(device, saved)| line(device, saved)).collect();
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn line(device: &str, saved: &Saved) -> String {
+    let Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate } } = saved;
+    let (boot, tick, Rate { ppb, sigma_ppb }) = (boot.get(), tick.0, rate);
+    let text = format!("{device} {boot} {tick_hz} {tick} {ns} {ppb:.0} {sigma_ppb:.0}");
+    format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
+}
+
+fn parse(line: &str) -> Option<(String, Saved)> {
+    let (text, checksum) = line.rsplit_once(' ')?;
+    if u32::from_str_radix(checksum, 16) != Ok(crc32c::crc32c(text.as_bytes())) {
+        return None;
+    }
+    let mut words = text.split(' ');
+    let device = words.next()?.to_owned();
+    let boot = Boot::new(words.next()?.parse().ok()?)?;
+    let tick_hz = words.next()?.parse().ok()?;
+    let (tick, ns) = (Tick(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
+    let rate = Rate { ppb: words.next()?.parse().ok()?, sigma_ppb: words.next()?.parse().ok()? };
+    let saved = Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate } };
+    words.next().is_none().then_some((device, saved))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchors() -> Anchors {
+        let rate = Rate { ppb: -499_812.0, sigma_ppb: 1_250.0 };
+        let anchor = Anchor { tick: Tick(u64::MAX), ns: 1_700_000_000_000_000_001, rate };
+        let saved = Saved { boot: Boot::new(7).unwrap(), tick_hz: 1_000_000, anchor };
+        let other = Saved { tick_hz: 1_000, anchor: Anchor { ns: -5, ..anchor }, ..saved };
+        Anchors::from([("e661".to_owned(), saved), ("e662".to_owned(), other)])
+    }
+
+    #[test]
+    fn anchors_come_back_as_they_went() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clocks");
+        assert_eq!(load(&path).unwrap(), Anchors::new());
+        for anchors in [Anchors::new(), anchors()] {
+            save(&path, &anchors).unwrap();
+            assert_eq!(load(&path).unwrap(), anchors);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left behind");
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_its_line_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clocks");
+        save(&path, &anchors()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            let found = load(&path).unwrap();
+            assert!(
+                found.len() < 2 && found.iter().all(|(device, saved)| anchors().get(device) == Some(saved))
+            );
+        }
+    }
+}
