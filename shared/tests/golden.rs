@@ -3,7 +3,7 @@
 //! A frozen version's bytes are never edited: a message that must change gets a new kind. Wire version 1
 //! is not frozen yet.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use forebay_shared::block::{Block, Form, Row, packed_head};
 use forebay_shared::frame::{self, Decoder, FRAME_TO_DEVICE_BYTES_MAX};
