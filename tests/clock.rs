@@ -6,9 +6,9 @@
 //! virtual time, from one printed seed.
 
 mod clock {
-    pub mod device;
-    pub mod line;
-    pub mod plan;
+    pub(crate) mod device;
+    pub(crate) mod line;
+    pub(crate) mod plan;
 }
 
 use clock::line::Line;

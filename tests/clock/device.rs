@@ -4,21 +4,21 @@ use std::f64::consts::TAU;
 
 /// A clock that is off by `ppm`, and by up to `swing_ppm` more or less as the temperature goes up and down.
 #[derive(Clone, Debug)]
-pub struct DeviceClock {
-    pub tick_hz: u32,
-    pub ppm: f64,
-    pub swing_ppm: f64,
-    pub period_s: f64,
+pub(crate) struct DeviceClock {
+    pub(crate) tick_hz: u32,
+    pub(crate) ppm: f64,
+    pub(crate) swing_ppm: f64,
+    pub(crate) period_s: f64,
     /// Warm resets.
-    pub resets: Vec<Reset>,
+    pub(crate) resets: Vec<Reset>,
 }
 
 /// The count stands still from one true moment to another, and goes on with the next tick.
 #[derive(Clone, Copy, Debug)]
-pub struct Reset {
-    pub from_s: f64,
-    pub to_s: f64,
-    pub resumed_at: u64,
+pub(crate) struct Reset {
+    pub(crate) from_s: f64,
+    pub(crate) to_s: f64,
+    pub(crate) resumed_at: u64,
 }
 
 impl DeviceClock {
@@ -29,36 +29,36 @@ impl DeviceClock {
     }
 
     /// How far the clock is off, in ns per second, at a true moment.
-    pub fn rate_ppb(&self, at_s: f64) -> f64 {
+    pub(crate) fn rate_ppb(&self, at_s: f64) -> f64 {
         1e3 * (self.ppm + self.swing_ppm * (TAU * at_s / self.period_s).sin())
     }
 
     /// Largest less smallest rate between two moments, in ns per second.
-    pub fn variation_ppb(&self, from_s: f64, to_s: f64) -> f64 {
+    pub(crate) fn variation_ppb(&self, from_s: f64, to_s: f64) -> f64 {
         let rates = (0..=200).map(|n| self.rate_ppb(from_s + (to_s - from_s) * f64::from(n) / 200.0));
         let (low, high) = rates.fold((f64::MAX, f64::MIN), |(low, high), r| (low.min(r), high.max(r)));
         high - low
     }
 
     /// The count stands still from one moment to another.
-    pub fn reset(&mut self, from_s: f64, to_s: f64) {
+    pub(crate) fn reset(&mut self, from_s: f64, to_s: f64) {
         let resumed_at = self.tick(from_s) + 1;
         self.resets.push(Reset { from_s, to_s, resumed_at });
     }
 
     /// Whether there is no count at a true moment.
-    pub fn stands_still(&self, at_s: f64) -> bool {
+    pub(crate) fn stands_still(&self, at_s: f64) -> bool {
         self.resets.iter().any(|reset| (reset.from_s..reset.to_s).contains(&at_s))
     }
 
     /// What the device's counter reads at a true moment at which it counts.
-    pub fn tick(&self, at_s: f64) -> u64 {
+    pub(crate) fn tick(&self, at_s: f64) -> u64 {
         let (from_s, resumed_at) = self.since(|reset| reset.to_s <= at_s);
         resumed_at + ((self.counted_s(at_s) - from_s) * f64::from(self.tick_hz)).floor() as u64
     }
 
     /// The true moment at which a tick begins, in seconds.
-    pub fn truth_s(&self, tick: u64) -> f64 {
+    pub(crate) fn truth_s(&self, tick: u64) -> f64 {
         let (from_s, resumed_at) = self.since(|reset| reset.resumed_at <= tick);
         self.inverse(from_s + (tick - resumed_at) as f64 / f64::from(self.tick_hz))
     }

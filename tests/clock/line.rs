@@ -4,7 +4,7 @@ use forebay_tests::seed::Rng;
 
 /// Delays of one direction, in seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Delay {
+pub(crate) struct Delay {
     base_s: f64,
     /// Uniform, from none to this.
     jitter_s: f64,
@@ -14,10 +14,10 @@ pub struct Delay {
 
 /// A line, and the tick's way over it.
 #[derive(Clone, Debug)]
-pub struct Line {
-    pub name: &'static str,
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
     /// What rows may be off by at the 99th percentile while it is connected, in nanoseconds.
-    pub live_ns: i64,
+    pub(crate) live_ns: i64,
     down: Delay,
     up: Delay,
     /// The way back while the device sends no rows yet.
@@ -28,20 +28,20 @@ pub struct Line {
 
 impl Line {
     /// A full-speed USB port is asked every millisecond.
-    pub fn usb() -> Line {
+    pub(crate) fn usb() -> Line {
         let way = Delay { base_s: 0.1e-3, jitter_s: 1e-3, block: (0.02, 0.02) };
         Line { name: "USB", live_ns: 1_000_000, down: way, up: way, first_up: way, loss: 0.0 }
     }
 
     /// 115,200 baud: the answer is longer than the question, and a block of 253 bytes is in its way now and then.
-    pub fn uart() -> Line {
+    pub(crate) fn uart() -> Line {
         let down = Delay { base_s: 1.0e-3, jitter_s: 0.3e-3, block: (0.0, 0.0) };
         let up = Delay { base_s: 1.7e-3, jitter_s: 0.3e-3, block: (0.1, 0.022) };
         Line { name: "UART", live_ns: 1_000_000, down, up, first_up: up, loss: 0.01 }
     }
 
     /// The same with a block in the way of every answer, once the device sends rows: a line that is full.
-    pub fn busy_uart() -> Line {
+    pub(crate) fn busy_uart() -> Line {
         let line = Line::uart();
         Line {
             name: "busy UART",
@@ -53,14 +53,14 @@ impl Line {
     }
 
     /// A broker in the same network; the ways differ.
-    pub fn mqtt() -> Line {
+    pub(crate) fn mqtt() -> Line {
         let down = Delay { base_s: 1.5e-3, jitter_s: 1e-3, block: (0.05, 0.05) };
         let up = Delay { base_s: 0.8e-3, jitter_s: 1e-3, block: (0.05, 0.05) };
         Line { name: "MQTT", live_ns: 1_000_000, down, up, first_up: up, loss: 0.0 }
     }
 
     /// Seconds from the question to the device, and back from there; none if either is lost.
-    pub fn exchange(&self, rng: &mut Rng, sends_rows: bool) -> Option<(f64, f64)> {
+    pub(crate) fn exchange(&self, rng: &mut Rng, sends_rows: bool) -> Option<(f64, f64)> {
         let lost = unit(rng) < self.loss;
         let up = if sends_rows { self.up } else { self.first_up };
         let ways = (self.down.draw(rng), up.draw(rng));
@@ -76,6 +76,6 @@ impl Delay {
 }
 
 /// A number from 0 up to 1.
-pub fn unit(rng: &mut Rng) -> f64 {
+pub(crate) fn unit(rng: &mut Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }

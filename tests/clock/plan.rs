@@ -19,15 +19,15 @@ const ANCHOR_S: f64 = 60.0;
 const ROWS_A_STEP: usize = 40;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Outage {
-    pub lasts_s: f64,
-    pub restart: bool,
+pub(crate) struct Outage {
+    pub(crate) lasts_s: f64,
+    pub(crate) restart: bool,
     /// A warm reset in it: after this part of the outage, and how long it takes.
-    pub reset: Option<(f64, f64)>,
+    pub(crate) reset: Option<(f64, f64)>,
 }
 
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     line: Line,
     clock: DeviceClock,
     row_s: f64,
@@ -37,28 +37,28 @@ pub struct Plan {
 
 /// What became of the rows.
 #[derive(Debug, Default)]
-pub struct Errors {
-    pub live: Vec<i64>,
-    pub outage: Vec<i64>,
+pub(crate) struct Errors {
+    pub(crate) live: Vec<i64>,
+    pub(crate) outage: Vec<i64>,
     /// Errors of rows behind an outage as parts of what they may be.
-    pub of_bound: Vec<f64>,
-    pub disorder: usize,
-    pub outages: usize,
-    pub restarts: usize,
-    pub resets: usize,
+    pub(crate) of_bound: Vec<f64>,
+    pub(crate) disorder: usize,
+    pub(crate) outages: usize,
+    pub(crate) restarts: usize,
+    pub(crate) resets: usize,
 }
 
 /// Figures of many errors.
 #[derive(Debug)]
-pub struct Summary {
-    pub rows: usize,
+pub(crate) struct Summary {
+    pub(crate) rows: usize,
     pub p50_ns: i64,
     pub p99_ns: i64,
-    pub max_ns: i64,
+    pub(crate) max_ns: i64,
 }
 
 impl Plan {
-    pub fn random(rng: &mut Rng, tick_hz: u32, line: Line) -> Plan {
+    pub(crate) fn random(rng: &mut Rng, tick_hz: u32, line: Line) -> Plan {
         let drifts = rng.in_range(0..2) == 0;
         let outage = |rng: &mut Rng| {
             let lasts_s =
@@ -82,7 +82,7 @@ impl Plan {
         }
     }
 
-    pub fn day_offline(rng: &mut Rng, ppm: f64, restart: bool) -> Plan {
+    pub(crate) fn day_offline(rng: &mut Rng, ppm: f64, restart: bool) -> Plan {
         let outage = Outage { lasts_s: 86_400.0, restart, reset: None };
         let mut plan = Plan::random(rng, 1_000_000, Line::usb());
         (plan.clock.ppm, plan.clock.swing_ppm, plan.row_s) = (ppm, 0.0, 10.0);
@@ -90,7 +90,7 @@ impl Plan {
         plan
     }
 
-    pub fn run(self, rng: &mut Rng) -> Errors {
+    pub(crate) fn run(self, rng: &mut Rng) -> Errors {
         let mut life = Life::new(self);
         let (live_s, outages) = (life.plan.live_s, life.plan.outages.clone());
         life.live(rng, live_s, None);
@@ -257,7 +257,7 @@ impl Life {
 }
 
 impl Errors {
-    pub fn add(&mut self, other: Errors) {
+    pub(crate) fn add(&mut self, other: Errors) {
         self.live.extend(other.live);
         self.outage.extend(other.outage);
         self.of_bound.extend(other.of_bound);
@@ -269,7 +269,7 @@ impl Errors {
 }
 
 impl Summary {
-    pub fn of(errors: &[i64]) -> Summary {
+    pub(crate) fn of(errors: &[i64]) -> Summary {
         let mut sorted = errors.to_vec();
         sorted.sort_unstable();
         let at = |part: f64| sorted.get((sorted.len() as f64 * part) as usize).copied().unwrap_or(0);

@@ -102,7 +102,7 @@ fn climate_number(point: &Point) -> Option<u64> {
     let milli = |name: &str| exact(point.column(name)?.as_f64()? * 1000.0);
     let number = (milli("humidity")? << 16).div_ceil(100_000);
     let swing = i64::try_from(number % 400).ok()?.abs_diff(200);
-    let temperature = ((24_600 + swing) * 175_000 >> 16).checked_sub(45_000)?;
+    let temperature = (((24_600 + swing) * 175_000) >> 16).checked_sub(45_000)?;
     // The driver's own arithmetic is a step more or less exact.
     (milli("temperature")?.abs_diff(temperature) <= 1).then_some(number)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay_tests::clock::{wait_for, wall_ns};
-use forebay_tests::device::{Fleet, RING_BYTES};
+use forebay_tests::device::{Fleet, RING_BYTES, SerialDevice};
 use forebay_tests::gateway::{Gateway, Program, Settings, round_trip_tolerance};
 use forebay_tests::ledger::{Ledger, judge};
 use forebay_tests::process::as_f64;
@@ -169,13 +169,13 @@ fn a_port_that_is_swapped_under_its_link_again_and_again_loses_nothing() -> anyh
     for _ in 0..8 {
         std::thread::sleep(Duration::from_millis(rng.in_range(100..700)));
         for index in 0..2 {
-            fleet.serial(index).into_iter().for_each(|device| device.unplug());
+            fleet.serial(index).into_iter().for_each(SerialDevice::unplug);
         }
         // Bytes of that moment are on the line.
         std::thread::sleep(Duration::from_millis(rng.in_range(50..300)));
         let acked = fleet.progress().1;
         for index in 0..2 {
-            fleet.serial(index).into_iter().for_each(|device| device.plug_in());
+            fleet.serial(index).into_iter().for_each(SerialDevice::plug_in);
         }
         let plugged_in = Instant::now();
         wait_for("the acknowledgement of further rows", LIMIT, || {
