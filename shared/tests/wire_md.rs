@@ -30,6 +30,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// A field as it is encoded and shown.
+#[expect(clippy::needless_pass_by_value, reason = "numbers and texts alike are given as they are")]
 fn field<T: Serialize>(name: &str, value: &T, shown: impl ToString) -> Field {
     let mut bytes = [0; 64];
     let bytes = postcard::to_slice(value, &mut bytes).unwrap();
