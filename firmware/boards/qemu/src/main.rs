@@ -65,8 +65,9 @@ fn run() -> Result<host::Report, &'static str> {
     let bytes = singleton!(: Bytes<BYTES> = Bytes::new()).ok_or("the bytes are taken")?;
     let rows = singleton!(: Rows<2, ROWS> = Rows::new()).ok_or("the rows are taken")?;
     let chip = ChipId::new(&uart::mac_address()).ok_or("the board has no MAC address")?;
-    let device = singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, chip, ResetCause::POWER_ON))
-        .ok_or("the device is taken")?;
+    let device =
+        singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, chip, ResetCause::POWER_ON))
+            .ok_or("the device is taken")?;
     let ((byte_giver, mut bytes), (row_giver, mut rows)) = (bytes.split(), rows.split());
     clock::start(&mut core.SYST);
     let mut port = uart::start(byte_giver);

@@ -75,7 +75,8 @@ fn run() -> Option<()> {
     let bytes = singleton!(: Bytes<BYTES> = Bytes::new())?;
     let (giver, mut bytes) = bytes.split();
     let mut board = board::start(giver)?;
-    let device = singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, board.chip, ResetCause::UNKNOWN))?;
+    let device =
+        singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, board.chip, ResetCause::UNKNOWN))?;
     let mut next_sample = board.clock.ticks();
     loop {
         if board.clock.ticks() >= next_sample {
