@@ -227,6 +227,8 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             (Transport::Mqtt, Some(Transmit::Block(place))) if self.ring.blocks().block(place).is_none() => {
                 self.out.finish();
             }
+            // What was lost is known by now.
+            (Transport::Mqtt, Some(Transmit::Gap)) if self.ring.lost().is_none() => self.out.finish(),
             _ => {}
         }
         if self.out.what().is_none() {
@@ -270,7 +272,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             }
             control => self.control(control, buffer),
         };
-        buffer.get(..len)
+        buffer.get(..len).filter(|message| !message.is_empty())
     }
 
     /// The message was handed to the MQTT client, which repeats it until the broker has it.
@@ -378,13 +380,21 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     fn seal_due(&self, now: Millis) -> Option<Millis> {
         let wanted = self.ring.is_open() && self.sender.wants_block(self.ring.blocks());
         // A row that came since the last poll is noticed at the next.
-        let due =
-            || if self.is_open { self.open_since.near(now).plus(self.config.linger_ms) } else { Millis(0) };
+        let due = || {
+            if self.is_open {
+                self.open_since.near(now).min(now).plus(self.config.linger_ms)
+            } else {
+                Millis(0)
+            }
+        };
         wanted.then(due)
     }
 
     /// Makes the next piece of the frame that is being sent.
     fn refill(&mut self) {
+        if self.out.frame_is_done() {
+            return self.out.empty();
+        }
         match self.out.what() {
             None => {}
             Some(Transmit::Block(place)) => {
@@ -423,7 +433,11 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             (Transmit::Status, Some(boot)) => self.status(boot).write(out),
             (Transmit::Gap | Transmit::Status | Transmit::Block(_), _) => Err(TooShort),
         };
-        debug_assert!(written.is_ok(), "the link asks for nothing that there is not");
+        // Only a gap can be gone: what was lost has become known since.
+        debug_assert!(
+            written.is_ok() || what == Transmit::Gap,
+            "the link asks for nothing that there is not"
+        );
         written.unwrap_or_default()
     }
 

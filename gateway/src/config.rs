@@ -197,7 +197,7 @@ pub enum Speech {
     Text(Layout),
 }
 
-/// Which serial port. The order is that of precedence where two of them stand for one port.
+/// Which serial port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SerialSelector {
     /// A path, best one below `/dev/serial/by-id`.
@@ -214,6 +214,16 @@ pub enum SerialSelector {
 }
 
 impl SerialSelector {
+    /// Its place in the order of precedence where two of them stand for one port.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            SerialSelector::Port(_) => 0,
+            SerialSelector::Usb { .. } => 1,
+            SerialSelector::Any(_) => 2,
+        }
+    }
+
     /// Whether a port that it stands for may turn out to be another program's.
     #[must_use]
     pub fn is_claim(&self) -> bool {

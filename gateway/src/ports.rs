@@ -36,6 +36,12 @@ impl PortId {
         metadata.file_type().is_char_device().then(|| PortId(metadata.rdev()))
     }
 
+    /// Whether it is a pseudo-terminal, which belongs to whoever made it.
+    #[must_use]
+    pub fn is_pseudo(self) -> bool {
+        (136..=143).contains(&rustix::fs::major(self.0))
+    }
+
     #[cfg(test)]
     pub(crate) fn new(number: u64) -> PortId {
         PortId(number)

@@ -108,6 +108,16 @@ impl Outgoing {
         (self.at, self.end) = (0, (start + filled) as u8);
     }
 
+    /// Whether all of the frame was made.
+    pub(super) fn frame_is_done(&self) -> bool {
+        self.frame.is_some_and(|frame| frame.is_done())
+    }
+
+    /// All of the frame was written.
+    pub(super) const fn empty(&mut self) {
+        (self.at, self.end) = (0, 0);
+    }
+
     /// Whether the line takes nothing any more.
     pub(super) fn is_stalled(&mut self, now: Millis) -> bool {
         if core::mem::take(&mut self.moved) {

@@ -251,6 +251,10 @@ impl ClockMap {
     pub fn date(&self, front: Front, tick: Tick) -> i64 {
         let ns = self.ns(tick);
         let Some((at, last)) = front.last else { return ns };
+        if let Some(at) = at.filter(|at| tick < *at) {
+            // Sampled before a row that is dated already: as far beside the map as that one is.
+            return ns.saturating_add(last.saturating_sub(self.ns(at)).clamp(0, STEP_NS));
+        }
         let nominal = self.slope(0.0);
         let passed = at.map_or(0, |at| span(nominal - nominal / 8, at.0, tick.0.max(at.0)));
         let earliest = last.saturating_add(passed);
@@ -415,9 +419,12 @@ impl Front {
         Front { last: Some((None, ns)) }
     }
 
-    /// The row sampled at `tick` is dated.
+    /// The row sampled at `tick` is dated. Rows of groups that take their samples at different times may come in any
+    /// order; the front is at the latest tick.
     pub fn advance(&mut self, tick: Tick, ns: i64) {
-        self.last = Some((Some(tick), ns));
+        if self.tick().is_none_or(|at| at <= tick) {
+            self.last = Some((Some(tick), ns));
+        }
     }
 
     /// The last row that is dated, if its tick is known.

@@ -100,6 +100,17 @@ pub enum NativeRow {
     },
 }
 
+impl NativeRow {
+    /// How many numbers of the device it has.
+    #[must_use]
+    pub fn numbers(&self) -> u64 {
+        match self {
+            NativeRow::Sample { .. } => 1,
+            NativeRow::Lost { rows, .. } => u64::from(*rows),
+        }
+    }
+}
+
 /// Why a native device's rows are not taken.
 #[derive(Debug, Error)]
 pub enum NativeError {
@@ -331,10 +342,7 @@ impl Ingest {
             let known = expected(state, admission, first.0)?;
             let (mut taken, mut sequence, boot) = (0, first.0, admission.boot.get());
             for row in rows {
-                let (from, to) = match row {
-                    NativeRow::Sample { .. } => (sequence, sequence + 1),
-                    NativeRow::Lost { rows, .. } => (sequence, sequence + u64::from(*rows)),
-                };
+                let (from, to) = (sequence, sequence + row.numbers());
                 sequence = to;
                 if to <= known {
                     continue;

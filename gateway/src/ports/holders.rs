@@ -39,6 +39,13 @@ impl Places {
         }
         holders
     }
+
+    /// Whether another process has this port open, as far as this one may see it.
+    #[must_use]
+    pub fn is_held(&self, port: PortId) -> bool {
+        let own = std::process::id();
+        self.holders(&BTreeSet::from([port])).into_values().flatten().any(|holder| holder.pid != own)
+    }
 }
 
 fn open_devices(process: &Path) -> BTreeSet<PortId> {
@@ -67,6 +74,12 @@ mod tests {
         let command = std::fs::read_to_string("/proc/self/comm").unwrap().trim().to_owned();
         assert_eq!(of(&held), [Holder { pid: std::process::id(), command }]);
         assert_eq!(of(&free), []);
+        assert!(!machine.places.is_held(PortId::of(&held).unwrap()), "by this process only");
+        let other = std::process::Command::new("sleep").arg("60").stdin(open.try_clone().unwrap()).spawn();
+        let mut other = other.unwrap();
+        assert!(machine.places.is_held(PortId::of(&held).unwrap()));
+        other.kill().unwrap();
+        other.wait().unwrap();
         drop(open);
         assert_eq!(machine.places.holders(&ids), BTreeMap::new());
     }

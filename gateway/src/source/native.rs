@@ -97,9 +97,7 @@ impl Session {
                 reporter.trouble("link", &format!("a message of {} is refused: {e}", self.label()));
             }
         }
-        while let Some(event) = self.receiver.poll_event() {
-            self.handle_event(now, event, reporter);
-        }
+        self.handle_events(now, reporter);
         self.drain(now, reporter);
     }
 
@@ -110,7 +108,7 @@ impl Session {
             device.exchanges = new_exchanges();
             device.clock.lock().map.handle_connected(resumed_at);
             // The exchange that ends the burst hands over what waits.
-            device.retry_at = None;
+            (device.retry_at, device.has_credit) = (None, false);
             self.receiver.set_credit(now.ms, 0);
             self.receiver.welcome_again(now.ms);
         }
@@ -121,6 +119,7 @@ impl Session {
         if let Some((hello, at)) = self.unanswered.take() {
             if at <= now.ms {
                 self.welcome(now, hello, reporter);
+                self.handle_events(now, reporter);
             } else {
                 self.unanswered = Some((hello, at));
             }
@@ -175,15 +174,21 @@ impl Session {
         )
     }
 
+    fn handle_events(&mut self, now: Now, reporter: &Reporter) {
+        while let Some(event) = self.receiver.poll_event() {
+            self.handle_event(now, event, reporter);
+        }
+    }
+
     fn handle_event(&mut self, now: Now, event: Event, reporter: &Reporter) {
         match event {
             Event::Hello(hello) => self.welcome(now, hello, reporter),
             Event::Birth(birth) => self.handle_birth(now, birth, reporter),
             Event::TimeReply { token, tick } => {
                 let Some(device) = &mut self.device else { return };
-                let was_over = device.exchanges.burst_is_over();
                 let Some(round_trip_ns) = device.handle_time(now, token.0, tick) else { return };
-                if device.exchanges.burst_is_over() && !was_over {
+                if device.exchanges.burst_is_over() && !device.has_credit && device.retry_at.is_none() {
+                    device.has_credit = true;
                     tracing::info!(
                         device = device.admission.device,
                         name = device.admission.name,
@@ -214,6 +219,15 @@ impl Session {
 
     fn enqueue(&mut self, waiting: Waiting, reporter: &Reporter) {
         let Some(device) = &mut self.device else { return };
+        // A gap that grows while it waits is one gap.
+        if let (Some(Waiting { to, what: Lot::Lost(before), .. }), Lot::Lost(cause)) =
+            (device.waiting.back_mut(), &waiting.what)
+            && before == cause
+            && *to == waiting.from
+        {
+            *to = waiting.to;
+            return;
+        }
         device.waiting.push_back(waiting);
         if device.waiting.len() > WAITING_MAX {
             reporter.trouble("credit", &format!("{} sends more than it may", self.label()));
@@ -284,6 +298,7 @@ impl Session {
             last_ns: vec![last_ns; groups],
             waiting: VecDeque::new(),
             retry_at: None,
+            has_credit: false,
             releases: VecDeque::from([release]),
             admission,
         });
@@ -364,6 +379,7 @@ impl Session {
             }
         }
         if was_waiting {
+            device.has_credit = true;
             self.receiver.set_credit(now.ms, CREDIT);
         }
         if let (Some(boot), Some(learned)) = (self.receiver.boot(), self.receiver.learned()) {

@@ -58,13 +58,17 @@ pub fn run(ports: Vec<(config::Serial, Reporter)>, context: &Context) {
     runtime.shutdown_background();
 }
 
-/// The ports that a selector stands for, of those that are there now, by path. `by_usb` are all that have an identity.
-pub(super) fn find(selector: &SerialSelector, by_usb: &[Found]) -> Vec<(PathBuf, PortId)> {
+/// The ports that a selector stands for, of those that are there now, by path. `there` are all that have hardware: a
+/// pattern stands for no other device that it may match, such as the console.
+pub(crate) fn find(selector: &SerialSelector, there: &[Found]) -> Vec<(PathBuf, PortId)> {
     let of_path = |path: PathBuf| PortId::of(&path).map(|id| (path, id));
     let mut found: Vec<(PathBuf, PortId)> = match selector {
         SerialSelector::Port(path) => of_path(path.clone()).into_iter().collect(),
-        SerialSelector::Any(pattern) => pattern.paths().into_iter().filter_map(of_path).collect(),
-        SerialSelector::Usb { vendor, product } => by_usb
+        SerialSelector::Any(pattern) => {
+            let is_port = |id: PortId| id.is_pseudo() || there.iter().any(|port| port.id == id);
+            pattern.paths().into_iter().filter_map(of_path).filter(|(_, id)| is_port(*id)).collect()
+        }
+        SerialSelector::Usb { vendor, product } => there
             .iter()
             .filter(|port| {
                 let of_kind = |product: &u16, found: u16| *product == found;
@@ -121,7 +125,8 @@ impl Keeper {
             })
             .collect();
         let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_by_key(|at| &entries[*at].config.selector);
+        // Of one kind, the one that comes first in the configuration.
+        order.sort_by_key(|at| entries[*at].config.selector.rank());
         Keeper {
             entries,
             order,
@@ -155,17 +160,18 @@ impl Keeper {
 
     /// Goes through all `[[serial]]` once, and claims what is there.
     fn look(&mut self) {
-        let wants_usb = |entry: &Entry| matches!(entry.config.selector, SerialSelector::Usb { .. });
-        let by_usb = if self.entries.iter().any(wants_usb) { self.places.ports() } else { Vec::new() };
+        let claims = |entry: &Entry| entry.config.selector.is_claim();
+        let hardware = if self.entries.iter().any(claims) { self.places.ports() } else { Vec::new() };
         let (mut there, mut paths) = (BTreeSet::new(), BTreeSet::new());
         let mut a_path_is_missing = false;
         for at in self.order.clone() {
             let entry = &self.entries[at];
             let selector = &entry.config.selector;
-            let found = find(selector, &by_usb);
+            let found = find(selector, &hardware);
             if found.is_empty() {
                 a_path_is_missing |= !selector.is_claim();
-                if entry.served.is_empty() {
+                // What is claimed whenever it appears is not missing.
+                if entry.served.is_empty() && !selector.is_claim() {
                     entry.reporter.missing(&format!(
                         "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
                     ));

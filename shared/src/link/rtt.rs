@@ -56,7 +56,9 @@ impl RoundTrip {
     /// Something that was sent at `sent_at` was not answered in time: waits twice as long until the next
     /// measurement. What else was on the line at that moment says nothing new.
     pub(super) fn timed_out(&mut self, now: Millis, sent_at: Millis) {
-        if sent_at >= self.backed_off_at.near(now) {
+        let backed_off_at = self.backed_off_at.near(now);
+        // One that seems to lie ahead is weeks old.
+        if sent_at >= backed_off_at || backed_off_at > now {
             self.rto_ms = (self.rto_ms() << 1).min(RTO_MS_MAX) as u16;
             self.backed_off_at = Stamp::of(now);
         }
@@ -98,5 +100,9 @@ mod tests {
         assert_eq!(line.rto_ms(), 4000);
         line.timed_out(Millis(7016), Millis(3016));
         assert_eq!(line.rto_ms(), RTO_MS_MAX);
+        line.measured(100);
+        let later = Millis(30 * 24 * 3_600_000);
+        line.timed_out(later, Millis(later.0 - 300));
+        assert!(line.rto_ms() >= 600, "also after weeks without any");
     }
 }

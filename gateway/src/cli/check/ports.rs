@@ -7,8 +7,9 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::Finding;
-use crate::config::{PortPattern, Serial, SerialSelector, Speech};
+use crate::config::{Serial, SerialSelector, Speech};
 use crate::ports::Places;
+use crate::source::serial;
 use crate::stats::SourceState;
 use crate::stats::status::SourceReport;
 
@@ -19,6 +20,9 @@ pub(super) fn key(selector: &SerialSelector) -> &'static str {
         SerialSelector::Usb { .. } => "serial.usb",
     }
 }
+
+/// What is said of a port that is claimed and is not there.
+const ABSENT: &str = "is not plugged in now; it is claimed when it appears";
 
 /// Whether the port is there and may be used; `known` is what a running gateway says about it.
 pub(super) fn check(config: &Serial, known: Option<&SourceReport>) -> Finding {
@@ -35,6 +39,7 @@ fn look(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
     if let Some(known) = known {
         return match (known.state, &known.last_error) {
             (SourceState::Connected, _) => Ok("the running gateway has it open".to_owned()),
+            _ if selector.is_claim() && is_absent(selector) => Ok(ABSENT.to_owned()),
             (_, Some(error)) => Err(format!("the running gateway says: {error}")),
             (_, None) => Err("the running gateway does not have it open; plug the device in".to_owned()),
         };
@@ -42,7 +47,8 @@ fn look(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
     match selector {
         SerialSelector::Port(path) => check_path(path),
         SerialSelector::Usb { vendor, product } => check_usb(*vendor, *product, &Places::default()),
-        SerialSelector::Any(pattern) => check_any(pattern),
+        // A directory that is not there is no fault either, as that of the ids is while nothing is plugged in.
+        SerialSelector::Any(_) => check_any(selector, &Places::default()),
     }
 }
 
@@ -75,9 +81,12 @@ fn check_usb(vendor: u16, product: Option<u16>, places: &Places) -> Finding {
     check_all(places.ports().iter().filter(|port| of_kind(port)).map(|port| port.path.as_path()))
 }
 
-/// A directory that is not there is one too, as that of the ids is while nothing is plugged in.
-fn check_any(pattern: &PortPattern) -> Finding {
-    check_all(pattern.paths().iter().map(AsRef::as_ref))
+fn check_any(selector: &SerialSelector, places: &Places) -> Finding {
+    check_all(serial::find(selector, &places.ports()).iter().map(|(path, _)| path.as_path()))
+}
+
+fn is_absent(selector: &SerialSelector) -> bool {
+    serial::find(selector, &Places::default().ports()).is_empty()
 }
 
 fn check_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Finding {
@@ -88,7 +97,7 @@ fn check_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Finding {
         names.push(name);
     }
     match names[..] {
-        [] => Ok("is not plugged in now; it is claimed when it appears".to_owned()),
+        [] => Ok(ABSENT.to_owned()),
         _ => Ok(format!("is at {}", names.join(", "))),
     }
 }
@@ -96,6 +105,7 @@ fn check_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PortPattern;
     use crate::ports::tests::FakeMachine;
 
     fn selector(path: &str) -> SerialSelector {
@@ -122,9 +132,12 @@ mod tests {
             );
         }
         assert!(check_usb(0x2e8a, Some(0x000b), &machine.places).unwrap().contains("not plugged in"));
-        let any = PortPattern::parse(&pico.with_file_name("tty*").to_string_lossy()).unwrap();
-        assert_eq!(check_any(&any).unwrap(), format!("is at {}", pico.display()));
-        assert!(check_any(&PortPattern::parse("/nowhere/tty*").unwrap()).unwrap().contains("not plugged in"));
+        let any = |pattern: &str| {
+            check_any(&SerialSelector::Any(PortPattern::parse(pattern).unwrap()), &machine.places).unwrap()
+        };
+        assert_eq!(any(&pico.with_file_name("tty*").to_string_lossy()), format!("is at {}", pico.display()));
+        assert!(any("/nowhere/tty*").contains("not plugged in"));
+        assert!(any("/dev/tty").contains("not plugged in"), "a console is no port");
     }
 
     #[test]

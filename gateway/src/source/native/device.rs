@@ -16,7 +16,8 @@ use crate::clock;
 use crate::ingest::clock_map::Front;
 use crate::ingest::exchange::Exchanges;
 use crate::ingest::timestamp::stamp;
-use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin, cause_of};
+use crate::ingest::{Admission, Ingest, NativeError, NativeRow, Origin, Taken, cause_of};
+use crate::journal::Refused;
 use crate::journal::entry::Cause;
 use crate::record::{Offset, SeriesKey, Value};
 
@@ -32,6 +33,8 @@ pub(super) struct Device {
     pub(super) waiting: VecDeque<Waiting>,
     /// When what waits is tried again.
     pub(super) retry_at: Option<Millis>,
+    /// It was given credit since the clock was asked.
+    pub(super) has_credit: bool,
     pub(super) releases: VecDeque<Release>,
 }
 
@@ -89,8 +92,7 @@ impl Device {
             Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
             Lot::Block { skip, bytes } => match self.date(*skip, bytes, now.offset_ns()) {
                 Ok(dated) => {
-                    let taken =
-                        ingest.native_rows(&self.admission, dated.series, from, &dated.rows, now.ns)?;
+                    let taken = self.take_rows(ingest, &dated, from, &dated.rows, now)?;
                     // Only what was taken counts as given: a refused block is dated anew when it is tried again.
                     let Dated { front, last_ns, .. } = dated;
                     self.last_ns = last_ns;
@@ -107,6 +109,29 @@ impl Device {
             },
         };
         Ok(Release { receipt: taken.receipt, to, rows: taken.rows })
+    }
+
+    /// Hands rows to intake: all at once, or where that is too large for the journal, in halves. What was taken of them is
+    /// not taken again when the rest is tried later.
+    fn take_rows(
+        &self,
+        ingest: &Ingest,
+        dated: &Dated<'_>,
+        from: LongSeq,
+        rows: &[NativeRow],
+        now: Now,
+    ) -> Result<Taken, NativeError> {
+        match ingest.native_rows(&self.admission, dated.series, from, rows, now.ns) {
+            Err(NativeError::Refused(Refused::TooLarge { .. })) if rows.len() > 1 => {
+                let (before, behind) = rows.split_at(rows.len() / 2);
+                let first = self.take_rows(ingest, dated, from, before, now)?;
+                let from = from.plus(before.iter().map(NativeRow::numbers).sum());
+                let last = self.take_rows(ingest, dated, from, behind, now)?;
+                // The later receipt covers the earlier one.
+                Ok(Taken { receipt: last.receipt, rows: first.rows + last.rows })
+            }
+            taken => taken,
+        }
     }
 
     /// Decodes a block and dates its rows, each group's strictly after the one before. The first `skip` numbers came

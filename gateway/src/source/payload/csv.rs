@@ -67,7 +67,7 @@ impl Table {
                 _ => None,
             });
         let paths = selected.chain(&layout.timestamp).chain(&layout.tags_from);
-        let verbatim = paths.filter_map(|path| path.column().map(str::to_owned)).collect();
+        let verbatim: Vec<String> = paths.filter_map(|path| path.column().map(str::to_owned)).collect();
         Some(Table { separator: *separator, columns: columns.clone(), stands: columns.is_some(), verbatim })
     }
 
@@ -80,7 +80,7 @@ impl Table {
         if self.columns.as_ref().is_some_and(|columns| repeats(columns, &cells)) {
             return Ok(None);
         }
-        if !self.stands && cells.iter().all(|cell| is_name(&cell.text)) {
+        if !self.stands && self.may_be_header(&cells) {
             self.columns = Some(columns(cells)?);
             return Ok(None);
         }
@@ -96,6 +96,37 @@ impl Table {
         });
         Ok(Some(Json::Object(members.collect::<Map<_, _>>())))
     }
+}
+
+impl Table {
+    /// Whether a line must be the header that is still to come, whatever may be missing before it: it has all columns
+    /// that the configuration names.
+    #[must_use]
+    pub fn expects(&self, line: &str) -> bool {
+        let is_header = |cells: Vec<Cell>| are_names(&cells) && self.names_all(&texts(&cells));
+        !self.stands && !self.verbatim.is_empty() && cells(line, self.separator).is_ok_and(is_header)
+    }
+
+    fn names_all(&self, names: &[&str]) -> bool {
+        self.verbatim.iter().all(|name| names.contains(&name.as_str()))
+    }
+
+    /// As long as there was no row, another header may take the place of the first, but a row of words may not: one that
+    /// is of another width, or has columns of the configuration that the first has not.
+    fn may_be_header(&self, cells: &[Cell]) -> bool {
+        let Some(columns) = &self.columns else { return are_names(cells) };
+        let present: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let is_better = self.names_all(&texts(cells)) && !self.names_all(&present);
+        are_names(cells) && (columns.len() != cells.len() || is_better)
+    }
+}
+
+fn are_names(cells: &[Cell]) -> bool {
+    cells.iter().all(|cell| is_name(&cell.text))
+}
+
+fn texts(cells: &[Cell]) -> Vec<&str> {
+    cells.iter().map(|cell| cell.text.as_str()).collect()
 }
 
 /// Whether a line repeats the names of the columns.
@@ -259,6 +290,13 @@ mod tests {
         assert_eq!(table.read("Booting"), Err(CsvError::Width { cells: 1, columns: 2 }));
         assert_eq!(table.read("t;h"), Ok(None), "a device that starts over says its header again");
         assert_eq!(table.read("3;4"), Ok(Some(json!({"t": 3, "h": 4}))));
+    }
+
+    #[test]
+    fn a_row_of_words_is_no_header() {
+        let mut table = table(None, ';');
+        assert_eq!(table.read("door;state"), Ok(None));
+        assert_eq!(table.read("front;open"), Ok(Some(json!({"door": "front", "state": "open"}))));
     }
 
     #[test]

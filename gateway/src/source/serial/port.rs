@@ -19,10 +19,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, fcntl_setfl, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{ControlModes, OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
+use rustix::termios::{
+    ControlModes, OptionalActions, QueueSelector, ioctl_tiocnxcl, tcflush, tcgetattr, tcsetattr,
+};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use crate::ports::PortId;
 use crate::source::native::Now;
 
 /// Chunks of bytes between the reading thread and the port's task.
@@ -33,6 +36,9 @@ const BURSTS: usize = 4;
 
 /// Largest chunk, in bytes.
 const CHUNK_BYTES: usize = 4_096;
+
+/// Part of a line rate by which the adapter's may be off: what a UART still understands.
+const RATE_ERROR: u32 = 33;
 
 /// Why a port cannot be had.
 #[derive(Debug, Error)]
@@ -77,13 +83,23 @@ impl From<serialport::Error> for OpenError {
 pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
     // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
     let first = ask(path)?;
-    let port = serialport::new(path.to_string_lossy(), baud).open_native();
+    // The mark stays on a pseudo-terminal for as long as its other end is open, whatever becomes of this process, and
+    // would keep its next life out. So there it is the lock alone.
+    let marks = !PortId::of(path).is_some_and(PortId::is_pseudo);
+    let port = serialport::new(path.to_string_lossy(), baud).exclusive(marks).open_native();
     let port = port.map_err(OpenError::from).and_then(|port| {
         let port = owned(port);
         fcntl_setfl(&port, OFlags::NONBLOCK)?;
-        // Asked again, since not every driver refuses a rate that it does not have.
+        lock(&port)?;
+        // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock
+        // of the adapter makes of it.
         let settings = tcgetattr(&port)?;
-        if settings.output_speed() == baud { Ok(port) } else { Err(OpenError::Baud(baud)) }
+        if settings.output_speed().abs_diff(baud) > baud / RATE_ERROR {
+            return Err(OpenError::Baud(baud));
+        }
+        // What came at another rate is nothing.
+        tcflush(&port, QueueSelector::IFlush)?;
+        Ok(port)
     });
     if !matches!(port, Ok(_) | Err(OpenError::Held)) {
         // Where somebody else has the port open too, the mark would outlive this process's handle.
@@ -105,10 +121,7 @@ fn ask(path: &Path) -> Result<OwnedFd, OpenError> {
     let mut settings = tcgetattr(&port)?;
     // The mark of exclusiveness keeps others out, but not root, and the lock keeps out only who asks for it. So both are
     // asked for here, and both are set when the port is opened.
-    match flock(&port, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Err(OpenError::Held),
-        locked => locked?,
-    }
+    lock(&port)?;
     if is_exclusive(port.as_fd()) {
         return Err(OpenError::Held);
     }
@@ -116,6 +129,13 @@ fn ask(path: &Path) -> Result<OwnedFd, OpenError> {
     tcsetattr(&port, OptionalActions::Now, &settings)?;
     flock(&port, FlockOperation::Unlock)?;
     Ok(port)
+}
+
+fn lock(port: &OwnedFd) -> Result<(), OpenError> {
+    match flock(port, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Held),
+        locked => Ok(locked?),
+    }
 }
 
 #[expect(unsafe_code, reason = "serialport gives its port away as a number only")]
@@ -301,6 +321,7 @@ mod tests {
         let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         assert!(!settings.local_modes.intersects(cooked), "raw: {:?}", settings.local_modes);
         assert!(matches!(open(&path, 115_200), Err(OpenError::Held)));
+        assert!(!is_exclusive(port.as_fd()), "a mark would outlive a process that is killed");
         let port = Port::start(port).unwrap();
         runtime().block_on(port.close());
         let again = open(&path, 115_200).unwrap();

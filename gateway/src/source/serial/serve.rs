@@ -48,10 +48,20 @@ impl Task {
     pub(super) async fn serve(&self) -> How {
         let (path, places, baud) = (self.path.clone(), self.places.clone(), self.config.baud);
         // Some drivers take their time, and looking for who holds a port does.
+        let is_claim = self.config.selector.is_claim();
         let opening = tokio::task::spawn_blocking(move || {
-            port::open(&path, baud).map_err(|e| (state_of(&e), explain(&path, &e, &places)))
+            // A program that neither marks nor locks its port is seen only like this.
+            let opened = match PortId::of(&path) {
+                Some(id) if is_claim && !id.is_pseudo() && places.is_held(id) => Err(OpenError::Held),
+                _ => port::open(&path, baud),
+            };
+            opened.map_err(|e| (state_of(&e), explain(&path, &e, &places)))
         });
-        let opened = match opening.await {
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = self.context.stopped() => return How::Left,
+        };
+        let opened = match opened {
             Ok(Ok(opened)) => Port::start(opened).map_err(|e| (PortState::Failed, e.to_string())),
             Ok(Err(refused)) => Err(refused),
             Err(e) => Err((PortState::Failed, e.to_string())),
@@ -65,6 +75,12 @@ impl Task {
         self.tell(if self.config.selector.is_claim() { PortState::Waiting } else { PortState::Served });
         let mut line = Line::new(&self.config, &self.context, &name, Millis(clock::monotonic_ms()));
         let how = self.converse(&mut port, &mut line).await;
+        // What was read before the port is let go of is not lost with it.
+        while !line.is_full()
+            && let Ok(Ok(chunk)) = port.chunks.try_recv()
+        {
+            line.receive(&chunk, &self.reporter);
+        }
         line.finish(Now::read(), &self.reporter);
         tokio::time::timeout(CLOSE_DEADLINE, port.close()).await.ok();
         how

@@ -9,6 +9,7 @@ use forebay_shared::ids::Millis;
 
 use super::lines::{LINE_BYTES_MAX, Lines, Piece};
 use super::port::Chunk;
+use crate::clock;
 use crate::config::{Format, Layout};
 use crate::ingest::Origin;
 use crate::ingest::identity::Naming;
@@ -87,7 +88,7 @@ impl Text {
             reporter.stats().messages.add(1);
             let (parsed, line) = match piece {
                 Piece::Line(line) => (parse(&self.layout, naming, &mut self.table, line), line),
-                Piece::Rest(line) if is_whole(&self.layout, line) => {
+                Piece::Rest(line) if is_whole(&self.layout, self.table.as_ref(), line) => {
                     (parse(&self.layout, naming, &mut self.table, line), line)
                 }
                 Piece::Rest(line) => (payload::refused(&self.layout, &[], REST.to_owned()), line),
@@ -100,7 +101,9 @@ impl Text {
             valid |= parsed.refused.is_none();
             batch.add(parsed, line);
         }
-        self.take(batch, chunk.at, reporter);
+        // The clock may have been set since the chunk came.
+        let at = Now { ns: clock::wall_ns(chunk.at.steady_ns), ..chunk.at };
+        self.take(batch, at, reporter);
         valid
     }
 
@@ -170,6 +173,7 @@ fn parse(layout: &Layout, naming: &Naming, table: &mut Option<csv::Table>, line:
 }
 
 /// Whether a line proves by itself that it has its beginning: no proper end of a JSON object is one.
-fn is_whole(layout: &Layout, line: &[u8]) -> bool {
-    layout.format == Format::Json && line.first() == Some(&b'{')
+fn is_whole(layout: &Layout, table: Option<&csv::Table>, line: &[u8]) -> bool {
+    let json = layout.format == Format::Json && line.first() == Some(&b'{');
+    json || table.is_some_and(|table| std::str::from_utf8(line).is_ok_and(|line| table.expects(line)))
 }
