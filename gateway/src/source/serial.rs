@@ -170,8 +170,7 @@ impl Keeper {
             let found = find(selector, &hardware);
             if found.is_empty() {
                 a_path_is_missing |= !selector.is_claim();
-                // What is claimed whenever it appears is not missing.
-                if entry.served.is_empty() && !selector.is_claim() {
+                if entry.served.is_empty() {
                     entry.reporter.missing(&format!(
                         "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
                     ));

@@ -19,9 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, fcntl_setfl, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{
-    ControlModes, OptionalActions, QueueSelector, ioctl_tiocnxcl, tcflush, tcgetattr, tcsetattr,
-};
+use rustix::termios::{ControlModes, OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -94,12 +92,8 @@ pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenErr
         // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock
         // of the adapter makes of it.
         let settings = tcgetattr(&port)?;
-        if settings.output_speed().abs_diff(baud) > baud / RATE_ERROR {
-            return Err(OpenError::Baud(baud));
-        }
-        // What came at another rate is nothing.
-        tcflush(&port, QueueSelector::IFlush)?;
-        Ok(port)
+        let error = settings.output_speed().abs_diff(baud);
+        if error <= baud / RATE_ERROR { Ok(port) } else { Err(OpenError::Baud(baud)) }
     });
     if !matches!(port, Ok(_) | Err(OpenError::Held)) {
         // Where somebody else has the port open too, the mark would outlive this process's handle.

@@ -11,6 +11,7 @@ use super::lines::{LINE_BYTES_MAX, Lines, Piece};
 use super::port::Chunk;
 use crate::clock;
 use crate::config::{Format, Layout};
+use crate::dead_letters::INTAKE_BODY_BYTES_MAX;
 use crate::ingest::Origin;
 use crate::ingest::identity::Naming;
 use crate::source::native::Now;
@@ -50,7 +51,7 @@ struct Held {
 #[derive(Default)]
 struct Batch {
     parsed: Parsed,
-    /// The first line that could not be read.
+    /// Lines that could not be read, as far as a letter keeps them.
     bad: Vec<u8>,
 }
 
@@ -59,7 +60,14 @@ impl Batch {
         self.parsed.rows.extend(parsed.rows);
         match (&mut self.parsed.refused, parsed.refused) {
             (_, None) => {}
-            (Some(Refusal { rows, .. }), Some(refused)) => *rows += refused.rows,
+            (Some(Refusal { rows, .. }), Some(refused)) => {
+                *rows += refused.rows;
+                // As many of them as a letter keeps; the reason is that of the first.
+                if self.bad.len() + line.len() < INTAKE_BODY_BYTES_MAX {
+                    self.bad.push(b'\n');
+                    self.bad.extend_from_slice(line);
+                }
+            }
             (none @ None, refused) => {
                 *none = refused;
                 self.bad = line.to_vec();
