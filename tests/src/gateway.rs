@@ -387,11 +387,14 @@ impl Gateway {
     }
 }
 
-/// How far the time of a row that the gateway dated may be off, for each device: 1 ms, plus half the round trip of the
-/// clock exchange that dated it, as the gateway's log tells. Of a device with several exchanges the longest counts.
+/// How far the time of a row that the gateway dated may be off, for each device: 4 ms, plus half the round trip of the
+/// first clock exchanges, as the gateway's log tells. Of a device with several connections the longest counts.
+///
+/// Later exchanges are not in the log, and on a machine that does something else a thread may wait for milliseconds on
+/// one side of one of them. `tests/clock.rs` says how good the clock is: there, time is virtual.
 pub fn round_trip_tolerance(log: &str) -> impl Fn(&str) -> i64 {
     let round_trips = round_trips(log);
-    move |device| 1_000_000 + round_trips.get(device).copied().unwrap_or(0) * 1000 / 2
+    move |device| 4_000_000 + round_trips.get(device).copied().unwrap_or(0) * 1000 / 2
 }
 
 /// The longest round trip, in microseconds, of the exchanges that the gateway dated each device by.
@@ -420,7 +423,7 @@ mod tests {
         let log = "INFO x: clock of the device is known device=\"e6\" name=\"a-1\" boot=7 round_trip_us=400\n\
                    INFO x: clock of the device is known device=\"e6\" name=\"a-1\" boot=7 round_trip_us=90\n";
         let tolerance = round_trip_tolerance(log);
-        assert_eq!((tolerance("a-1"), tolerance("b")), (1_200_000, 1_000_000));
+        assert_eq!((tolerance("a-1"), tolerance("b")), (4_200_000, 4_000_000));
     }
 
     #[test]
