@@ -16,24 +16,24 @@
 //! Failure: damaged frames and messages for others are counted and change nothing. Where the ring is full,
 //! the oldest block makes room and the gateway is told.
 
+mod block_message;
 mod outgoing;
 
 use core::fmt;
 use core::num::NonZeroU8;
 
-use forebay_shared::block::{Form, PACKED_HEAD_BYTES_MAX, packed_head};
 use forebay_shared::frame::{Decoder, FRAME_TO_DEVICE_BYTES_MAX};
 use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Stamp, Tick, Token};
-use forebay_shared::link::{Backlog, Place, Sender, Transmit, Transport};
+use forebay_shared::link::{Backlog, Sender, Transmit, Transport};
 use forebay_shared::message::{
-    Birth, Body, Data, FromGateway, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status,
+    Birth, Body, FromGateway, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status,
     TimeReply, TooShort, WIRE_VERSION,
 };
 use forebay_shared::pack::PackRow;
 use forebay_shared::reading::{Groups, NAME_BYTES_MAX, Name, Value};
-use heapless::Vec;
 
-use crate::ring::{Blocks, Ring};
+use crate::ring::Ring;
+use block_message::BlockMessage;
 use outgoing::Outgoing;
 
 pub use crate::ring::WhenFull;
@@ -473,42 +473,6 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
 
 /// Most bytes in a message of a device without rows: a `Birth` with three names of 32 bytes.
 const CONTROL_BYTES_MAX: usize = 128;
-
-/// Most bytes in a message of rows before their run.
-const BLOCK_HEAD_BYTES_MAX: usize = 5 + PACKED_HEAD_BYTES_MAX;
-
-/// A sealed block as a message, whose run stays where it is.
-struct BlockMessage<'a, const RING: usize> {
-    head: Vec<u8, BLOCK_HEAD_BYTES_MAX, u8>,
-    blocks: &'a Blocks<RING>,
-    place: Place,
-}
-
-impl<'a, const RING: usize> BlockMessage<'a, RING> {
-    fn of(blocks: &'a Blocks<RING>, boot: Option<Boot>, place: Place) -> Self {
-        let mut head = Vec::new();
-        if let (Some(boot), Some(block)) = (boot, blocks.block(place)) {
-            let parts = [&Data::head(Form::Packed, boot)[..], &packed_head(block.rows)];
-            for byte in parts.into_iter().flatten() {
-                let room = head.push(*byte).is_ok();
-                debug_assert!(room, "both heads have room");
-            }
-        }
-        Self { head, blocks, place }
-    }
-
-    fn len(&self) -> u8 {
-        // A message has at most 249 bytes.
-        self.head.len() as u8 + self.blocks.run_len(self.place)
-    }
-
-    fn byte(&self, at: usize) -> u8 {
-        self.head
-            .get(at)
-            .copied()
-            .unwrap_or_else(|| self.blocks.byte(self.place, at.saturating_sub(self.head.len())))
-    }
-}
 
 /// Why a sample was not recorded: the firmware and its groups do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

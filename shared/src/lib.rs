@@ -19,6 +19,8 @@
 extern crate std;
 
 pub mod block;
+#[cfg(test)]
+mod fixture;
 pub mod frame;
 pub mod ids;
 pub mod link;

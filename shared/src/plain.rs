@@ -213,28 +213,7 @@ mod tests {
 
     use super::*;
     use crate::block::{Block, Form, Row};
-    use crate::reading::{Channel, Group, Groups};
-
-    const fn channel(name: &'static str, kind: ValueKind) -> Channel {
-        Channel { name, unit: "", kind, scale: 0 }
-    }
-
-    const GROUPS: Groups = Groups::new(&[
-        Group {
-            name: "all",
-            channels: &[
-                channel("bool", ValueKind::Bool),
-                channel("i32", ValueKind::I32),
-                channel("u32", ValueKind::U32),
-                channel("f32", ValueKind::F32),
-            ],
-        },
-        Group { name: "one", channels: &[channel("u32", ValueKind::U32)] },
-    ]);
-
-    fn schema() -> Schema {
-        Schema::new(GROUPS.descriptions()).unwrap()
-    }
+    use crate::fixture::{bits, schema};
 
     fn decode(bytes: &[u8]) -> Result<Vec<Sample>, BlockError> {
         let rows = Block::parse(Form::Plain, bytes)?.rows(&schema()).collect::<Result<Vec<_>, _>>()?;
@@ -260,17 +239,6 @@ mod tests {
         let one = any::<u32>().prop_map(|value| Vec::from([Some(Value::U32(value))]));
         let step = prop_oneof![0..1000_u64, any::<u64>().prop_map(|step| step >> 8)];
         prop_oneof![(Just(0), step.clone(), all), (Just(1), step, one)]
-    }
-
-    /// Bits rather than numbers, since a NaN is not equal to itself.
-    fn bits(value: Value) -> (ValueKind, u32) {
-        let bits = match value {
-            Value::Bool(value) => u32::from(value),
-            Value::I32(value) => value.cast_unsigned(),
-            Value::U32(value) => value,
-            Value::F32(value) => value.to_bits(),
-        };
-        (value.kind(), bits)
     }
 
     proptest! {

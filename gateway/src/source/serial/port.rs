@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, fcntl_setfl, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{ControlModes, OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
+use rustix::termios::{ControlModes, OptionalActions, ioctl_tiocexcl, ioctl_tiocnxcl, tcgetattr, tcsetattr};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -80,26 +80,22 @@ impl From<serialport::Error> for OpenError {
 /// Opens a port for this process alone, raw, at `baud` bit/s.
 pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
     // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
-    let first = ask(path)?;
-    // The mark stays on a pseudo-terminal for as long as its other end is open, whatever becomes of this process, and
-    // would keep its next life out. So there it is the lock alone.
-    let marks = !PortId::of(path).is_some_and(PortId::is_pseudo);
-    let port = serialport::new(path.to_string_lossy(), baud).exclusive(marks).open_native();
-    let port = port.map_err(OpenError::from).and_then(|port| {
-        let port = owned(port);
-        fcntl_setfl(&port, OFlags::NONBLOCK)?;
-        lock(&port)?;
-        // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock
-        // of the adapter makes of it.
-        let settings = tcgetattr(&port)?;
-        let error = settings.output_speed().abs_diff(baud);
-        if error <= baud / RATE_ERROR { Ok(port) } else { Err(OpenError::Baud(baud)) }
-    });
-    if !matches!(port, Ok(_) | Err(OpenError::Held)) {
-        // Where somebody else has the port open too, the mark would outlive this process's handle.
-        ioctl_tiocnxcl(&first).ok();
+    let _first = ask(path)?;
+    // Marked as the last thing, since where somebody else has the port open too, the mark would outlive a failure here.
+    let port = owned(serialport::new(path.to_string_lossy(), baud).exclusive(false).open_native()?);
+    fcntl_setfl(&port, OFlags::NONBLOCK)?;
+    lock(&port)?;
+    // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock of the
+    // adapter makes of it.
+    if tcgetattr(&port)?.output_speed().abs_diff(baud) > baud / RATE_ERROR {
+        return Err(OpenError::Baud(baud));
     }
-    port
+    // On a pseudo-terminal the mark stays for as long as the other end is open, whatever becomes of this process, and
+    // would keep its next life out.
+    if !PortId::of(path).is_some_and(PortId::is_pseudo) {
+        ioctl_tiocexcl(&port)?;
+    }
+    Ok(port)
 }
 
 /// A handle of a serial port that nobody else has, which will not hang up when it is closed.
@@ -114,7 +110,7 @@ fn ask(path: &Path) -> Result<OwnedFd, OpenError> {
     };
     let mut settings = tcgetattr(&port)?;
     // The mark of exclusiveness keeps others out, but not root, and the lock keeps out only who asks for it. So both are
-    // asked for here, and both are set when the port is opened.
+    // asked for.
     lock(&port)?;
     if is_exclusive(port.as_fd()) {
         return Err(OpenError::Held);
@@ -263,7 +259,7 @@ mod tests {
     use std::time::Duration;
 
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    use rustix::termios::{LocalModes, ioctl_tiocexcl};
+    use rustix::termios::LocalModes;
 
     use super::*;
 
