@@ -54,7 +54,12 @@ fn says(source: &Value, words: &[&str]) -> bool {
 }
 
 /// Ends fleet and gateway, and holds what the devices know against what is stored.
-fn finish(fleet: Fleet, mut gateway: Gateway) -> anyhow::Result<Ledger> {
+fn finish(fleet: Fleet, gateway: Gateway) -> anyhow::Result<Ledger> {
+    finish_within(fleet, gateway, 0)
+}
+
+/// The same, where times may be off by so much more.
+fn finish_within(fleet: Fleet, mut gateway: Gateway, more_ns: i64) -> anyhow::Result<Ledger> {
     fleet.drain(None, DRAIN_LIMIT)?;
     gateway.drain(DRAIN_LIMIT)?;
     let status = gateway.terminate()?;
@@ -63,7 +68,9 @@ fn finish(fleet: Fleet, mut gateway: Gateway) -> anyhow::Result<Ledger> {
     let stored = sqlite::read(&gateway.sqlite_file())?;
     let log = gateway.log_text()?;
     anyhow::ensure!(!log.contains("panicked"), "the gateway panicked");
-    let ledger = judge(truths.iter().map(AsRef::as_ref), &stored, &round_trip_tolerance(&log));
+    let tolerance = round_trip_tolerance(&log);
+    let tolerance_ns = |device: &str| tolerance(device) + more_ns;
+    let ledger = judge(truths.iter().map(AsRef::as_ref), &stored, &tolerance_ns);
     eprintln!("{}", ledger.abridged());
     Ok(ledger)
 }
@@ -409,7 +416,8 @@ fn one_port_that_never_stops_babbling_starves_none_of_sixty_three() -> anyhow::R
     eprintln!("beside {} KiB of noise: {least} to {most} rows a device, share {share:.2}", bytes >> 10);
     assert!(bytes > 1 << 20, "only {bytes} bytes of noise");
     assert!(share > 0.5, "{rows:?}");
-    assert_nothing_lost(&finish(fleet, gateway)?);
+    // A processor that is kept busy on purpose tells the time badly; whose turn it is, is what counts here.
+    assert_nothing_lost(&finish_within(fleet, gateway, 250_000_000)?);
     scratch.passed();
     Ok(())
 }
