@@ -14,27 +14,26 @@
 //! join others in the open block, `poll` only compares the time with the deadline that it gave.
 //!
 //! Failure: damaged frames and messages for others are counted and change nothing. Where the ring is full,
-//! the oldest block makes room and the gateway is told.
+//! the oldest block makes room and the gateway is told. A chip that was reset loses what is in the ring, which the
+//! gateway is told, unless that is in memory that outlives a reset ([`Device::resume`]).
 
-mod block_message;
 mod outgoing;
+mod said;
 
 use core::fmt;
-use core::num::NonZeroU8;
 
-use forebay_shared::frame::{Decoder, FRAME_TO_DEVICE_BYTES_MAX};
-use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, SchemaId, Seq, Stamp, Tick, Token};
-use forebay_shared::link::{Backlog, Sender, Transmit, Transport};
+use forebay_shared::frame::{Bytes as _, Decoder, FRAME_TO_DEVICE_BYTES_MAX};
+use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, Seq, Stamp, Tick, Token};
+use forebay_shared::link::{Backlog, Sender, SenderError, Transmit, Transport};
 use forebay_shared::message::{
-    Birth, Body, FromGateway, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status,
-    TimeReply, TooShort, WIRE_VERSION,
+    Birth, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status, TimeReply, WIRE_VERSION,
 };
 use forebay_shared::pack::PackRow;
-use forebay_shared::reading::{Groups, NAME_BYTES_MAX, Name, Value};
+use forebay_shared::reading::{Groups, NAME_BYTES_MAX, Value};
 
-use crate::ring::Ring;
-use block_message::BlockMessage;
+use crate::ring::{Kept, Memory, Ring};
 use outgoing::Outgoing;
+use said::{Head, Said};
 
 pub use crate::ring::WhenFull;
 
@@ -71,16 +70,14 @@ pub struct Counters {
 /// A device with a ring of `RING` bytes, and at most `CHANNELS` channels in all its groups. See the
 /// [module](self).
 #[derive(Debug)]
-pub struct Device<const RING: usize, const CHANNELS: usize> {
+pub struct Device<const RING: usize, const CHANNELS: usize, M = [u8; RING]> {
     config: &'static DeviceConfig,
     chip: ChipId,
     reset_cause: ResetCause,
     /// Has a row been seen in the open block since it was begun?
     is_open: bool,
     open_since: Stamp,
-    /// Zero as long as it was not computed.
-    schema: SchemaId,
-    ring: Ring<RING, CHANNELS>,
+    ring: Ring<RING, CHANNELS, M>,
     sender: Sender,
     decoder: Decoder<{ FRAME_TO_DEVICE_BYTES_MAX - 2 }>,
     out: Outgoing,
@@ -101,18 +98,63 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     /// When the groups have more than `CHANNELS` channels, or the name has more than 32 bytes; in a `const` item or a
     /// static, that is an error of the compiler.
     pub const fn new(config: &'static DeviceConfig, chip: ChipId, reset_cause: ResetCause) -> Self {
+        Self::with(Ring::new(config.when_full), config, chip, reset_cause)
+    }
+}
+
+impl<'m, const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS, &'m mut [u8; RING]> {
+    /// The same, with a ring in memory that is elsewhere: a static of zeros costs a chip no flash, and the ring is never
+    /// on its stack, however the device is made.
+    ///
+    /// # Panics
+    ///
+    /// As [`Device::new`].
+    pub const fn with_memory(
+        config: &'static DeviceConfig,
+        memory: &'m mut [u8; RING],
+        chip: ChipId,
+        reset_cause: ResetCause,
+    ) -> Self {
+        Self::with(Ring::within(memory, config.when_full), config, chip, reset_cause)
+    }
+}
+
+impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS, Kept<M>> {
+    /// A device that goes on with what an earlier life of it left in `memory`, which outlives a reset and has
+    /// [`KEPT_BYTES`](crate::ring::KEPT_BYTES) more than the ring. Where nothing in it can be taken up, since the chip had
+    /// no power, or this is other firmware, the ring is empty.
+    ///
+    /// Where it was, ticks have to go on from [`Device::resumed_at`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Device::new`].
+    pub fn resume(config: &'static DeviceConfig, memory: M, chip: ChipId, reset_cause: ResetCause) -> Self {
+        let ring =
+            Ring::resume(memory, config.groups.id(), config.when_full, reset_cause.leaves_memory_alone());
+        let mut device = Self::with(ring, config, chip, reset_cause);
+        device.sender.resume(device.ring.boot(), device.ring.unreleased());
+        device
+    }
+}
+
+impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS, M> {
+    const fn with(
+        ring: Ring<RING, CHANNELS, M>,
+        config: &'static DeviceConfig,
+        chip: ChipId,
+        reset_cause: ResetCause,
+    ) -> Self {
         let channels = config.groups.channel_count();
         assert!(channels as usize <= CHANNELS, "the groups have more channels than the device");
         assert!(config.name.len() <= NAME_BYTES_MAX, "a device's name has at most 32 bytes");
         let sender = Sender::new(config.transport, channels);
-        let ring = Ring::new(config.when_full);
         Self {
             config,
             chip,
             reset_cause,
             is_open: false,
             open_since: Stamp::ZERO,
-            schema: SchemaId(0),
             ring,
             sender,
             decoder: Decoder::new(),
@@ -128,7 +170,12 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     #[cfg(feature = "simulation")]
     pub fn number_from(&mut self, first: Seq) {
         self.ring.number_from(first);
-        self.sender.number_from(first);
+        self.sender.resume(None, first);
+    }
+
+    /// Where the count of time has to go on, after a reset from which the ring was taken up.
+    pub fn resumed_at(&self) -> Option<Tick> {
+        self.ring.resumed_at()
     }
 
     /// Takes one sample of a group and gives its number: one entry a channel, `None` where it has no
@@ -148,16 +195,21 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         if channels.len() != values.len() {
             return Err(RecordError::Count);
         }
-        let fits = |(value, kind): (&Option<Value>, _)| value.is_none_or(|value| value.kind() == kind);
-        if !values.iter().zip(channels.iter().map(|channel| channel.kind)).all(fits) {
-            return Err(RecordError::Kind);
+        let mut is_empty = true;
+        for (channel, value) in channels.iter().zip(values) {
+            if let Some(value) = value {
+                is_empty = false;
+                if value.kind() != channel.kind {
+                    return Err(RecordError::Kind);
+                }
+            }
         }
-        if values.iter().all(Option::is_none) {
+        if is_empty {
             return Err(RecordError::Empty);
         }
         let (seq, sealed, evicted) =
             (self.ring.next(), self.ring.blocks().sealed(), self.ring.evicted_rows());
-        let taken = self.ring.push(&PackRow { tick, group, channels_before, values });
+        let taken = self.ring.push(PackRow { tick, group, channels_before, values });
         if self.ring.blocks().sealed() != sealed {
             self.is_open = false;
         }
@@ -181,10 +233,9 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             self.is_quiet = false;
             match frame {
                 Ok(message) => {
-                    let blocks = self.ring.blocks_mut();
-                    if self.sender.handle(now, message, &self.chip, blocks).is_err() {
-                        self.ignored_messages = self.ignored_messages.saturating_add(1);
-                    }
+                    let heard =
+                        self.sender.handle(Stamp::of(now), message, &self.chip, self.ring.blocks_mut());
+                    self.heard(heard);
                 }
                 Err(_) => self.bad_frames = self.bad_frames.saturating_add(1),
             }
@@ -193,32 +244,41 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
 
     /// Takes a message that arrived on the device's MQTT topic.
     pub fn receive_message(&mut self, now: Millis, message: &[u8]) {
-        self.is_quiet = false;
-        if self.sender.handle(now, message, &self.chip, self.ring.blocks_mut()).is_err() {
-            self.ignored_messages = self.ignored_messages.saturating_add(1);
-        }
+        let heard = self.sender.handle(Stamp::of(now), message, &self.chip, self.ring.blocks_mut());
+        self.heard(heard);
     }
 
     /// Takes the payload of the gateway's retained presence topic; `None`, or an empty one, says that no
     /// gateway is there, or that the broker cannot be reached.
     pub fn presence(&mut self, payload: Option<&[u8]>) {
+        let payload = payload.unwrap_or_default();
+        let heard = self.sender.handle_presence(payload);
+        if payload.is_empty() {
+            self.out.abort();
+        }
+        self.heard(heard);
+    }
+
+    fn heard(&mut self, heard: Result<(), SenderError>) {
         self.is_quiet = false;
-        match payload.filter(|payload| !payload.is_empty()).map(FromGateway::parse) {
-            None => {
-                self.sender.presence(None);
-                self.out.abort();
-            }
-            Some(Ok(FromGateway::Presence(presence))) => self.sender.presence(Some(&presence)),
-            Some(_) => self.ignored_messages = self.ignored_messages.saturating_add(1),
+        if heard.is_err() {
+            self.ignored_messages = self.ignored_messages.saturating_add(1);
+        }
+        if let Some(boot) = self.sender.boot() {
+            self.ring.keep_boot(boot);
         }
     }
 
     /// Decides what to send, and says when to call again if nothing happens before. Call it after each
     /// of the other calls; `tick` is the present time by the device's own count.
     pub fn poll(&mut self, now: Millis, tick: Tick) -> Option<Millis> {
-        let quiet_until = self.quiet_until.near(now);
-        if self.is_quiet && now < quiet_until {
-            return Some(quiet_until);
+        self.wait(Stamp::of(now), tick).map(|ms| now.plus(ms))
+    }
+
+    /// The same, with the milliseconds until then.
+    fn wait(&mut self, now: Stamp, tick: Tick) -> Option<u32> {
+        if self.is_quiet && now.until(self.quiet_until) > 0 {
+            return Some(now.until(self.quiet_until));
         }
         self.is_quiet = false;
         match (self.config.transport, self.out.what()) {
@@ -235,14 +295,15 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
             self.choose(now, tick);
         }
         if self.out.what().is_some() {
-            return Some(now);
+            return Some(0);
         }
         let link = self.sender.poll_timeout(now, self.ring.blocks());
-        let deadline = link.into_iter().chain(self.seal_due(now)).min();
-        if let Some(deadline) = deadline.filter(|deadline| *deadline > now) {
-            (self.is_quiet, self.quiet_until) = (true, Stamp::of(deadline));
+        let wait = link.unwrap_or(u32::MAX).min(self.seal_due(now));
+        if wait == u32::MAX {
+            return None;
         }
-        deadline
+        (self.is_quiet, self.quiet_until) = (wait > 0, now.plus(wait));
+        Some(wait)
     }
 
     /// Bytes to be written to the serial line; none, where it has nothing to say. They are the next piece of a frame,
@@ -261,18 +322,13 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     /// The message to be published next, if there is one, in the front of `buffer`.
     pub fn transmit_message<'b>(&self, buffer: &'b mut [u8; MESSAGE_BYTES_MAX]) -> Option<&'b [u8]> {
         let what = self.out.what().filter(|_| self.config.transport == Transport::Mqtt)?;
-        let len = match what {
-            Transmit::Block(place) => {
-                self.ring.blocks().block(place)?;
-                let block = BlockMessage::of(self.ring.blocks(), self.sender.boot(), place);
-                for (at, slot) in buffer.iter_mut().enumerate().take(usize::from(block.len())) {
-                    *slot = block.byte(at);
-                }
-                usize::from(block.len())
-            }
-            control => self.control(control, buffer),
-        };
-        buffer.get(..len).filter(|message| !message.is_empty())
+        let mut head = Head::new();
+        self.write_head(what, &mut head)?;
+        let said = Said { head: &head, blocks: self.ring.blocks() };
+        for (at, slot) in (0..said.size()).zip(buffer.iter_mut()) {
+            *slot = said.byte(at);
+        }
+        buffer.get(..usize::from(said.size()))
     }
 
     /// The message was handed to the MQTT client, which repeats it until the broker has it.
@@ -305,6 +361,12 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         self.ring.unreleased()
     }
 
+    /// One past the last row in a sealed block.
+    #[cfg(feature = "simulation")]
+    pub fn sealed(&self) -> Seq {
+        self.ring.blocks().sealed()
+    }
+
     /// Rows that made room for newer ones and are not released.
     pub fn lost(&self) -> Option<SeqRange> {
         self.ring.lost()
@@ -326,19 +388,16 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     }
 
     /// Begins the next message, if there is one to send.
-    fn choose(&mut self, now: Millis, tick: Tick) {
+    fn choose(&mut self, now: Stamp, tick: Tick) {
         self.seal_if_idle(now);
         let Some(what) = self.sender.poll_transmit(now, self.ring.blocks_mut()) else {
             self.out.rest();
             return;
         };
-        if matches!(what, Transmit::Hello | Transmit::Birth(_)) && self.schema == SchemaId(0) {
-            // A checksum over all names, so it is computed once.
-            self.schema = self.config.groups.id();
-        }
         if what == Transmit::Hello {
             self.sender.hello_sent(Token::of(tick));
         }
+        self.ring.mark(tick);
         self.out.begin(now, tick, what, self.ring.next());
         if self.config.transport == Transport::Serial {
             // Its frame is made from the ring until it has left.
@@ -350,7 +409,7 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
     }
 
     /// Ends what has left, or what the line does not take any more.
-    fn watch_line(&mut self, now: Millis) {
+    fn watch_line(&mut self, now: Stamp) {
         if self.out.waiting().is_empty() {
             if let Some(Transmit::Block(place)) = self.out.what() {
                 self.sender.block_left(now, place, self.ring.blocks_mut());
@@ -365,96 +424,70 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         self.ring.unpin();
     }
 
-    fn seal_if_idle(&mut self, now: Millis) {
+    fn seal_if_idle(&mut self, now: Stamp) {
         if self.ring.is_open() && !self.is_open {
-            (self.is_open, self.open_since) = (true, Stamp::of(now));
+            (self.is_open, self.open_since) = (true, now);
         }
-        if self.seal_due(now).is_some_and(|due| due <= now) {
+        if self.seal_due(now) == 0 {
             self.ring.seal();
             self.is_open = false;
         }
     }
 
-    /// When the open block is to be sealed as it is: only if it would be sent at once. Before that, and
+    /// How long it is until the open block is to be sealed as it is: only if it would be sent at once. Before that, and
     /// as long as the link is down, blocks fill.
-    fn seal_due(&self, now: Millis) -> Option<Millis> {
-        let wanted = self.ring.is_open() && self.sender.wants_block(self.ring.blocks());
+    fn seal_due(&self, now: Stamp) -> u32 {
+        if !self.ring.is_open() || !self.sender.wants_block(self.ring.blocks()) {
+            return u32::MAX;
+        }
         // A row that came since the last poll is noticed at the next.
-        let due = || {
-            if self.is_open {
-                self.open_since.near(now).min(now).plus(self.config.linger_ms)
-            } else {
-                Millis(0)
-            }
-        };
-        wanted.then(due)
+        if self.is_open { now.until(self.open_since.plus(self.config.linger_ms)) } else { 0 }
     }
 
     /// Makes the next piece of the frame that is being sent.
     fn refill(&mut self) {
-        if self.out.frame_is_done() {
-            return self.out.empty();
-        }
-        match self.out.what() {
-            None => {}
-            Some(Transmit::Block(place)) => {
-                let block = BlockMessage::of(self.ring.blocks(), self.sender.boot(), place);
-                if let Some(len) = NonZeroU8::new(block.len()) {
-                    self.out.refill(len, |at| block.byte(at));
-                }
-            }
-            Some(control) => {
-                let mut message = [0; CONTROL_BYTES_MAX];
-                // At most 128 bytes.
-                if let Some(len) = NonZeroU8::new(self.control(control, &mut message) as u8) {
-                    self.out.refill(len, |at| message.get(at).copied().unwrap_or_default());
-                }
-            }
+        let mut head = Head::new();
+        match self.out.what().and_then(|what| self.write_head(what, &mut head)) {
+            Some(()) => self.out.refill(&Said { head: &head, blocks: self.ring.blocks() }),
+            None => self.out.empty(),
         }
     }
 
-    /// Writes a message without rows, and says how long it is.
-    fn control(&self, what: Transmit, out: &mut [u8]) -> usize {
-        let schema = self.schema;
+    /// Writes the message but for its rows; nothing where what it is about is gone.
+    fn write_head(&self, what: Transmit, head: &mut Head) -> Option<()> {
         let boot = self.sender.boot();
-        let written = match (what, boot) {
-            (Transmit::Hello, boot) => self.hello(boot, schema).write(out),
-            (Transmit::Birth(index), _) => {
+        match what {
+            Transmit::Hello => head.control(&self.hello()),
+            Transmit::Birth(index) => {
                 let count = self.config.groups.channel_count();
-                let description = self.config.groups.descriptions().nth(usize::from(index));
-                description.map_or(Err(TooShort), |description| {
-                    Birth { schema, index, count, description }.write(out)
-                })
+                let description = self.config.groups.description(index)?;
+                head.control(&Birth { schema: self.config.groups.id(), index, count, description });
             }
-            (Transmit::Gap, Some(boot)) => self.ring.lost().map_or(Err(TooShort), |SeqRange { from, to }| {
-                Gap { boot, from, to, cause: GapCause::OVERFLOW }.write(out)
-            }),
-            (Transmit::TimeReply(token), _) => TimeReply { token, tick_now: self.out.tick() }.write(out),
-            (Transmit::Status, Some(boot)) => self.status(boot).write(out),
-            (Transmit::Gap | Transmit::Status | Transmit::Block(_), _) => Err(TooShort),
-        };
-        // Only a gap can be gone: what was lost has become known since.
-        debug_assert!(
-            written.is_ok() || what == Transmit::Gap,
-            "the link asks for nothing that there is not"
-        );
-        written.unwrap_or_default()
+            Transmit::Gap => {
+                let (boot, SeqRange { from, to }) = (boot?, self.ring.lost()?);
+                head.control(&Gap { boot, from, to, cause: GapCause::OVERFLOW });
+            }
+            Transmit::TimeReply(token) => head.control(&TimeReply { token, tick_now: self.out.tick() }),
+            Transmit::Status { .. } => head.control(&self.status(boot?)),
+            Transmit::Block(place) => head.block(self.ring.blocks(), boot?, place)?,
+        }
+        Some(())
     }
 
-    fn hello(&self, boot: Option<Boot>, schema: SchemaId) -> Hello {
+    fn hello(&self) -> Hello<&ChipId, &'static str> {
         Hello {
-            chip: self.chip.clone(),
-            name: Name::try_from(self.config.name).unwrap_or_default(),
-            boot,
+            chip: &self.chip,
+            name: self.config.name,
+            boot: self.sender.boot(),
             version_min: WIRE_VERSION,
             version_max: WIRE_VERSION,
-            schema,
+            schema: self.config.groups.id(),
             oldest: self.ring.unreleased(),
             next: self.out.next(),
             tick_hz: self.config.tick_hz,
             tick_now: self.out.tick(),
             reset_cause: self.reset_cause,
-            resumed_at: None,
+            resumed_at: self.ring.resumed_at(),
         }
     }
 
@@ -470,9 +503,6 @@ impl<const RING: usize, const CHANNELS: usize> Device<RING, CHANNELS> {
         }
     }
 }
-
-/// Most bytes in a message of a device without rows: a `Birth` with three names of 32 bytes.
-const CONTROL_BYTES_MAX: usize = 128;
 
 /// Why a sample was not recorded: the firmware and its groups do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -509,7 +539,7 @@ mod tests {
 
     use forebay_shared::frame;
     use forebay_shared::ids::Epoch;
-    use forebay_shared::message::{Ack, FromDevice, Presence, Welcome};
+    use forebay_shared::message::{Ack, Body as _, FromDevice, Presence, Welcome};
     use forebay_shared::reading::{Channel, Group, ValueKind};
 
     use super::*;

@@ -15,13 +15,20 @@
 //! far as the ring, are *refused*: they have numbers, and the open block says so as soon as it can.
 
 mod blocks;
+mod kept;
+#[cfg(test)]
+mod kept_tests;
+mod memory;
 
-use forebay_shared::ids::Seq;
+use forebay_shared::ids::{Boot, SchemaId, Seq, Tick};
+use forebay_shared::link::bugs::{Bug, seeded};
 use forebay_shared::link::{Backlog, Place};
 use forebay_shared::message::{GapCause, SeqRange};
-use forebay_shared::pack::{PackError, PackRow, Packer};
+use forebay_shared::pack::{PackError, PackItem, PackRow, Packer};
 
 pub use blocks::Blocks;
+pub use kept::{KEPT_BYTES, Kept};
+pub use memory::{Extent, Mark, Memory};
 
 /// Fewest bytes that a ring may have: two of the largest blocks.
 pub const RING_BYTES_MIN: usize = 512;
@@ -40,8 +47,8 @@ pub enum WhenFull {
 
 /// Rows of at most `CHANNELS` channels that wait for the gateway, in at most `N` bytes. See the [module](self).
 #[derive(Debug)]
-pub struct Ring<const N: usize, const CHANNELS: usize> {
-    blocks: Blocks<N>,
+pub struct Ring<const N: usize, const CHANNELS: usize, M = [u8; N]> {
+    blocks: Blocks<N, M>,
     packer: Packer<CHANNELS>,
     /// One past the last row in the open block.
     open_to: Seq,
@@ -52,9 +59,47 @@ pub struct Ring<const N: usize, const CHANNELS: usize> {
 impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
     /// An empty ring whose first row will get number 0.
     pub const fn new(when_full: WhenFull) -> Self {
+        Self::within([0; N], when_full)
+    }
+}
+
+impl<const N: usize, const CHANNELS: usize, M: Memory> Ring<N, CHANNELS, Kept<M>> {
+    /// A ring that goes on from what is in the memory, which the reset has `left_alone` for sure or not; or an empty one,
+    /// where nothing in it can be taken up.
+    pub fn resume(memory: M, schema: SchemaId, when_full: WhenFull, left_alone: bool) -> Self {
+        let mut ring = Self::within(Kept::new(memory, schema), when_full);
+        if let Some(survivor) = ring.blocks.memory_mut().survivor(left_alone)
+            && survivor.mark.next.distance_from(survivor.extent.sealed) >= 0
+            && ring.blocks.resume(survivor.extent)
+        {
+            let sealed = survivor.extent.sealed;
+            ring.open_to = sealed;
+            ring.blocks.memory_mut().resume(&survivor);
+            if !seeded(Bug::OpenRowsForgotten) {
+                // Of the rows of the open block nothing is left but their numbers. They are declared at once: without
+                // a link nothing would seal them, and a gateway may have them already.
+                (ring.refused, ring.cause) = (sealed.rows_until(survivor.mark.next), GapCause::RESET);
+                ring.seal();
+            }
+        } else {
+            ring.blocks.memory_mut().begin();
+        }
+        ring
+    }
+
+    /// The boot of the rows, if a gateway has assigned one.
+    pub fn boot(&self) -> Option<Boot> {
+        self.blocks.memory().boot()
+    }
+}
+
+impl<const N: usize, const CHANNELS: usize, M: Memory> Ring<N, CHANNELS, M> {
+    /// An empty ring in this memory, whose first row will get number 0.
+    pub const fn within(memory: M, when_full: WhenFull) -> Self {
         const { assert!(N >= RING_BYTES_MIN, "a ring has at least 512 bytes") };
+        const { assert!(M::BYTES == N, "the memory is as large as the ring, or KEPT_BYTES larger if kept") };
         Self {
-            blocks: Blocks::new(when_full),
+            blocks: Blocks::new(memory, when_full),
             packer: Packer::new(),
             open_to: Seq(0),
             refused: 0,
@@ -64,20 +109,38 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
 
     /// Numbers rows from `first` on.
     #[cfg(feature = "simulation")]
-    pub(crate) const fn number_from(&mut self, first: Seq) {
+    pub(crate) fn number_from(&mut self, first: Seq) {
         self.open_to = first;
         self.blocks.number_from(first);
+        self.mark(Tick(0));
+    }
+
+    /// Notes where the numbers are, and the time, unless it was further before, for a life after a reset.
+    pub fn mark(&mut self, tick: Tick) {
+        let next = self.next();
+        self.blocks.memory_mut().keep_mark(Mark { next, tick });
+    }
+
+    /// The gateway has assigned a boot, which the rows keep.
+    pub fn keep_boot(&mut self, boot: Boot) {
+        self.blocks.memory_mut().keep_boot(boot);
+    }
+
+    /// Where the count of time went on after a reset, if it did.
+    pub fn resumed_at(&self) -> Option<Tick> {
+        self.blocks.memory().resumed_at()
     }
 
     /// Appends a row; `false` where it is refused. It has a number in either case. The caller has checked the values
     /// against the group.
-    pub fn push(&mut self, row: &PackRow<'_>) -> bool {
-        let taken = self.declare_refused() && self.pack(|packer, blocks| packer.push(row, blocks));
+    pub fn push(&mut self, row: PackRow<'_>) -> bool {
+        let taken = self.declare_refused() && self.pack(&PackItem::Row(row));
         if taken {
             self.open_to = self.open_to.plus(1);
         } else {
             self.refuse(1, GapCause::OVERFLOW);
         }
+        self.mark(row.tick);
         taken
     }
 
@@ -87,6 +150,7 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
             self.declare_refused();
         }
         self.refuse(rows, cause);
+        self.mark(Tick(0));
     }
 
     /// Closes the open block, if it has anything to say.
@@ -116,12 +180,12 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
     }
 
     /// The sealed blocks.
-    pub const fn blocks(&self) -> &Blocks<N> {
+    pub const fn blocks(&self) -> &Blocks<N, M> {
         &self.blocks
     }
 
     /// The sealed blocks, for the link to note what became of them.
-    pub const fn blocks_mut(&mut self) -> &mut Blocks<N> {
+    pub const fn blocks_mut(&mut self) -> &mut Blocks<N, M> {
         &mut self.blocks
     }
 
@@ -161,7 +225,7 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
     /// Says in the open block what was refused; `false` where there is no room even for that.
     fn declare_refused(&mut self) -> bool {
         let (rows, cause) = (self.refused, self.cause);
-        let declared = rows == 0 || self.pack(|packer, blocks| packer.push_lost(rows, cause, blocks));
+        let declared = rows == 0 || self.pack(&PackItem::Lost { rows, cause });
         if declared {
             self.open_to = self.open_to.plus(rows);
             self.refused = 0;
@@ -170,14 +234,11 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
     }
 
     /// Packs into the open block, or into a new one where it is full.
-    fn pack(
-        &mut self,
-        push: impl Fn(&mut Packer<CHANNELS>, &mut Blocks<N>) -> Result<(), PackError>,
-    ) -> bool {
-        let mut packed = push(&mut self.packer, &mut self.blocks);
+    fn pack(&mut self, item: &PackItem<'_>) -> bool {
+        let mut packed = self.packer.push(item, &mut self.blocks);
         if packed == Err(PackError::Full) {
             self.close();
-            packed = push(&mut self.packer, &mut self.blocks);
+            packed = self.packer.push(item, &mut self.blocks);
         }
         if packed.is_err() {
             self.close();
@@ -216,11 +277,11 @@ mod tests {
     }
 
     /// Appends a row, and gives its number.
-    fn push<const N: usize>(ring: &mut Ring<N, 1>, value: u32) -> Seq {
+    pub(super) fn push<const N: usize, M: Memory>(ring: &mut Ring<N, 1, M>, value: u32) -> Seq {
         let seq = ring.next();
         let values = [Some(Value::U32(value))];
         let (tick, group, channels_before) = (Tick(u64::from(seq.0)), GroupId(0), 0);
-        ring.push(&PackRow { tick, group, channels_before, values: &values });
+        ring.push(PackRow { tick, group, channels_before, values: &values });
         seq
     }
 
@@ -237,14 +298,13 @@ mod tests {
     }
 
     /// The sealed blocks with their rows.
-    fn sealed<const N: usize>(ring: &Ring<N, 1>) -> VecDeque<(SeqRange, Vec<Row>)> {
+    pub(super) fn sealed<const N: usize, M: Memory>(ring: &Ring<N, 1, M>) -> VecDeque<(SeqRange, Vec<Row>)> {
         let schema = Schema::new(GROUPS.descriptions()).unwrap();
         let mut at = ring.blocks().first();
         let mut found = VecDeque::new();
         while let Some(block) = ring.blocks().block(at) {
-            let run: Vec<_> = (0..usize::from(ring.blocks().run_len(at)))
-                .map(|byte| ring.blocks().byte(at, byte))
-                .collect();
+            let run: Vec<_> =
+                (0..ring.blocks().run_len(at)).map(|byte| ring.blocks().byte(at, byte)).collect();
             let bytes = [&packed_head(block.rows)[..], &run].concat();
             let rows = block::Block::parse(Form::Packed, &bytes).unwrap().rows(&schema);
             found.push_back((block.rows, rows.collect::<Result<Vec<_>, BlockError>>().unwrap()));
@@ -367,7 +427,7 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    pub(super) enum Step {
         Push(u32),
         Skip(u32),
         Seal,
@@ -375,7 +435,7 @@ mod tests {
         Pin(bool),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    pub(super) fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             12 => any::<u32>().prop_map(Step::Push),
             1 => (1..9_u32).prop_map(Step::Skip),

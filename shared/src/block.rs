@@ -18,6 +18,7 @@ use heapless::Vec;
 use serde::de::DeserializeOwned;
 
 use crate::ids::{GroupId, Seq, Tick};
+use crate::message::brief::Writer;
 use crate::message::{GapCause, SeqRange};
 use crate::pack::{PACKED_BYTES_MAX, PackedRows};
 use crate::plain::PlainRows;
@@ -51,14 +52,17 @@ pub struct BlockBytes {
 
 /// What stands before the packed run of these rows, which are at least one.
 pub fn packed_head(rows: SeqRange) -> Vec<u8, PACKED_HEAD_BYTES_MAX, u8> {
-    let mut head = Vec::new();
-    let mut count = [0; 5];
-    let count = postcard::to_slice(&rows.from.rows_until(rows.to), &mut count).unwrap_or_default();
-    for byte in rows.from.0.to_le_bytes().iter().chain(count.iter()) {
-        let room = head.push(*byte).is_ok();
-        debug_assert!(room, "nine bytes have room");
+    let mut head = Writer::new();
+    write_packed_head(rows, &mut head);
+    Vec::from_slice(head.as_bytes()).unwrap_or_default()
+}
+
+/// Writes what stands before the packed run of these rows.
+pub fn write_packed_head(rows: SeqRange, out: &mut Writer) {
+    for byte in rows.from.0.to_le_bytes() {
+        out.byte(byte);
     }
-    head
+    out.number(rows.from.rows_until(rows.to));
 }
 
 /// A sealed block whose header has been read.

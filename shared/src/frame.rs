@@ -16,9 +16,11 @@
 //! an acknowledgement that is falsely accepted destroys data.
 
 use core::fmt;
-use core::num::NonZeroU8;
 
-use crate::CRC;
+use heapless::Vec;
+
+use crate::checksum;
+use crate::crc32c::Checksum;
 use crate::link::bugs::{Bug, seeded};
 use crate::message::MESSAGE_BYTES_MAX;
 
@@ -47,14 +49,14 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, FrameError> {
     }
     let out = out.get_mut(..frame_len).ok_or(FrameError::TooLong)?;
 
-    let mut digest = CRC.digest();
+    let mut digest = Checksum::new();
     let mut end = 1;
     for part in parts {
         digest.update(part);
         out[end..end + part.len()].copy_from_slice(part);
         end += part.len();
     }
-    out[end..end + CRC_BYTES].copy_from_slice(&digest.finalize().to_le_bytes());
+    out[end..end + CRC_BYTES].copy_from_slice(&digest.finish().to_le_bytes());
     end += CRC_BYTES;
 
     // Each zero, and the byte before all others, becomes the distance to the next zero. At most 253
@@ -71,67 +73,62 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, FrameError> {
     Ok(frame_len)
 }
 
-/// Writes one frame piece by piece, from a message that is asked for byte by byte: for a device that has no memory
-/// for a whole frame.
+/// A message that is asked for byte by byte.
+pub trait Bytes {
+    /// How many there are, at most [`MESSAGE_BYTES_MAX`].
+    fn size(&self) -> u8;
+
+    /// The byte at `at`, zero beyond the end.
+    fn byte(&self, at: u8) -> u8;
+}
+
+/// Writes one frame piece by piece, for a device that has no memory for a whole frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Pieces {
     /// Bytes of the frame that were given.
-    at: u16,
-    message_len: NonZeroU8,
+    at: u8,
     check: [u8; CRC_BYTES],
 }
 
 impl Pieces {
-    /// Begins a frame of the message of `message_len` bytes. `byte` must give the same bytes until the frame ends.
-    pub fn new(message_len: NonZeroU8, byte: impl Fn(usize) -> u8) -> Self {
-        let mut digest = CRC.digest();
-        for at in 0..usize::from(message_len.get()) {
-            digest.update(&[byte(at)]);
-        }
-        Self { at: 0, message_len, check: digest.finalize().to_le_bytes() }
+    /// Begins a frame of this message, which must be the same until the frame ends.
+    pub fn new(message: &impl Bytes) -> Self {
+        let check = checksum((0..message.size()).map(|at| message.byte(at)));
+        Self { at: 0, check: check.to_le_bytes() }
     }
 
-    /// Fills `out` with the next bytes of the frame, and says with how many: fewer only where the frame ends.
-    pub fn next(&mut self, out: &mut [u8], byte: impl Fn(usize) -> u8) -> usize {
-        let end = self.decoded_len();
-        let mut count = 0;
-        for slot in out {
-            // A byte's place in the frame is one more than in what is stuffed.
-            *slot = match usize::from(self.at) {
-                0 => self.distance(0, &byte),
-                at if at <= end => match self.decoded(at - 1, &byte) {
-                    DELIMITER => self.distance(at, &byte),
-                    byte => byte,
-                },
-                at if at == end + 1 => DELIMITER,
-                _ => break,
-            };
-            self.at += 1;
-            count += 1;
-        }
-        count
+    /// The next byte of the frame, unless it has ended.
+    pub fn next(&mut self, message: &impl Bytes) -> Option<u8> {
+        let end = message.size() + CRC_BYTES as u8;
+        // A byte's place in the frame is one more than in what is stuffed.
+        let byte = match self.at {
+            at if at > end + 1 => return None,
+            at if at > end => DELIMITER,
+            0 => self.distance(0, message),
+            at => match self.decoded(at - 1, message) {
+                DELIMITER => self.distance(at, message),
+                byte => byte,
+            },
+        };
+        self.at += 1;
+        Some(byte)
     }
 
-    /// Whether all of the frame was given.
-    pub fn is_done(&self) -> bool {
-        usize::from(self.at) == self.decoded_len() + 2
-    }
-
-    fn decoded_len(&self) -> usize {
-        usize::from(self.message_len.get()) + CRC_BYTES
-    }
-
-    fn decoded(&self, at: usize, byte: impl Fn(usize) -> u8) -> u8 {
-        match at.checked_sub(usize::from(self.message_len.get())) {
-            None => byte(at),
-            Some(at) => self.check.get(at).copied().unwrap_or_default(),
+    fn decoded(&self, at: u8, message: &impl Bytes) -> u8 {
+        match at.checked_sub(message.size()) {
+            None => message.byte(at),
+            Some(at) => self.check.get(usize::from(at)).copied().unwrap_or_default(),
         }
     }
 
     /// How far it is from before byte `from` to the next zero, or to the end.
-    fn distance(&self, from: usize, byte: impl Fn(usize) -> u8) -> u8 {
-        let zero = (from..self.decoded_len()).find(|&at| self.decoded(at, &byte) == DELIMITER);
-        (zero.unwrap_or(self.decoded_len()) - from + 1) as u8
+    fn distance(&self, from: u8, message: &impl Bytes) -> u8 {
+        let end = message.size() + CRC_BYTES as u8;
+        let mut at = from;
+        while at < end && self.decoded(at, message) != DELIMITER {
+            at += 1;
+        }
+        at - from + 1
     }
 }
 
@@ -139,9 +136,7 @@ impl Pieces {
 /// [`Decoder::MAX`] for everything.
 #[derive(Debug, Clone)]
 pub struct Decoder<const N: usize = { MESSAGE_BYTES_MAX + CRC_BYTES }> {
-    buffer: [u8; N],
-    /// At most 253, and one more where there are too many.
-    len: u8,
+    buffer: Vec<u8, N, u8>,
     /// Bytes until the next zero, which is implied; zero before the first byte of a frame.
     run: u8,
     state: State,
@@ -152,19 +147,18 @@ enum State {
     /// Between frames.
     Start,
     Inside,
-    /// The frame is known to be bad: skip to its end.
-    Bad(FrameError),
+    /// The frame is known to be too long: skip to its end.
+    TooLong,
 }
 
 impl<const N: usize> Decoder<N> {
     /// Starts between two frames.
     pub const fn new() -> Self {
-        Self { buffer: [0; N], len: 0, run: 0, state: State::Start }
+        Self { buffer: Vec::new(), run: 0, state: State::Start }
     }
 
     /// Forgets what has come of the present frame: for a line that was opened anew.
     pub const fn reset(&mut self) {
-        self.len = 0;
         self.state = State::Start;
     }
 
@@ -191,7 +185,7 @@ impl<const N: usize> Decoder<N> {
     fn push(&mut self, byte: u8) {
         match self.state {
             State::Start => {
-                self.len = 0;
+                self.buffer.clear();
                 self.run = byte;
                 self.state = State::Inside;
             }
@@ -201,34 +195,37 @@ impl<const N: usize> Decoder<N> {
                 if self.run == 0 {
                     self.run = byte;
                 }
-                match self.buffer.get_mut(usize::from(self.len)) {
-                    Some(slot) => *slot = decoded,
-                    None => self.state = State::Bad(FrameError::TooLong),
+                if self.buffer.push(decoded).is_err() {
+                    self.state = State::TooLong;
                 }
-                self.len += 1;
             }
-            State::Bad(_) => {}
+            State::TooLong => {}
         }
     }
 
     fn finish(&mut self) -> Result<&[u8], FrameError> {
         let state = core::mem::replace(&mut self.state, State::Start);
-        if let State::Bad(error) = state {
-            return Err(error);
+        if state == State::TooLong {
+            return Err(FrameError::TooLong);
         }
         if self.run != 1 {
             return Err(FrameError::Stuffing);
         }
-        let decoded = self.buffer.get(..usize::from(self.len)).ok_or(FrameError::TooLong)?;
-        let (message, check) = decoded.split_last_chunk::<CRC_BYTES>().ok_or(FrameError::TooShort)?;
+        let (message, sent) = self.buffer.split_last_chunk::<CRC_BYTES>().ok_or(FrameError::TooShort)?;
         if message.is_empty() {
             return Err(FrameError::TooShort);
         }
-        if CRC.checksum(message) != u32::from_le_bytes(*check) && !seeded(Bug::CrcIgnored) {
+        if check(message) != u32::from_le_bytes(*sent) && !seeded(Bug::CrcIgnored) {
             return Err(FrameError::Check);
         }
         Ok(message)
     }
+}
+
+fn check(message: &[u8]) -> u32 {
+    let mut digest = Checksum::new();
+    digest.update(message);
+    digest.finish()
 }
 
 impl Decoder {
@@ -315,20 +312,27 @@ mod tests {
         assert_eq!(found, [Ok([1, 0, 2].to_vec()), Ok([0].to_vec())]);
     }
 
+    struct Whole<'a>(&'a [u8]);
+
+    impl Bytes for Whole<'_> {
+        fn size(&self) -> u8 {
+            self.0.len() as u8
+        }
+
+        fn byte(&self, at: u8) -> u8 {
+            self.0[usize::from(at)]
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_are_the_same_frame(
-            message in vec(prop_oneof![Just(0_u8), any::<u8>()], 1..=MESSAGE_BYTES_MAX), size in 1..60_usize,
+            message in vec(prop_oneof![Just(0_u8), any::<u8>()], 1..=MESSAGE_BYTES_MAX),
         ) {
             let mut whole = [0; FRAME_BYTES_MAX];
             let len = encode(&[&message], &mut whole).unwrap();
-            let mut pieces = Pieces::new(NonZeroU8::new(message.len() as u8).unwrap(), |at| message[at]);
-            let mut frame: Vec<u8> = Vec::new();
-            while !pieces.is_done() {
-                let mut piece = std::vec![0; size];
-                let count = pieces.next(&mut piece, |at| message[at]);
-                frame.extend(&piece[..count]);
-            }
+            let mut pieces = Pieces::new(&Whole(&message));
+            let frame: Vec<u8> = core::iter::from_fn(|| pieces.next(&Whole(&message))).collect();
             prop_assert_eq!(&frame[..], &whole[..len]);
         }
 

@@ -238,10 +238,6 @@ impl Millis {
     }
 }
 
-/// An instant that is less than 24 days away, in half the memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(u32);
-
 impl Token {
     /// What ties the answer to a question that was asked at this tick: its low half, which hardly ever repeats from one
     /// life of a device to the next.
@@ -249,6 +245,10 @@ impl Token {
         Self((tick.0 & 0xffff_ffff) as u32)
     }
 }
+
+/// An instant that is less than 24 days away, in half the memory, and with which a small chip reckons fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u32);
 
 impl Stamp {
     /// The origin of the clock.
@@ -259,9 +259,27 @@ impl Stamp {
         Self(at.0 as u32)
     }
 
-    /// The instant, which is the one nearest to `now`.
-    pub const fn near(self, now: Millis) -> Millis {
-        Millis(now.0.saturating_add_signed(self.0.wrapping_sub(now.0 as u32).cast_signed() as i64))
+    /// The instant `ms` later.
+    #[must_use]
+    pub const fn plus(self, ms: u32) -> Self {
+        Self(self.0.wrapping_add(ms))
+    }
+
+    /// The instant `ms` before.
+    #[must_use]
+    pub const fn minus(self, ms: u32) -> Self {
+        Self(self.0.wrapping_sub(ms))
+    }
+
+    /// Milliseconds since `earlier`. Of one that lies ahead it seems to be weeks.
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
+    /// Milliseconds until `later`, zero where that has passed.
+    pub const fn until(self, later: Self) -> u32 {
+        let ms = later.0.wrapping_sub(self.0);
+        if ms.cast_signed() < 0 { 0 } else { ms }
     }
 }
 
@@ -296,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_the_nearest_instant() {
-        let now = Millis(5 << 32);
-        for at in [now.plus(1 << 30), Millis(now.0 - (1 << 30)), now] {
-            assert_eq!(Stamp::of(at).near(now), at);
-        }
-        assert_eq!(Stamp::of(Millis(u64::from(u32::MAX))).near(Millis(5)), Millis(0), "never below zero");
+    fn a_stamp_counts_over_its_wrap() {
+        let now = Stamp::of(Millis((5 << 32) - 10));
+        let later = now.plus(30);
+        assert_eq!(later, Stamp::of(Millis((5 << 32) + 20)));
+        assert_eq!((now.until(later), later.until(now), now.until(now)), (30, 0, 0));
+        assert_eq!(later.since(now), 30);
     }
 
     #[test]

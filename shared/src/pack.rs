@@ -43,7 +43,7 @@ mod rows;
 use crate::reading::GROUP_CHANNELS_MAX;
 use model::ESCAPE;
 
-pub use packer::{PackError, PackRow, PackedBytes, Packer};
+pub use packer::{PackError, PackItem, PackRow, PackedBytes, Packer};
 pub use rows::PackedRows;
 
 /// Most bytes in a packed run.
@@ -103,13 +103,13 @@ mod tests {
         fn push(&mut self, tick: u64, group: u8, values: &[Option<Value>]) -> Result<(), PackError> {
             let channels_before = if group == 0 { 0 } else { 4 };
             let row = PackRow { tick: Tick(tick), group: GroupId(group), channels_before, values };
-            self.packer.push(&row, &mut self.room)?;
+            self.packer.push(&PackItem::Row(row), &mut self.room)?;
             self.count += 1;
             Ok(())
         }
 
         fn lost(&mut self, rows: u32, cause: GapCause) -> Result<(), PackError> {
-            self.packer.push_lost(rows, cause, &mut self.room)?;
+            self.packer.push(&PackItem::Lost { rows, cause }, &mut self.room)?;
             self.count += rows;
             Ok(())
         }

@@ -11,7 +11,7 @@ use core::fmt;
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
-use crate::CRC;
+use crate::crc32c::bitwise;
 use crate::ids::{GroupId, SchemaId};
 
 /// Most channels in a group: a row tells in 32 bits which of them it holds.
@@ -144,7 +144,12 @@ pub struct Group {
 
 /// All groups of a device, within the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Groups(&'static [Group]);
+pub struct Groups {
+    all: &'static [Group],
+    /// So that no chip has to compute it.
+    id: SchemaId,
+    channel_count: u8,
+}
 
 impl Groups {
     /// Checks the limits; a `const` item makes that a compile-time check.
@@ -168,45 +173,52 @@ impl Groups {
             at += 1;
         }
         assert!(total > 0 && total <= CHANNELS_MAX, "a device has 1 to 128 channels");
-        Self(groups)
+        Self { all: groups, id: schema_id(groups), channel_count: total as u8 }
     }
 
     /// The channels of the group at `id`, and how many there are before them.
     pub fn located(self, id: GroupId) -> Option<(u8, &'static [Channel])> {
         let at = usize::from(id.0);
-        let before = self.0.get(..at)?.iter().map(|group| group.channels.len() as u8).sum();
-        Some((before, self.0.get(at)?.channels))
+        let before = self.all.get(..at)?.iter().map(|group| group.channels.len() as u8).sum();
+        Some((before, self.all.get(at)?.channels))
     }
 
     /// The name of the whole set.
-    pub fn id(self) -> SchemaId {
-        schema_id(self.descriptions())
+    pub const fn id(self) -> SchemaId {
+        self.id
     }
 
     /// How many channels all groups have together.
     pub const fn channel_count(self) -> u8 {
-        let mut total = 0;
-        let mut at = 0;
-        while at < self.0.len() {
-            total += self.0[at].channels.len();
-            at += 1;
-        }
-        // `new` has checked that they are at most 128.
-        total as u8
+        self.channel_count
     }
 
     /// Every channel in order, as it is announced to the gateway.
     pub fn descriptions(self) -> impl Iterator<Item = Description> {
-        (0_u8..).zip(self.0).flat_map(|(id, group)| {
-            group.channels.iter().map(move |channel| Description {
-                group: GroupId(id),
-                group_name: name(group.name),
-                channel: name(channel.name),
-                unit: name(channel.unit),
-                kind: channel.kind,
-                scale: channel.scale,
-            })
-        })
+        self.borrowed().map(|description| description.map(|text| name(text)))
+    }
+
+    fn borrowed(self) -> impl Iterator<Item = Description<&'static str>> {
+        (0..self.channel_count()).map_while(move |index| self.description(index))
+    }
+
+    /// The channel at `index` of all, as it is announced.
+    pub fn description(self, index: u8) -> Option<Description<&'static str>> {
+        let mut at = usize::from(index);
+        for (id, group) in (0..).zip(self.all) {
+            if let Some(channel) = group.channels.get(at) {
+                return Some(Description {
+                    group: GroupId(id),
+                    group_name: group.name,
+                    channel: channel.name,
+                    unit: channel.unit,
+                    kind: channel.kind,
+                    scale: channel.scale,
+                });
+            }
+            at -= group.channels.len();
+        }
+        None
     }
 }
 
@@ -256,19 +268,32 @@ fn name(text: &str) -> Name {
 
 /// One channel as it is announced on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub struct Description<N = Name> {
     /// Position of its group.
     pub group: GroupId,
     /// Name of its group, the same in all channels of the group.
-    pub group_name: Name,
+    pub group_name: N,
     /// Its own name.
-    pub channel: Name,
+    pub channel: N,
     /// Unit of the scaled value; may be empty.
-    pub unit: Name,
+    pub unit: N,
     /// What its values are.
     pub kind: ValueKind,
     /// Power of ten by which an [`ValueKind::I32`] is multiplied.
     pub scale: i8,
+}
+
+impl<'n, N> Description<N> {
+    fn map<M>(&'n self, name: impl Fn(&'n N) -> M) -> Description<M> {
+        Description {
+            group: self.group,
+            group_name: name(&self.group_name),
+            channel: name(&self.channel),
+            unit: name(&self.unit),
+            kind: self.kind,
+            scale: self.scale,
+        }
+    }
 }
 
 /// All groups of a device as the gateway knows them: valid by construction.
@@ -295,7 +320,18 @@ impl Schema {
 
     /// The name of the whole set.
     pub fn id(&self) -> SchemaId {
-        schema_id(self.channels.iter())
+        let mut names = Names::new();
+        for channel in &self.channels {
+            names.add(
+                channel.group.0,
+                &channel.group_name,
+                &channel.channel,
+                &channel.unit,
+                channel.kind,
+                channel.scale,
+            );
+        }
+        names.id()
     }
 
     /// All channels in order.
@@ -422,16 +458,55 @@ impl SchemaBuilder {
     }
 }
 
-fn schema_id<D: core::borrow::Borrow<Description>>(descriptions: impl Iterator<Item = D>) -> SchemaId {
-    let mut digest = CRC.digest();
-    let mut buffer = [0; 4 + 3 * (NAME_BYTES_MAX + 1)];
-    for description in descriptions {
-        // A description always fits: three names of at most 32 bytes and three single bytes.
-        if let Ok(bytes) = postcard::to_slice(description.borrow(), &mut buffer) {
-            digest.update(bytes);
+const fn schema_id(groups: &[Group]) -> SchemaId {
+    let mut names = Names::new();
+    let mut at = 0;
+    while at < groups.len() {
+        let Group { name, channels } = groups[at];
+        let mut index = 0;
+        while index < channels.len() {
+            let channel = &channels[index];
+            names.add(at as u8, name, channel.name, channel.unit, channel.kind, channel.scale);
+            index += 1;
         }
+        at += 1;
     }
-    SchemaId(digest.finalize())
+    names.id()
+}
+
+/// The checksum over the encoded descriptions in order.
+struct Names(bitwise::Checksum);
+
+impl Names {
+    const fn new() -> Self {
+        Self(bitwise::Checksum::new())
+    }
+
+    const fn add(
+        &mut self,
+        group: u8,
+        group_name: &str,
+        channel: &str,
+        unit: &str,
+        kind: ValueKind,
+        scale: i8,
+    ) {
+        self.0.update(&[group]);
+        self.text(group_name);
+        self.text(channel);
+        self.text(unit);
+        self.0.update(&[kind as u8, scale.cast_unsigned()]);
+    }
+
+    /// A name has at most 32 bytes, so its length is one.
+    const fn text(&mut self, text: &str) {
+        self.0.update(&[text.len() as u8]);
+        self.0.update(text.as_bytes());
+    }
+
+    const fn id(self) -> SchemaId {
+        SchemaId(self.0.finish())
+    }
 }
 
 #[cfg(test)]

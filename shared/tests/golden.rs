@@ -12,7 +12,7 @@ use forebay_shared::message::{
     Ack, Birth, Body, Data, FromDevice, FromGateway, Gap, GapCause, Hello, MessageError, Presence, Reject,
     RejectCode, ResetCause, SeqRange, Status, TimeReply, TimeRequest, Welcome,
 };
-use forebay_shared::pack::{PackRow, PackedBytes, Packer};
+use forebay_shared::pack::{PackItem, PackRow, PackedBytes, Packer};
 use forebay_shared::plain::PlainWriter;
 use forebay_shared::reading::{Channel, Description, Group, Groups, Name, Schema, Value, ValueKind};
 
@@ -362,14 +362,14 @@ fn packed_rows() {
     let (mut packer, mut run) = (Packer::<4>::new(), Run(Vec::new()));
     let mut push = |packer: &mut Packer<4>, tick, values: &[Option<Value>]| {
         let row = PackRow { tick: Tick(tick), group: GroupId(0), channels_before: 0, values };
-        packer.push(&row, &mut run).unwrap();
+        packer.push(&PackItem::Row(row), &mut run).unwrap();
     };
     let full =
         [Some(Value::I32(-150)), Some(Value::Bool(true)), Some(Value::U32(300)), Some(Value::F32(101_325.0))];
     push(&mut packer, 1000, &full);
     push(&mut packer, 1200, &[None, None, Some(Value::U32(301)), None]);
     push(&mut packer, 1400, &[None, None, Some(Value::U32(302)), None]);
-    packer.push_lost(2, GapCause::SENSOR, &mut run).unwrap();
+    packer.push(&PackItem::Lost { rows: 2, cause: GapCause::SENSOR }, &mut run).unwrap();
     let head = packed_head(SeqRange { from: Seq(300), to: Seq(305) });
     assert_eq!(hex(&[&head[..], &run.0].concat()), hex(PACKED));
     assert_eq!(hex(&Data::head(Form::Packed, boot())), "0304030201");

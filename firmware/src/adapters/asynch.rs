@@ -12,6 +12,7 @@ use embedded_io_async::{Read, Write};
 use forebay_shared::ids::{Millis, Tick};
 
 use crate::Device;
+use crate::ring::Memory;
 
 /// Writes all that the device has to say, and then waits for bytes, which it takes in, or for the end of the future
 /// that `wait` makes: at the latest at the deadline that `wait` is given, and no later than the caller's next sample.
@@ -20,8 +21,14 @@ use crate::Device;
 /// # Errors
 ///
 /// Those of the port. The device goes on from where it was at the next call.
-pub async fn service<const RING: usize, const CHANNELS: usize, P: Read + Write, W: Future<Output = ()>>(
-    device: &mut Device<RING, CHANNELS>,
+pub async fn service<
+    const RING: usize,
+    const CHANNELS: usize,
+    M: Memory,
+    P: Read + Write,
+    W: Future<Output = ()>,
+>(
+    device: &mut Device<RING, CHANNELS, M>,
     port: &mut P,
     clock: impl Fn() -> (Millis, Tick),
     wait: impl FnOnce(Option<Millis>) -> W,

@@ -8,6 +8,7 @@ use embedded_io::{Read, ReadReady, Write};
 use forebay_shared::ids::{Millis, Tick};
 
 use crate::Device;
+use crate::ring::Memory;
 
 /// Most reads in one call, so that a noisy line cannot keep the firmware from sampling.
 const READS_MAX: usize = 4;
@@ -18,8 +19,8 @@ const READS_MAX: usize = 4;
 /// # Errors
 ///
 /// Those of the port. The device goes on from where it was at the next call.
-pub fn service<const RING: usize, const CHANNELS: usize, P: Read + ReadReady + Write>(
-    device: &mut Device<RING, CHANNELS>,
+pub fn service<const RING: usize, const CHANNELS: usize, M: Memory, P: Read + ReadReady + Write>(
+    device: &mut Device<RING, CHANNELS, M>,
     port: &mut P,
     now: Millis,
     tick: Tick,

@@ -17,6 +17,7 @@ use heapless::spsc::{Consumer, Producer, Queue};
 
 use crate::Device;
 use crate::device::RecordError;
+use crate::ring::Memory;
 
 /// Bytes on their way from the receive interrupt to the main loop: at most `N - 1`. It must hold what the line brings
 /// between two turns of the loop; what a gateway sends at once has at most 64 bytes.
@@ -81,8 +82,8 @@ impl ByteTaker<'_> {
 /// # Errors
 ///
 /// Those of the port. The device goes on from where it was at the next call.
-pub fn service<const RING: usize, const CHANNELS: usize, P: Write + WriteReady>(
-    device: &mut Device<RING, CHANNELS>,
+pub fn service<const RING: usize, const CHANNELS: usize, M: Memory, P: Write + WriteReady>(
+    device: &mut Device<RING, CHANNELS, M>,
     bytes: &mut ByteTaker<'_>,
     port: &mut P,
     now: Millis,
@@ -193,9 +194,9 @@ impl<const CHANNELS: usize> RowTaker<'_, CHANNELS> {
     /// # Errors
     ///
     /// The values are not the group's. That row is not recorded, and those behind it wait.
-    pub fn record<const RING: usize, const ALL: usize>(
+    pub fn record<const RING: usize, const ALL: usize, M: Memory>(
         &mut self,
-        device: &mut Device<RING, ALL>,
+        device: &mut Device<RING, ALL, M>,
         group: GroupId,
     ) -> Result<(), RecordError> {
         // Rows that are sampled meanwhile are for the next call, so that an interrupt at full speed cannot hold it.

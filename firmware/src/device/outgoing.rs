@@ -3,11 +3,10 @@
 //! Over a serial line its frame is made piece by piece from where the message's parts are, so that no frame is ever
 //! kept whole. What a message says that can change before its last piece is made is kept here.
 
-use core::num::NonZeroU8;
-
-use forebay_shared::frame::{DELIMITER, Pieces};
-use forebay_shared::ids::{Millis, Seq, Stamp, Tick};
+use forebay_shared::frame::{Bytes, DELIMITER, Pieces};
+use forebay_shared::ids::{Seq, Stamp, Tick};
 use forebay_shared::link::Transmit;
+use heapless::Vec;
 
 /// Bytes of a frame that wait to be written. A `Status` fits in one piece.
 const PIECE_BYTES: usize = 44;
@@ -25,9 +24,9 @@ pub(super) struct Outgoing {
     /// The number that the next row would have got then.
     next: Seq,
     frame: Option<Pieces>,
-    piece: [u8; PIECE_BYTES],
+    piece: Vec<u8, PIECE_BYTES, u8>,
+    /// How many of them were written.
     at: u8,
-    end: u8,
     /// Whether the line was busy up to now, so that it needs no delimiter before the next frame.
     in_burst: bool,
     /// When bytes were last known to be written.
@@ -42,9 +41,8 @@ impl Outgoing {
             tick: [0; 2],
             next: Seq(0),
             frame: None,
-            piece: [0; PIECE_BYTES],
+            piece: Vec::new(),
             at: 0,
-            end: 0,
             in_burst: false,
             moved_at: Stamp::ZERO,
             moved: false,
@@ -64,10 +62,10 @@ impl Outgoing {
         self.next
     }
 
-    pub(super) fn begin(&mut self, now: Millis, tick: Tick, what: Transmit, next: Seq) {
+    pub(super) fn begin(&mut self, now: Stamp, tick: Tick, what: Transmit, next: Seq) {
         (self.what, self.frame, self.next) = (Some(what), None, next);
         self.tick = [tick.0 as u32, (tick.0 >> 32) as u32];
-        (self.moved_at, self.moved) = (Stamp::of(now), false);
+        (self.moved_at, self.moved) = (now, false);
     }
 
     /// The message has left.
@@ -82,52 +80,51 @@ impl Outgoing {
 
     /// Bytes to be written next.
     pub(super) fn waiting(&self) -> &[u8] {
-        self.piece.get(usize::from(self.at)..usize::from(self.end)).unwrap_or_default()
+        self.piece.get(usize::from(self.at)..).unwrap_or_default()
     }
 
     /// The first `count` of those bytes were written; says whether that was the last of them.
     pub(super) fn sent(&mut self, count: usize) -> bool {
-        let left = self.end - self.at;
-        self.at += count.min(usize::from(left)) as u8;
+        let end = self.piece.len();
+        self.at = (usize::from(self.at) + count).min(end) as u8;
         self.moved |= count > 0;
-        self.at == self.end
+        usize::from(self.at) == end
     }
 
-    /// Makes the next piece of the frame, which is empty where all was written. The message has `len` bytes.
-    pub(super) fn refill(&mut self, len: NonZeroU8, byte: impl Fn(usize) -> u8) {
-        let mut start = 0;
+    /// Makes the next piece of the frame of this message; none where all was written.
+    pub(super) fn refill(&mut self, message: &impl Bytes) {
+        self.empty();
         let frame = self.frame.get_or_insert_with(|| {
             if !self.in_burst {
-                self.piece[0] = DELIMITER;
-                start = 1;
+                let _ = self.piece.push(DELIMITER);
             }
             self.in_burst = true;
-            Pieces::new(len, &byte)
+            Pieces::new(message)
         });
-        let filled = self.piece.get_mut(start..).map_or(0, |out| frame.next(out, &byte));
-        (self.at, self.end) = (0, (start + filled) as u8);
+        while !self.piece.is_full()
+            && let Some(byte) = frame.next(message)
+        {
+            let _ = self.piece.push(byte);
+        }
     }
 
-    /// Whether all of the frame was made.
-    pub(super) fn frame_is_done(&self) -> bool {
-        self.frame.is_some_and(|frame| frame.is_done())
-    }
-
-    /// All of the frame was written.
-    pub(super) const fn empty(&mut self) {
-        (self.at, self.end) = (0, 0);
+    /// There is nothing to be written.
+    pub(super) fn empty(&mut self) {
+        self.piece.clear();
+        self.at = 0;
     }
 
     /// Whether the line takes nothing any more.
-    pub(super) fn is_stalled(&mut self, now: Millis) -> bool {
+    pub(super) fn is_stalled(&mut self, now: Stamp) -> bool {
         if core::mem::take(&mut self.moved) {
-            self.moved_at = Stamp::of(now);
+            self.moved_at = now;
         }
-        now.since(self.moved_at.near(now)) >= STALL_MS
+        now.since(self.moved_at) >= STALL_MS
     }
 
     /// Forgets the message. Whatever comes next ends what has been written of it.
-    pub(super) const fn abort(&mut self) {
-        (self.what, self.at, self.end, self.in_burst) = (None, 0, 0, false);
+    pub(super) fn abort(&mut self) {
+        self.empty();
+        (self.what, self.in_burst) = (None, false);
     }
 }

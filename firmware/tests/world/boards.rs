@@ -1,15 +1,53 @@
 //! The devices of the simulation: what they measure, and how small their rings are.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use forebay_firmware::ring::{KEPT_BYTES, Kept, Memory};
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
-use forebay_shared::ids::{ChipId, Seq};
+use forebay_shared::ids::ChipId;
 use forebay_shared::link::Transport;
 use forebay_shared::message::ResetCause;
 use forebay_shared::reading::{Channel, Group, Groups, ValueKind};
 
+use super::random::Random;
+
 pub(crate) const RING: usize = 1024;
 const CHANNELS: usize = 3;
 
-pub(crate) type Board = Device<RING, CHANNELS>;
+pub(crate) type Board = Device<RING, CHANNELS, Kept<Ram>>;
+
+const RAM: usize = RING + KEPT_BYTES;
+
+/// A chip's memory, which a reset leaves as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ram(Rc<RefCell<[u8; RAM]>>);
+
+impl Ram {
+    /// Of a chip to which power was applied.
+    pub(crate) fn new(random: &mut Random) -> Self {
+        Self(Rc::new(RefCell::new(core::array::from_fn(|_| random.below(256) as u8))))
+    }
+
+    /// Some of its bits turn over.
+    pub(crate) fn damage(&self, random: &mut Random) {
+        for _ in 0..random.within(1, 40) {
+            self.0.borrow_mut()[random.below(RAM as u64) as usize] ^= 1 << random.below(8);
+        }
+    }
+}
+
+impl Memory for Ram {
+    const BYTES: usize = RAM;
+
+    fn read(&self, at: usize) -> u8 {
+        self.0.borrow()[at]
+    }
+
+    fn write(&mut self, at: usize, byte: u8) {
+        self.0.borrow_mut()[at] = byte;
+    }
+}
 
 /// By set of channels.
 pub(crate) type Configs = &'static [DeviceConfig; 2];
@@ -60,10 +98,7 @@ pub(crate) fn configs(transport: Transport, when_full: WhenFull) -> Configs {
     &CONFIGS[usize::from(transport == Transport::Mqtt)][usize::from(when_full == WhenFull::DropNewest)]
 }
 
-/// A device with one of the two sets of channels, which numbers its rows from `first` on.
-pub(crate) fn new_device(configs: Configs, schema: usize, first: Seq) -> Board {
-    let chip = ChipId::new(&[0xe6, 0x61, 0, 4]).unwrap();
-    let mut device = Device::new(&configs[schema], chip, ResetCause::POWER_ON);
-    device.number_from(first);
-    device
+/// A device with one of the two sets of channels, on a chip that has just started.
+pub(crate) fn start_device(configs: Configs, schema: usize, ram: &Ram, cause: ResetCause) -> Board {
+    Device::resume(&configs[schema], ram.clone(), ChipId::new(&[0xe6, 0x61, 0, 4]).unwrap(), cause)
 }

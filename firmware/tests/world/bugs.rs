@@ -8,7 +8,7 @@ use forebay_shared::message::{Body, FromDevice, FromGateway, Gap, Kind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seeded {
-    /// In the gateway's half of the link.
+    /// In the gateway's half of the link, or in what a device's ring takes up after a reset.
     Link(Bug),
     /// In the device.
     Device(DeviceBug),
@@ -53,7 +53,7 @@ pub(crate) enum HostBug {
 }
 
 impl Seeded {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Link(Bug::GapOverHeldRows),
         Self::Link(Bug::HeldBlockGivenUp),
         Self::Link(Bug::ReceivedIsHighest),
@@ -63,6 +63,9 @@ impl Seeded {
         Self::Link(Bug::AnyHelloContinues),
         Self::Link(Bug::NoStallNoticed),
         Self::Link(Bug::StatusNotAnswered),
+        Self::Link(Bug::SchemaIgnored),
+        Self::Link(Bug::OpenRowsForgotten),
+        Self::Link(Bug::DamageTakenUp),
         Self::Device(DeviceBug::FreeOnReceived),
         Self::Device(DeviceBug::EpochIgnored),
         Self::Device(DeviceBug::AnyWelcomeObeyed),

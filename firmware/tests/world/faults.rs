@@ -6,6 +6,7 @@ use forebay_shared::ids::{Boot, Millis, Seq};
 use forebay_shared::link::Transport;
 use forebay_shared::message::{Body, Data, Gap, GapCause, Status};
 
+use super::node::Reset;
 use super::plan::{Fault, first_row};
 use super::report::Situation;
 use super::{World, framed};
@@ -53,7 +54,7 @@ impl World {
             }
             Fault::ColdReset { away_ms } => {
                 self.report.saw(Situation::ColdReset);
-                self.reset_device(now.plus(away_ms), false);
+                self.reset_device(now.plus(away_ms), Reset::Cold);
             }
             Fault::ResetUnderWelcome => {
                 if self.gateway.is_open() && self.is_plugged() {
@@ -66,9 +67,11 @@ impl World {
                 self.gateway.slow_disk_until(now.plus(2500));
                 self.ends.slow_disk = Some(now.plus(500));
             }
-            Fault::Reflash => {
+            Fault::WarmReset { away_ms } => self.reset_device(now.plus(away_ms), Reset::Warm),
+            Fault::DamagedReset => self.reset_device(now, Reset::Damaged),
+            Fault::Reflash { warm } => {
                 self.report.saw(Situation::Reflashed);
-                self.reset_device(now.plus(300), true);
+                self.reset_device(now.plus(300), Reset::Reflash { warm });
             }
             Fault::Unplug { away_ms } => {
                 self.unplug();
@@ -193,9 +196,9 @@ impl World {
         self.ends.restart = Some(self.now.plus(away_ms));
     }
 
-    pub(super) fn reset_device(&mut self, at: Millis, reflash: bool) {
+    pub(super) fn reset_device(&mut self, at: Millis, reset: Reset) {
         let first = first_row(&mut self.random);
-        let part = self.node.reset(at, first, reflash, &mut self.report);
+        let part = self.node.reset(at, first, reset, &mut self.report);
         match self.plan.transport {
             Transport::Serial if part.is_empty() => {}
             Transport::Serial => self.up.write(self.now, &part),

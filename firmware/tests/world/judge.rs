@@ -6,7 +6,7 @@ use forebay_shared::ids::{LongSeq, Seq};
 use forebay_shared::message::GapCause;
 
 use super::gateway::{Gateway, Log, Stored};
-use super::node::{Life, Node};
+use super::node::{Life, Node, Sample};
 use super::report::{Report, Situation};
 
 pub(crate) fn judge(node: &Node, mut gateway: Gateway, mut report: Report) -> Report {
@@ -89,13 +89,19 @@ fn judge_rows(rows: &[Row], mut next: usize, end: usize, life: &Life, report: &m
                 report.rows += 1;
             }
             Row::Lost { from, to, cause } => {
-                assert_eq!(*cause, GapCause::OVERFLOW, "nothing else takes rows here");
+                let is_lost = |sample: &Sample| match *cause {
+                    GapCause::OVERFLOW => sample.evicted,
+                    // Rows that a full ring then refuses join those whose gap it has no room to say.
+                    GapCause::RESET => sample.reset || sample.evicted,
+                    other => panic!("nothing takes rows here by {}", other.name()),
+                };
                 // The front of it may have come up before.
                 let (from, to) = (life.at(*from), life.at(*to));
                 assert!(from <= next && next < to, "rows of a gap follow what comes before");
                 assert!(
-                    life.samples[next..to].iter().all(|sample| sample.evicted),
-                    "a row that was not refused"
+                    life.samples[next..to].iter().all(is_lost),
+                    "a row that was not lost by {}",
+                    cause.name()
                 );
                 report.gap_rows += (to - next) as u64;
                 report.saw(Situation::RowsRefused);

@@ -25,7 +25,7 @@ pub(crate) use report::{Report, Situation};
 
 use faults::Ends;
 use gateway::Gateway;
-use node::Node;
+use node::{Node, Reset};
 use pipe::{Chunk, Pipe};
 use random::Random;
 
@@ -228,7 +228,7 @@ impl World {
             }
             if is_welcome && core::mem::take(&mut self.reset_under_welcome) {
                 self.report.saw(Situation::ColdReset);
-                self.reset_device(self.now, false);
+                self.reset_device(self.now, Reset::Cold);
             }
             if is_welcome && core::mem::take(&mut self.restart_under_welcome) {
                 self.report.saw(Situation::RestartedUnderWelcome);

@@ -5,10 +5,10 @@ use forebay_shared::block::Block;
 use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX};
 use forebay_shared::ids::{Boot, GroupId, Millis, Seq, Tick};
 use forebay_shared::link::Transport;
-use forebay_shared::message::{FromDevice, FromGateway, MESSAGE_BYTES_MAX};
+use forebay_shared::message::{FromDevice, FromGateway, MESSAGE_BYTES_MAX, ResetCause};
 use forebay_shared::reading::{Schema, Value};
 
-use super::boards::{Board, Configs, GROUPS, RING, configs, new_device};
+use super::boards::{Board, Configs, GROUPS, RING, Ram, configs, start_device};
 use super::bugs::{Mistaken, Seeded, is_data};
 use super::plan::Plan;
 use super::random::Random;
@@ -16,6 +16,19 @@ use super::report::{Report, Situation};
 
 /// When a ring has to make room, it is at least so full.
 const FULL: usize = RING - 520;
+
+/// How a device comes to start again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// Its memory is lost.
+    Cold,
+    /// Its memory is as it was.
+    Warm,
+    /// Some bits of its memory have turned over.
+    Damaged,
+    /// It is flashed with other channels.
+    Reflash { warm: bool },
+}
 
 /// One row as it was sampled.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +38,8 @@ pub(crate) struct Sample {
     values: [Option<Value>; 2],
     count: usize,
     pub(crate) evicted: bool,
+    /// It was in the open block at a reset, and is known by its number alone.
+    pub(crate) reset: bool,
     /// It is in a block that was damaged in the device.
     pub(crate) spoilt: bool,
 }
@@ -42,15 +57,16 @@ pub(crate) struct Life {
     pub(crate) first: Seq,
     pub(crate) samples: Vec<Sample>,
     evicted_to: usize,
-    born: Millis,
-    /// Microseconds from the start to the first tick: no two starts take exactly as long.
-    warm_up: u64,
+    /// When the device was last started, and the tick from which it has counted since: no two starts take exactly as
+    /// long.
+    started: Millis,
+    from_tick: u64,
     schema: usize,
 }
 
 impl Life {
     fn tick(&self, now: Millis) -> u64 {
-        u64::from(now.since(self.born)) * 1000 + self.warm_up
+        u64::from(now.since(self.started)) * 1000 + self.from_tick
     }
 
     /// Where the row with this number is.
@@ -61,6 +77,7 @@ impl Life {
 
 pub(crate) struct Node {
     pub(crate) device: Board,
+    ram: Ram,
     pub(crate) lives: Vec<Life>,
     configs: Configs,
     transport: Transport,
@@ -130,13 +147,16 @@ impl Tap {
 impl Node {
     pub(crate) fn new(plan: &Plan, seeded: Option<Seeded>, seed: u64) -> Self {
         let configs = configs(plan.transport, plan.when_full);
+        let mut random = Random::new(seed);
+        let ram = Ram::new(&mut random);
         let mut node = Self {
-            device: new_device(configs, 0, plan.first),
+            device: start_device(configs, 0, &ram, ResetCause::POWER_ON),
+            ram,
             configs,
             lives: Vec::new(),
             transport: plan.transport,
             bytes_per_ms: plan.bytes_per_ms,
-            random: Random::new(seed),
+            random,
             schemas: GROUPS.map(|groups| Schema::new(groups.descriptions()).unwrap()),
             sending: None,
             deadline: None,
@@ -146,39 +166,89 @@ impl Node {
             spoil: false,
             spoilt: Vec::new(),
         };
-        node.start(Millis(0), plan.first, 0);
+        node.begin(Millis(0), plan.first, 0);
         node
     }
 
-    /// The device starts again at `at`, with nothing in its memory, and with other channels where they change. Gives
-    /// what it had sent of a frame.
-    pub(crate) fn reset(&mut self, at: Millis, first: Seq, reflash: bool, report: &mut Report) -> Vec<u8> {
+    /// The device starts again at `at`. Where it cannot take its ring up, it numbers its rows from `first` on. Gives what
+    /// it had sent of a frame.
+    pub(crate) fn reset(&mut self, at: Millis, first: Seq, reset: Reset, report: &mut Report) -> Vec<u8> {
         self.note_counters(report);
-        if self.device.next_sequence() != self.device.oldest() {
+        let with_rows = self.device.next_sequence() != self.device.oldest();
+        if with_rows {
             report.saw(Situation::DeviceResetWithRowsAboard);
         }
         let count = self.sending.map_or(0, |(_, count)| count / 2);
         let part = [&self.tap.raw, &self.device.transmit()[..count]].concat();
-        let schema = self.life().schema ^ usize::from(reflash);
-        self.start(at, first, schema);
+        let schema = self.life().schema ^ usize::from(matches!(reset, Reset::Reflash { .. }));
+        let sealed = self.device.sealed();
+        let cause = match reset {
+            Reset::Cold | Reset::Reflash { warm: false } => {
+                self.ram = Ram::new(&mut self.random);
+                ResetCause::POWER_ON
+            }
+            Reset::Damaged => {
+                self.ram.damage(&mut self.random);
+                ResetCause::BROWN_OUT
+            }
+            Reset::Warm | Reset::Reflash { warm: true } => ResetCause::WATCHDOG,
+        };
+        self.device = start_device(self.configs, schema, &self.ram, cause);
+        if let Some(tick) = self.device.resumed_at() {
+            report.saw(Situation::RingTakenUp);
+            assert_eq!(schema, self.life().schema, "rows of other channels are taken up");
+            self.go_on(at, sealed, tick, report);
+        } else {
+            assert_ne!(reset, Reset::Warm, "a ring in memory that a reset left alone is taken up");
+            if with_rows && reset == (Reset::Reflash { warm: true }) {
+                report.saw(Situation::RingOfOtherChannels);
+            }
+            if with_rows && reset == Reset::Damaged {
+                report.saw(Situation::DamagedRing);
+            }
+            self.begin(at, first, schema);
+        }
         if self.transport == Transport::Serial { part } else { Vec::new() }
     }
 
-    fn start(&mut self, at: Millis, first: Seq, schema: usize) {
-        self.device = new_device(self.configs, schema, first);
-        (self.sending, self.deadline, self.alive_at) = (None, Some(at), at);
-        self.tap = Tap::new();
-        self.mistaken.reset();
-        let warm_up = self.random.below(5000);
+    /// A life goes on, from `tick` on.
+    fn go_on(&mut self, at: Millis, sealed: Seq, tick: Tick, report: &mut Report) {
+        let from_tick = tick.0 + self.random.below(5000);
+        let (boot, next) = (self.device.boot(), self.device.next_sequence());
+        let life = self.life_mut();
+        (life.started, life.from_tick) = (at, from_tick);
+        assert_eq!(life.boot, boot, "a boot is for life");
+        assert_eq!(life.at(next), life.samples.len(), "all that were numbered are known");
+        let from = life.at(sealed);
+        for sample in &mut life.samples[from..] {
+            sample.reset = true;
+        }
+        if life.samples.len() > from {
+            report.saw(Situation::OpenRowsReset);
+        }
+        self.restart(at);
+    }
+
+    /// A life begins.
+    fn begin(&mut self, at: Millis, first: Seq, schema: usize) {
+        self.device.number_from(first);
+        let from_tick = self.random.below(5000);
         self.lives.push(Life {
             boot: None,
             first,
             samples: Vec::new(),
             evicted_to: 0,
-            born: at,
-            warm_up,
+            started: at,
+            from_tick,
             schema,
         });
+        self.restart(at);
+    }
+
+    fn restart(&mut self, at: Millis) {
+        (self.sending, self.deadline, self.alive_at) = (None, Some(at), at);
+        self.tap = Tap::new();
+        self.mistaken.reset();
     }
 
     pub(crate) fn life(&self) -> &Life {
@@ -231,7 +301,15 @@ impl Node {
         }
         let life = self.life_mut();
         assert_eq!(life.at(seq), life.samples.len(), "rows are numbered one by one");
-        life.samples.push(Sample { tick, group, values, count, evicted: refused, spoilt: false });
+        life.samples.push(Sample {
+            tick,
+            group,
+            values,
+            count,
+            evicted: refused,
+            reset: false,
+            spoilt: false,
+        });
         self.note_lost();
         self.deadline = Some(now);
     }

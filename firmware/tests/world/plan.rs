@@ -19,8 +19,12 @@ pub(crate) enum Fault {
     ResetUnderWelcome,
     /// The gateway is killed just when it has welcomed the device again, and the next one's first words get lost.
     RestartUnderWelcome,
-    /// The device is flashed with other channels, and starts with its memory empty.
-    Reflash,
+    /// The device starts again, its memory as it was, after so long.
+    WarmReset { away_ms: u32 },
+    /// The device starts again, some bits of its memory turned over.
+    DamagedReset,
+    /// The device is flashed with other channels, and starts with its memory empty, or as it was.
+    Reflash { warm: bool },
     /// The line is unplugged for so long; over MQTT, the broker cannot be reached.
     Unplug { away_ms: u32 },
     /// The line comes back at once under another name, while the old one is still being read.
@@ -103,11 +107,11 @@ pub(crate) fn first_row(random: &mut Random) -> Seq {
 fn fault(random: &mut Random, transport: Transport) -> Fault {
     let away = |random: &mut Random| if random.one_in(3) { 0 } else { random.below(4000) as u32 };
     let on_a_line = |fault| if transport == Transport::Serial { fault } else { Fault::Redeliver };
-    match random.below(21) {
+    match random.below(25) {
         0 => on_a_line(Fault::OpenMidFrame),
         1 | 2 => Fault::Restart { away_ms: away(random) },
         3 | 4 => Fault::ColdReset { away_ms: away(random) / 8 },
-        5 => Fault::Reflash,
+        5 => Fault::Reflash { warm: false },
         6 => Fault::Unplug { away_ms: random.within(100, 9000) as u32 },
         7 => on_a_line(Fault::Rename),
         8 => Fault::Offline { hours: random.within(1, 4) as u32 },
@@ -130,6 +134,9 @@ fn fault(random: &mut Random, transport: Transport) -> Fault {
         17 => on_a_line(Fault::ResetUnderWelcome),
         18 => on_a_line(Fault::RestartUnderWelcome),
         19 => Fault::Delay { ms: random.within(500, 5000) as u32, latency_ms: random.within(50, 900) as u32 },
+        20 | 21 => Fault::WarmReset { away_ms: away(random) / 8 },
+        22 => Fault::DamagedReset,
+        23 => Fault::Reflash { warm: true },
         _ => Fault::Flood { ms: random.within(500, 4000) as u32 },
     }
 }

@@ -25,10 +25,14 @@ pub(crate) enum Situation {
     RestartedUnderWelcome,
     RowsRefused,
     DeviceResetWithRowsAboard,
+    RingTakenUp,
+    OpenRowsReset,
+    RingOfOtherChannels,
+    DamagedRing,
 }
 
 impl Situation {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::OpenedMidFrame,
         Self::GatewayRestarted,
         Self::ColdReset,
@@ -49,6 +53,10 @@ impl Situation {
         Self::RestartedUnderWelcome,
         Self::RowsRefused,
         Self::DeviceResetWithRowsAboard,
+        Self::RingTakenUp,
+        Self::OpenRowsReset,
+        Self::RingOfOtherChannels,
+        Self::DamagedRing,
     ];
 }
 

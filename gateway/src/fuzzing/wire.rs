@@ -7,11 +7,13 @@ use forebay_shared::block::{BLOCK_BYTES_MAX, Block, Form, Row, Sample, packed_he
 use forebay_shared::frame::{
     self, DELIMITER, Decoder, FRAME_BYTES_MAX, FRAME_TO_DEVICE_BYTES_MAX, FrameError,
 };
-use forebay_shared::ids::Seq;
+use forebay_shared::ids::{ChipId, Seq};
+use forebay_shared::message::brief::read_presence;
 use forebay_shared::message::{
-    Body as _, Data, FromDevice, FromGateway, MESSAGE_BYTES_MAX, Message, SeqRange,
+    Ack, Body as _, Data, FromDevice, FromGateway, MESSAGE_BYTES_MAX, Message, Reject, SeqRange, TimeRequest,
+    Welcome,
 };
-use forebay_shared::pack::{PACKED_BYTES_MAX, PackRow, PackedBytes, Packer};
+use forebay_shared::pack::{PACKED_BYTES_MAX, PackItem, PackRow, PackedBytes, Packer};
 use forebay_shared::plain::PlainWriter;
 use forebay_shared::reading::{Channel, Group, Groups, Schema, Value, ValueKind};
 
@@ -110,6 +112,35 @@ pub fn wire_message(input: &[u8]) {
             assert!(FromGateway::parse(&longer).is_err(), "bytes behind its end");
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    device_hears(message);
+}
+
+/// A device reads a message as the gateway means it, though with code of its own, which takes no numbers beyond 32 bits.
+fn device_hears(message: &[u8]) {
+    let Some((kind, body)) = message.split_first() else { return };
+    if body.windows(5).any(|bytes| bytes.iter().all(|byte| *byte > 0x7f)) {
+        return;
+    }
+    let parsed = FromGateway::parse(message).ok();
+    match kind {
+        0x41 => {
+            let heard = Welcome::read(body).and_then(|heard| {
+                let Welcome { epoch, boot, released, received, wants_birth, credit, chip, answers } = heard;
+                let chip = ChipId::new(chip)?;
+                Some(Welcome { epoch, boot, released, received, wants_birth, credit, chip, answers })
+            });
+            assert_eq!(heard.map(FromGateway::Welcome), parsed);
+        }
+        0x42 => assert_eq!(Ack::read(body).map(FromGateway::Ack), parsed),
+        0x43 => assert_eq!(TimeRequest::read(body).map(FromGateway::TimeRequest), parsed),
+        0x45 => assert_eq!(Reject::read(body).map(FromGateway::Reject), parsed),
+        // It has no use for the rest of it, and does not look whether that is text.
+        0x46 => match parsed {
+            Some(FromGateway::Presence(presence)) => assert_eq!(read_presence(body), Some(presence.epoch)),
+            _ => assert!(read_presence(body).is_none() || !body.is_ascii()),
+        },
+        _ => assert_eq!(parsed, None),
     }
 }
 
@@ -245,12 +276,12 @@ fn written_packed(rows: &[Row], schema: &Schema) -> Vec<Row> {
             Row::Sample(row) => {
                 let values = values_of(row, schema);
                 let channels_before = if row.group.0 == 0 { 0 } else { 4 };
-                packer.push(
-                    &PackRow { tick: row.tick, group: row.group, channels_before, values: &values },
-                    run,
-                )
+                let (tick, group) = (row.tick, row.group);
+                packer.push(&PackItem::Row(PackRow { tick, group, channels_before, values: &values }), run)
             }
-            Row::Lost { from, to, cause } => packer.push_lost(from.rows_until(*to), *cause, run),
+            Row::Lost { from, to, cause } => {
+                packer.push(&PackItem::Lost { rows: from.rows_until(*to), cause: *cause }, run)
+            }
         };
         let (from, to) = numbers(row);
         if push(&mut packer, &mut run).is_err() {

@@ -25,11 +25,17 @@ pub enum Bug {
     NoStallNoticed,
     /// A question is not answered.
     StatusNotAnswered,
+    /// A ring of other channels is taken up after a reset.
+    SchemaIgnored,
+    /// The numbers of rows that a reset took are given again.
+    OpenRowsForgotten,
+    /// Blocks are taken up after a reset without a look at them.
+    DamageTakenUp,
 }
 
 /// Whether the bug is switched on: never in the product.
 #[cfg(not(feature = "simulation"))]
-pub(crate) const fn seeded(_: Bug) -> bool {
+pub const fn seeded(_: Bug) -> bool {
     false
 }
 
@@ -40,7 +46,7 @@ std::thread_local! {
 
 /// Whether the bug is switched on in this thread.
 #[cfg(feature = "simulation")]
-pub(crate) fn seeded(bug: Bug) -> bool {
+pub fn seeded(bug: Bug) -> bool {
     SEEDED.get() == Some(bug)
 }
 

@@ -1,6 +1,6 @@
 //! How long to wait for an acknowledgement: RFC 6298, in whole milliseconds and without a division.
 
-use crate::ids::{Millis, Stamp};
+use crate::ids::Stamp;
 
 /// Least time to wait.
 const RTO_MS_MIN: u32 = 25;
@@ -28,8 +28,8 @@ impl RoundTrip {
     }
 
     /// What was sent before `now` does not count any more.
-    pub(super) const fn begin(&mut self, now: Millis) {
-        self.backed_off_at = Stamp::of(now);
+    pub(super) const fn begin(&mut self, now: Stamp) {
+        self.backed_off_at = now;
     }
 
     /// The present timeout.
@@ -40,27 +40,27 @@ impl RoundTrip {
     /// Takes the measured round trip of something that was sent once: of what was sent twice, nobody
     /// knows which copy was answered.
     pub(super) fn measured(&mut self, round_trip_ms: u32) {
-        let sample = round_trip_ms.min(SAMPLE_MS_MAX) as u16;
-        if self.smoothed_8 == 0 {
-            self.smoothed_8 = sample << 3;
-            self.deviation_4 = sample << 1;
+        let sample = round_trip_ms.min(SAMPLE_MS_MAX);
+        let (mut smoothed_8, mut deviation_4) = (u32::from(self.smoothed_8), u32::from(self.deviation_4));
+        if smoothed_8 == 0 {
+            smoothed_8 = sample << 3;
+            deviation_4 = sample << 1;
         } else {
-            let error = sample.abs_diff(self.smoothed_8 >> 3);
-            self.deviation_4 = self.deviation_4 - (self.deviation_4 >> 2) + error;
-            self.smoothed_8 = self.smoothed_8 - (self.smoothed_8 >> 3) + sample;
+            deviation_4 = deviation_4 - (deviation_4 >> 2) + sample.abs_diff(smoothed_8 >> 3);
+            smoothed_8 = smoothed_8 - (smoothed_8 >> 3) + sample;
         }
-        let rto = (self.smoothed_8 >> 3) + self.deviation_4.max(1);
-        self.rto_ms = rto.clamp(RTO_MS_MIN as u16, RTO_MS_MAX as u16);
+        let rto = (smoothed_8 >> 3) + deviation_4.max(1);
+        self.rto_ms = rto.clamp(RTO_MS_MIN, RTO_MS_MAX) as u16;
+        (self.smoothed_8, self.deviation_4) = (smoothed_8 as u16, deviation_4 as u16);
     }
 
     /// Something that was sent at `sent_at` was not answered in time: waits twice as long until the next
     /// measurement. What else was on the line at that moment says nothing new.
-    pub(super) fn timed_out(&mut self, now: Millis, sent_at: Millis) {
-        let backed_off_at = self.backed_off_at.near(now);
-        // One that seems to lie ahead is weeks old.
-        if sent_at >= backed_off_at || backed_off_at > now {
+    pub(super) fn timed_out(&mut self, now: Stamp, sent_at: Stamp) {
+        // An instant that seems to lie ahead is weeks old.
+        if now.since(sent_at) <= now.since(self.backed_off_at) {
             self.rto_ms = (self.rto_ms() << 1).min(RTO_MS_MAX) as u16;
-            self.backed_off_at = Stamp::of(now);
+            self.backed_off_at = now;
         }
     }
 }
@@ -89,20 +89,24 @@ mod tests {
         assert_eq!(line.rto_ms(), RTO_MS_MAX);
     }
 
+    fn at(ms: u32) -> Stamp {
+        Stamp::ZERO.plus(ms)
+    }
+
     #[test]
     fn one_outage_doubles_once() {
         let mut line = RoundTrip::new();
         for sent_at in 0..16 {
-            line.timed_out(Millis(1016), Millis(sent_at));
+            line.timed_out(at(1016), at(sent_at));
         }
         assert_eq!(line.rto_ms(), 2000);
-        line.timed_out(Millis(3016), Millis(1016));
+        line.timed_out(at(3016), at(1016));
         assert_eq!(line.rto_ms(), 4000);
-        line.timed_out(Millis(7016), Millis(3016));
+        line.timed_out(at(7016), at(3016));
         assert_eq!(line.rto_ms(), RTO_MS_MAX);
         line.measured(100);
-        let later = Millis(30 * 24 * 3_600_000);
-        line.timed_out(later, Millis(later.0 - 300));
+        let later = 30 * 24 * 3_600_000;
+        line.timed_out(at(later), at(later - 300));
         assert!(line.rto_ms() >= 600, "also after weeks without any");
     }
 }

@@ -6,8 +6,9 @@
 //! Constraints: no allocation, no clock, no division; about 100 bytes. The sender never touches a row. It
 //! knows the blocks by their places, and what it has to remember of one is kept with it.
 //!
-//! Operation: every timer is one function that says when it is due. [`Sender::poll_transmit`] takes the
-//! first one that has come, [`Sender::poll_timeout`] the earliest of all, so the two cannot disagree.
+//! Operation: one function goes through all timers, and says which is due first. [`Sender::poll_transmit`] gives what it
+//! says, [`Sender::poll_timeout`] tells how long that has time, so the two cannot disagree. Time is counted in 32 bits
+//! and reckoned from the present, since a small chip has no more in a register.
 //!
 //! Failure: a message of the gateway that does not go with what the device holds is ignored; a false
 //! acknowledgement would destroy rows. A gateway that is silent for 15 seconds is greeted anew.
@@ -16,9 +17,10 @@ use core::fmt;
 
 use super::Transport;
 use super::rtt::{RTO_MS_MAX, RoundTrip};
-use super::window::{Backlog, Place, Window};
-use crate::ids::{Boot, ChipId, Epoch, Millis, Seq, Stamp, Token};
-use crate::message::{Ack, FromGateway, MessageError, Presence, RejectCode, TimeRequest, Welcome};
+use super::window::{Backlog, Place, Survey, Window};
+use crate::ids::{Boot, ChipId, Epoch, Seq, Stamp, Token};
+use crate::message::brief::read_presence;
+use crate::message::{Ack, Reject, RejectCode, TimeRequest, Welcome};
 
 /// Time between the first two `Hello` of a greeting; it doubles up to [`RTO_MS_MAX`].
 const HELLO_MS: u16 = 250;
@@ -40,54 +42,63 @@ pub enum Transmit {
     Block(Place),
     /// A `TimeReply` to this request.
     TimeReply(Token),
-    /// Its `Status`.
-    Status,
+    /// Its `Status`, as a sign of life, or to ask for an answer.
+    Status {
+        /// Rows wait without credit, and the message that gave some may be lost.
+        asks: bool,
+    },
 }
 
 /// The device's half of the link. See the [module](self).
 #[derive(Debug)]
+#[repr(C)]
 pub struct Sender {
+    // The small ones first: a small chip reaches only the first bytes of a structure at once.
     transport: Transport,
-    /// How many channels there are to announce.
-    channels: u8,
     state: State,
+    /// How many channels there are to announce, and which comes next.
+    channels: u8,
+    birth: u8,
+    credit: u8,
+    /// How long what the state says waits the next time, and when it is due.
+    wait_ms: u16,
+    again_at: Stamp,
     /// Of the gateway that assigned the boot.
     epoch: Epoch,
     boot: Option<Boot>,
     /// Of the last `Hello`.
     hello: Token,
     received: Seq,
-    credit: u8,
-    reply: Option<Token>,
-    /// Blocks sent and not below `received`.
-    window: Window,
     /// One past the last row sent since the welcome.
     sent: Seq,
-    /// Where the lost rows ended of which the gateway was told, if it was, and when.
-    gap_sent: bool,
-    gap_sent_to: Seq,
-    gap_sent_at: Stamp,
+    /// Blocks sent and not below `received`.
+    window: Window,
     round_trip: RoundTrip,
     spoke_at: Stamp,
     heard_at: Stamp,
+    reply: Option<Token>,
+    /// Where the lost rows ended of which the gateway was told, if it was, and when.
+    gap_sent_to: Option<Seq>,
+    gap_sent_at: Stamp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In the order in which a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     /// No gateway is present: be silent.
     Detached,
     /// Say `Hello` now.
     Arriving,
-    /// Say `Hello` at `at`, and again after `wait_ms`.
-    Greeting { at: Stamp, wait_ms: u16 },
-    /// Send the `Birth` of this channel.
-    Announcing(u8),
-    /// All channels were announced; unless that is acknowledged, start over at this time.
-    Announced(Stamp),
+    /// Say `Hello` again.
+    Greeting,
+    /// Send the next `Birth`.
+    Announcing,
+    /// All channels were announced; unless that is acknowledged, start over.
+    Announced,
     /// Send data.
     Open,
-    /// Rows wait without credit: ask why at `at`, and after twice `wait_ms` again.
-    Asking { at: Stamp, wait_ms: u16 },
+    /// Rows wait without credit: ask why, again and again.
+    Asking,
 }
 
 impl Sender {
@@ -102,6 +113,9 @@ impl Sender {
             transport,
             channels,
             state,
+            again_at: Stamp::ZERO,
+            wait_ms: HELLO_MS,
+            birth: 0,
             epoch: Epoch(0),
             boot: None,
             hello: Token(0),
@@ -110,8 +124,7 @@ impl Sender {
             reply: None,
             window: Window::new(),
             sent: Seq(0),
-            gap_sent: false,
-            gap_sent_to: Seq(0),
+            gap_sent_to: None,
             gap_sent_at: Stamp::ZERO,
             round_trip: RoundTrip::new(),
             spoke_at: Stamp::ZERO,
@@ -119,10 +132,10 @@ impl Sender {
         }
     }
 
-    /// Takes all rows before `first` for received. Only before the first welcome.
-    #[cfg(feature = "simulation")]
-    pub const fn number_from(&mut self, first: Seq) {
-        (self.received, self.sent) = (first, first);
+    /// Goes on with the rows of an earlier life, of which those before `first` are released. Only before the first
+    /// welcome.
+    pub const fn resume(&mut self, boot: Option<Boot>, first: Seq) {
+        (self.boot, self.received, self.sent) = (boot, first, first);
     }
 
     /// Takes one message of the gateway. What it releases is released in `backlog` at once.
@@ -130,50 +143,71 @@ impl Sender {
     /// # Errors
     ///
     /// The message was ignored.
+    #[inline(never)]
     pub fn handle<B: Backlog>(
         &mut self,
-        now: Millis,
+        now: Stamp,
         message: &[u8],
         chip: &ChipId,
         backlog: &mut B,
     ) -> Result<(), SenderError> {
-        match FromGateway::parse(message)? {
-            FromGateway::Welcome(welcome) => self.welcome(now, &welcome, chip, backlog),
-            FromGateway::Ack(ack) => self.ack(now, &ack, backlog),
-            FromGateway::TimeRequest(TimeRequest { epoch, token }) => {
+        let (kind, body) = message.split_first().ok_or(SenderError::Unreadable)?;
+        match kind {
+            0x41 => self.welcome(now, &Welcome::read(body).ok_or(SenderError::Unreadable)?, chip, backlog),
+            0x42 => self.ack(now, &Ack::read(body).ok_or(SenderError::Unreadable)?, backlog),
+            0x43 => {
+                let TimeRequest { epoch, token } = TimeRequest::read(body).ok_or(SenderError::Unreadable)?;
                 self.hear(now, epoch)?;
                 self.reply = Some(token);
                 Ok(())
             }
-            FromGateway::Reject(reject) => {
-                match self.state {
-                    _ if reject.code != RejectCode::WRONG_BOOT => {}
-                    State::Detached | State::Arriving => {}
-                    // The gateway is there, however long the wait has become without it.
-                    State::Greeting { at, .. } => {
-                        let soon = now.plus(u32::from(HELLO_MS)).min(at.near(now));
-                        self.state = State::Greeting { at: Stamp::of(soon), wait_ms: HELLO_MS };
-                    }
-                    _ => self.greet(),
+            0x45 => {
+                if Reject::read(body).ok_or(SenderError::Unreadable)?.code == RejectCode::WRONG_BOOT {
+                    self.asked_for_hello(now);
                 }
                 Ok(())
             }
-            FromGateway::Presence(presence) => {
-                self.presence(Some(&presence));
+            0x46 => {
+                self.presence(Some(read_presence(body).ok_or(SenderError::Unreadable)?));
                 Ok(())
             }
+            _ => Err(SenderError::Unreadable),
         }
     }
 
-    /// Over MQTT: a gateway is there, or none is any more.
-    pub fn presence(&mut self, presence: Option<&Presence>) {
-        match presence {
+    fn asked_for_hello(&mut self, now: Stamp) {
+        if self.is_connected() {
+            self.greet();
+        } else if self.state == State::Greeting {
+            // The gateway is there, however long the wait has become without it.
+            self.again_at = now.plus(now.until(self.again_at).min(u32::from(HELLO_MS)));
+            self.wait_ms = HELLO_MS;
+        }
+    }
+
+    /// Takes the payload of the gateway's presence topic over MQTT; an empty one says that no gateway is there.
+    ///
+    /// # Errors
+    ///
+    /// The payload was ignored.
+    pub fn handle_presence(&mut self, payload: &[u8]) -> Result<(), SenderError> {
+        let epoch = match payload.split_first() {
+            None => None,
+            Some((0x46, body)) => Some(read_presence(body).ok_or(SenderError::Unreadable)?),
+            Some(_) => return Err(SenderError::Unreadable),
+        };
+        self.presence(epoch);
+        Ok(())
+    }
+
+    fn presence(&mut self, epoch: Option<Epoch>) {
+        match epoch {
             None => {
                 self.state = State::Detached;
                 self.reply = None;
             }
-            Some(presence) => {
-                if self.state == State::Detached || !self.has_epoch(presence.epoch) {
+            Some(epoch) => {
+                if self.state == State::Detached || !self.has_epoch(epoch) {
                     self.greet();
                 }
             }
@@ -181,30 +215,24 @@ impl Sender {
     }
 
     /// What to send now, if anything. What it says must be sent.
-    pub fn poll_transmit<B: Backlog>(&mut self, now: Millis, backlog: &mut B) -> Option<Transmit> {
-        if is_due(self.silence_due(now), now) {
-            self.greet();
+    pub fn poll_transmit<B: Backlog>(&mut self, now: Stamp, backlog: &mut B) -> Option<Transmit> {
+        let next = self.next(now, backlog);
+        if next.wait_ms > 0 {
+            return None;
         }
-        let transmit = self.choose(now, backlog)?;
-        self.spoke_at = Stamp::of(now);
-        Some(transmit)
+        // What answers for the clock is not answered itself. It must not take the place of the status, whose answer tells
+        // of credit that got lost while rows wait in a block that is not sealed.
+        if !matches!(next.what, Transmit::TimeReply(_)) {
+            self.spoke_at = now;
+        }
+        self.begin(now, next.what, backlog);
+        Some(next.what)
     }
 
-    /// When [`poll_transmit`](Self::poll_transmit) will have something to say, if nothing happens before.
-    pub fn poll_timeout<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
-        [
-            self.reply.map(|_| Millis(0)),
-            self.hello_due(now),
-            self.births_due(now),
-            self.gap_due(now, backlog),
-            self.repeat_due(now, backlog),
-            self.block_due(backlog).map(|_| Millis(0)),
-            self.status_due(now, backlog),
-            self.silence_due(now),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    /// How many milliseconds it is until [`poll_transmit`](Self::poll_transmit) will have something to say, if nothing
+    /// happens before.
+    pub fn poll_timeout<B: Backlog>(&self, now: Stamp, backlog: &B) -> Option<u32> {
+        Some(self.next(now, backlog).wait_ms).filter(|ms| *ms != NEVER)
     }
 
     /// The `Hello` with this token is being sent.
@@ -214,7 +242,7 @@ impl Sender {
 
     /// The last byte of the block has been handed to the line, so the wait for its acknowledgement
     /// begins now: on a slow line a block takes longer to send than its answer to come.
-    pub fn block_left<B: Backlog>(&self, now: Millis, place: Place, backlog: &mut B) {
+    pub fn block_left<B: Backlog>(&self, now: Stamp, place: Place, backlog: &mut B) {
         self.window.left(now, place, backlog);
     }
 
@@ -228,15 +256,13 @@ impl Sender {
     /// Whether a block that is sealed now would be sent at once. Until then an open block had better
     /// fill up.
     pub fn wants_block<B: Backlog>(&self, backlog: &B) -> bool {
-        self.may_send_block(backlog) && !self.has_unsent(backlog)
+        let survey = self.window.survey(Stamp::ZERO, 0, backlog);
+        self.may_send_block(survey) && !self.has_unsent(backlog)
     }
 
     /// Whether a gateway has let the device in.
     pub fn is_connected(&self) -> bool {
-        match self.state {
-            State::Detached | State::Arriving | State::Greeting { .. } => false,
-            State::Announcing(_) | State::Announced(_) | State::Open | State::Asking { .. } => true,
-        }
+        self.state >= State::Announcing
     }
 
     /// The boot that a gateway assigned, if one has.
@@ -259,132 +285,112 @@ impl Sender {
         self.window.repeated_blocks()
     }
 
-    fn choose<B: Backlog>(&mut self, now: Millis, backlog: &mut B) -> Option<Transmit> {
-        if let Some(token) = self.reply.take() {
-            return Some(Transmit::TimeReply(token));
-        }
-        if is_due(self.hello_due(now), now) {
-            let wait_ms = if let State::Greeting { wait_ms, .. } = self.state { wait_ms } else { HELLO_MS };
-            let at = Stamp::of(now.plus(u32::from(wait_ms)));
-            self.state = State::Greeting { at, wait_ms: (wait_ms << 1).min(RTO_MS_MAX as u16) };
-            return Some(Transmit::Hello);
-        }
-        if is_due(self.births_due(now), now) {
-            return Some(self.next_birth(now));
-        }
-        if is_due(self.gap_due(now, backlog), now)
-            && let Some(to) = backlog.lost_to()
-        {
-            if self.gap_sent && self.gap_sent_to == to {
-                self.round_trip.timed_out(now, self.gap_sent_at.near(now));
+    /// Notes that this is sent now.
+    #[inline(never)]
+    fn begin<B: Backlog>(&mut self, now: Stamp, what: Transmit, backlog: &mut B) {
+        match what {
+            Transmit::TimeReply(_) => self.reply = None,
+            Transmit::Hello => {
+                if self.is_connected() {
+                    self.greet();
+                }
+                self.wait(now, State::Greeting);
+                self.wait_ms = self.doubled_wait_ms();
             }
-            (self.gap_sent, self.gap_sent_to, self.gap_sent_at) = (true, to, Stamp::of(now));
-            return Some(Transmit::Gap);
-        }
-        if is_due(self.repeat_due(now, backlog), now)
-            && let Some(place) = self.window.take_missing(now, &mut self.round_trip, backlog)
-        {
-            return Some(self.send_block(now, place, backlog));
-        }
-        if let Some(place) = self.block_due(backlog) {
-            self.state = State::Open;
-            return Some(self.send_block(now, place, backlog));
-        }
-        if is_due(self.status_due(now, backlog), now) {
-            if self.question_due(now, backlog).is_some() {
-                let wait_ms = match self.state {
-                    State::Asking { wait_ms, .. } => (wait_ms << 1).min(RTO_MS_MAX as u16),
-                    _ => self.round_trip.rto_ms() as u16,
-                };
-                self.state = State::Asking { at: Stamp::of(now.plus(u32::from(wait_ms))), wait_ms };
-            } else if let State::Asking { .. } = self.state {
+            Transmit::Birth(index) => {
+                self.birth = index + 1;
+                self.state = State::Announcing;
+                if self.birth == self.channels {
+                    self.birth = 0;
+                    self.wait_ms = self.repeat_ms() as u16;
+                    self.wait(now, State::Announced);
+                }
+            }
+            Transmit::Gap => {
+                let to = backlog.lost_to();
+                if self.gap_sent_to == to {
+                    self.round_trip.timed_out(now, self.gap_sent_at);
+                }
+                (self.gap_sent_to, self.gap_sent_at) = (to, now);
+            }
+            Transmit::Block(place) => {
                 self.state = State::Open;
+                if let Some(rows) = self.window.sent(now, place, &mut self.round_trip, backlog) {
+                    self.sent = self.sent.max(rows.to);
+                }
             }
-            return Some(Transmit::Status);
+            Transmit::Status { asks: true } => {
+                let asked = self.state == State::Asking;
+                self.wait_ms = if asked { self.doubled_wait_ms() } else { self.round_trip.rto_ms() as u16 };
+                self.wait(now, State::Asking);
+            }
+            Transmit::Status { asks: false } => self.state = self.state.min(State::Open),
         }
-        None
     }
 
-    fn send_block<B: Backlog>(&mut self, now: Millis, place: Place, backlog: &mut B) -> Transmit {
-        if let Some(rows) = self.window.sent(now, place, backlog) {
-            self.sent = self.sent.max(rows.to);
+    fn wait(&mut self, now: Stamp, state: State) {
+        self.state = state;
+        self.again_at = now.plus(u32::from(self.wait_ms));
+    }
+
+    fn doubled_wait_ms(&self) -> u16 {
+        (u32::from(self.wait_ms) << 1).min(RTO_MS_MAX) as u16
+    }
+
+    /// What is to be sent next, and how long that has time. Of what is due at once, the first that stands here.
+    fn next<B: Backlog>(&self, now: Stamp, backlog: &B) -> Agenda {
+        let mut agenda = Agenda { wait_ms: NEVER, what: Transmit::Hello };
+        if self.is_connected() {
+            agenda.wait_ms = now.until(self.heard_at.plus(SILENCE_MS));
         }
-        Transmit::Block(place)
-    }
-
-    fn next_birth(&mut self, now: Millis) -> Transmit {
-        let index = if let State::Announcing(index) = self.state { index } else { 0 };
-        self.state = if index + 1 < self.channels {
-            State::Announcing(index + 1)
-        } else {
-            State::Announced(Stamp::of(now.plus(self.repeat_ms())))
-        };
-        Transmit::Birth(index)
-    }
-
-    // The timers: when is each due, if at all?
-
-    fn hello_due(&self, now: Millis) -> Option<Millis> {
+        if let Some(token) = self.reply {
+            agenda.add(0, Transmit::TimeReply(token));
+        }
+        let again = now.until(self.again_at);
         match self.state {
-            State::Arriving => Some(Millis(0)),
-            State::Greeting { at, .. } => Some(at.near(now)),
-            _ => None,
+            State::Detached => return agenda,
+            State::Arriving => agenda.add(0, Transmit::Hello),
+            State::Greeting => agenda.add(again, Transmit::Hello),
+            State::Announcing => agenda.add(0, Transmit::Birth(self.birth)),
+            State::Announced => agenda.add(again, Transmit::Birth(self.birth)),
+            State::Open | State::Asking => {}
         }
-    }
-
-    fn births_due(&self, now: Millis) -> Option<Millis> {
-        match self.state {
-            State::Announcing(_) => Some(Millis(0)),
-            State::Announced(again) => Some(again.near(now)),
-            _ => None,
+        if self.is_connected() {
+            let question = self.add_rows(now, backlog, &mut agenda);
+            let keepalive = now.until(self.spoke_at.plus(KEEPALIVE_MS));
+            agenda.add(keepalive.min(question), Transmit::Status { asks: question != NEVER });
         }
+        agenda
     }
 
-    fn gap_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
-        let to = backlog.lost_to().filter(|to| self.is_connected() && self.received.is_before(*to))?;
-        let told = self.gap_sent && self.gap_sent_to == to;
-        Some(if told { self.gap_sent_at.near(now).plus(self.repeat_ms()) } else { Millis(0) })
-    }
-
-    /// Over MQTT it is the broker that sends again.
-    fn repeat_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
-        let repeats = self.transport == Transport::Serial && self.is_connected();
-        if repeats { self.window.missing_due(now, self.round_trip.rto_ms(), backlog) } else { None }
-    }
-
-    /// Where the block is that is to be sent next, if one may be.
-    fn block_due<B: Backlog>(&self, backlog: &B) -> Option<Place> {
-        let due = self.has_unsent(backlog) && self.may_send_block(backlog);
-        due.then(|| self.window.end(backlog))
-    }
-
-    fn status_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
-        if !self.is_connected() {
-            return None;
-        }
-        let keepalive = self.spoke_at.near(now).plus(KEEPALIVE_MS);
-        Some(self.question_due(now, backlog).map_or(keepalive, |question| question.min(keepalive)))
-    }
-
-    /// Rows wait without credit, and nothing else is on its way that would be answered: the message that
-    /// gave credit may be lost.
-    fn question_due<B: Backlog>(&self, now: Millis, backlog: &B) -> Option<Millis> {
-        if self.transport == Transport::Mqtt
-            || !self.is_open()
-            || !self.has_unsent(backlog)
-            || self.may_send_block(backlog)
-            || !self.window.all_acked(backlog)
+    /// What is to be sent of the rows. How long it is until the gateway is to be asked for credit.
+    #[inline(never)]
+    fn add_rows<B: Backlog>(&self, now: Stamp, backlog: &B, agenda: &mut Agenda) -> u32 {
+        if let Some(to) = backlog.lost_to()
+            && self.received.is_before(to)
         {
-            return None;
+            let told = self.gap_sent_to == Some(to);
+            let wait_ms = if told { now.until(self.gap_sent_at.plus(self.repeat_ms())) } else { 0 };
+            agenda.add(wait_ms, Transmit::Gap);
         }
-        Some(match self.state {
-            State::Asking { at, .. } => at.near(now),
-            _ => self.heard_at.near(now).plus(self.round_trip.rto_ms()),
-        })
-    }
-
-    fn silence_due(&self, now: Millis) -> Option<Millis> {
-        self.is_connected().then(|| self.heard_at.near(now).plus(SILENCE_MS))
+        let survey = self.window.survey(now, self.round_trip.rto_ms(), backlog);
+        // Over MQTT it is the broker that sends again.
+        let repeats = self.transport == Transport::Serial;
+        if let Some((place, wait_ms)) = survey.missing.filter(|_| repeats) {
+            agenda.add(wait_ms, Transmit::Block(place));
+        }
+        if !self.has_unsent(backlog) {
+            return NEVER;
+        }
+        if self.may_send_block(survey) {
+            agenda.add(0, Transmit::Block(self.window.end(backlog)));
+        } else if repeats && self.is_open() && survey.missing.is_none() {
+            // Nothing is on its way that would be answered.
+            let asked = self.state == State::Asking;
+            let at = if asked { self.again_at } else { self.heard_at.plus(self.round_trip.rto_ms()) };
+            return now.until(at);
+        }
+        NEVER
     }
 
     /// How long to wait before something other than a block is repeated.
@@ -395,12 +401,12 @@ impl Sender {
         }
     }
 
-    fn may_send_block<B: Backlog>(&self, backlog: &B) -> bool {
-        self.is_open() && self.window.has_room(self.credit, backlog)
+    fn may_send_block(&self, survey: Survey) -> bool {
+        self.is_open() && survey.has_room(self.credit)
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Open | State::Asking { .. })
+        self.state >= State::Open
     }
 
     /// Whether a sealed block was not sent since the welcome.
@@ -414,15 +420,17 @@ impl Sender {
 
     // What the gateway said.
 
+    #[inline(never)]
     fn greet(&mut self) {
         self.state = State::Arriving;
+        self.wait_ms = HELLO_MS;
         self.reply = None;
     }
 
     fn welcome<B: Backlog>(
         &mut self,
-        now: Millis,
-        welcome: &Welcome,
+        now: Stamp,
+        welcome: &Welcome<&[u8]>,
         chip: &ChipId,
         backlog: &mut B,
     ) -> Result<(), SenderError> {
@@ -431,7 +439,7 @@ impl Sender {
             Some(boot) => boot == welcome.boot,
             None => welcome.answers == self.hello,
         };
-        let for_us = welcome.chip == *chip && for_this_life;
+        let for_us = welcome.chip.iter().eq(chip.as_bytes()) && for_this_life;
         if !for_us || self.state == State::Detached {
             return Err(SenderError::NotForUs);
         }
@@ -439,7 +447,8 @@ impl Sender {
         if backlog.sealed().is_before(received) || received.is_before(released) {
             return Err(SenderError::Sequence);
         }
-        self.state = if welcome.wants_birth { State::Announcing(0) } else { State::Open };
+        self.state = if welcome.wants_birth { State::Announcing } else { State::Open };
+        self.birth = 0;
         self.epoch = welcome.epoch;
         self.boot = Some(welcome.boot);
         self.received = received;
@@ -448,12 +457,12 @@ impl Sender {
         backlog.release(released);
         self.window.clear(received, backlog);
         self.round_trip.begin(now);
-        self.gap_sent = false;
-        self.heard_at = Stamp::of(now);
+        self.gap_sent_to = None;
+        self.heard_at = now;
         Ok(())
     }
 
-    fn ack<B: Backlog>(&mut self, now: Millis, ack: &Ack, backlog: &mut B) -> Result<(), SenderError> {
+    fn ack<B: Backlog>(&mut self, now: Stamp, ack: &Ack, backlog: &mut B) -> Result<(), SenderError> {
         let heard_at = self.heard_at;
         self.hear(now, ack.epoch)?;
         if self.boot != Some(ack.boot) {
@@ -478,7 +487,7 @@ impl Sender {
     }
 
     /// Notes a sign of life, and a restart of the gateway.
-    fn hear(&mut self, now: Millis, epoch: Epoch) -> Result<(), SenderError> {
+    fn hear(&mut self, now: Stamp, epoch: Epoch) -> Result<(), SenderError> {
         if !self.is_connected() {
             return Err(SenderError::NotForUs);
         }
@@ -486,39 +495,46 @@ impl Sender {
             self.greet();
             return Err(SenderError::NotForUs);
         }
-        self.heard_at = Stamp::of(now);
+        self.heard_at = now;
         Ok(())
     }
 }
 
-fn is_due(due: Option<Millis>, now: Millis) -> bool {
-    due.is_some_and(|due| due <= now)
+/// Nothing is due, however long one waits.
+const NEVER: u32 = u32::MAX;
+
+struct Agenda {
+    wait_ms: u32,
+    what: Transmit,
+}
+
+impl Agenda {
+    #[inline(never)]
+    fn add(&mut self, wait_ms: u32, what: Transmit) {
+        if wait_ms < self.wait_ms {
+            *self = Self { wait_ms, what };
+        }
+    }
 }
 
 /// Why a message of the gateway was ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenderError {
-    /// It cannot be read.
-    Message(MessageError),
+    /// It cannot be read, or is of an unknown kind.
+    Unreadable,
     /// It is meant for another device, another boot or another state.
     NotForUs,
     /// It acknowledges rows that were never numbered, or takes back what it acknowledged.
     Sequence,
 }
 
-impl From<MessageError> for SenderError {
-    fn from(error: MessageError) -> Self {
-        Self::Message(error)
-    }
-}
-
 impl fmt::Display for SenderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Message(error) => error.fmt(f),
-            Self::NotForUs => f.write_str("message is meant for another device, boot or state"),
-            Self::Sequence => f.write_str("message acknowledges rows that do not exist"),
-        }
+        f.write_str(match self {
+            Self::Unreadable => "message cannot be read",
+            Self::NotForUs => "message is meant for another device, boot or state",
+            Self::Sequence => "message acknowledges rows that do not exist",
+        })
     }
 }
 
@@ -533,11 +549,16 @@ mod tests {
 
     use super::super::window::{Block, Flight};
     use super::*;
-    use crate::message::{Body, Reject, SeqRange};
+    use crate::message::{Body, Presence, SeqRange};
 
     const BOOT: Boot = Boot::new(9).unwrap();
     const EPOCH: Epoch = Epoch(1);
-    const START: Millis = Millis(1000);
+    const STATUS: Transmit = Transmit::Status { asks: false };
+    const START: Stamp = Stamp::ZERO.plus(1000);
+
+    fn ms(ms: u32) -> Stamp {
+        Stamp::ZERO.plus(ms)
+    }
 
     /// A sender, and a ring in which each block has ten rows.
     struct Bench {
@@ -602,7 +623,7 @@ mod tests {
         fn welcomed(transport: Transport, credit: u8) -> Self {
             let mut bench = Self::new(transport);
             if transport == Transport::Mqtt {
-                bench.sender.presence(Some(&presence(EPOCH)));
+                bench.sender.presence(Some(EPOCH));
             }
             assert_eq!(bench.next(START), Some(Transmit::Hello));
             bench.hear(START, &bench.welcome(credit)).unwrap();
@@ -615,19 +636,19 @@ mod tests {
             Welcome { epoch: EPOCH, boot: BOOT, released, received, wants_birth, credit, chip, answers }
         }
 
-        fn hear<B: Body>(&mut self, now: Millis, body: &B) -> Result<(), SenderError> {
+        fn hear<B: Body>(&mut self, now: Stamp, body: &B) -> Result<(), SenderError> {
             self.sender.handle(now, &body.to_message(), &self.chip, &mut self.backlog)
         }
 
-        fn next(&mut self, now: Millis) -> Option<Transmit> {
+        fn next(&mut self, now: Stamp) -> Option<Transmit> {
             let due = self.sender.poll_timeout(now, &self.backlog);
             let transmit = self.sender.poll_transmit(now, &mut self.backlog);
-            assert_eq!(transmit.is_some(), due.is_some_and(|due| due <= now), "{due:?}: {transmit:?}");
+            assert_eq!(transmit.is_some(), due == Some(0), "{due:?}: {transmit:?}");
             transmit
         }
 
         /// The rows with which the blocks begin that are sent now; nothing else is.
-        fn blocks(&mut self, now: Millis) -> Many<u32> {
+        fn blocks(&mut self, now: Stamp) -> Many<u32> {
             let mut rows = Many::new();
             while let Some(transmit) = self.next(now) {
                 let Transmit::Block(place) = transmit else { panic!("{transmit:?}") };
@@ -650,7 +671,7 @@ mod tests {
     #[test]
     fn hello_is_repeated_ever_more_slowly() {
         let mut bench = Bench::new(Transport::Serial);
-        let mut at = Millis(0);
+        let mut at = Stamp::ZERO;
         for wait in [250, 500, 1000, 2000, 4000, 5000, 5000] {
             assert_eq!(bench.next(at), Some(Transmit::Hello));
             assert_eq!(bench.next(at.plus(wait - 1)), None);
@@ -662,15 +683,15 @@ mod tests {
     fn a_gateway_that_asks_for_the_hello_need_not_wait_for_it() {
         let mut bench = Bench::new(Transport::Serial);
         for at in [0, 250, 750, 1750, 3750, 7750] {
-            assert_eq!(bench.next(Millis(at)), Some(Transmit::Hello));
+            assert_eq!(bench.next(ms(at)), Some(Transmit::Hello));
         }
         let ask = Reject { code: RejectCode::WRONG_BOOT, kind: 0 };
         for at in [8000, 8100, 8200] {
-            bench.hear(Millis(at), &ask).unwrap();
-            assert_eq!(bench.next(Millis(8249)), None, "as often as it asks, not more often than at first");
+            bench.hear(ms(at), &ask).unwrap();
+            assert_eq!(bench.next(ms(8249)), None, "as often as it asks, not more often than at first");
         }
         for at in [8250, 8500, 9000] {
-            assert_eq!(bench.next(Millis(at)), Some(Transmit::Hello));
+            assert_eq!(bench.next(ms(at)), Some(Transmit::Hello));
         }
     }
 
@@ -724,7 +745,7 @@ mod tests {
         let mut bench = Bench::welcomed(Transport::Mqtt, 2);
         assert_eq!(bench.blocks(START), [0, 10]);
         assert_eq!(bench.next(START.plus(3999)), None);
-        assert_eq!(bench.next(START.plus(4000)), Some(Transmit::Status));
+        assert_eq!(bench.next(START.plus(4000)), Some(STATUS));
         let welcome = Welcome { received: Seq(10), ..bench.welcome(2) };
         bench.hear(START.plus(4001), &welcome).unwrap();
         assert_eq!(bench.blocks(START.plus(4001)), [10, 20]);
@@ -752,7 +773,7 @@ mod tests {
         for wait in [1000, 1000, 2000] {
             assert_eq!(bench.next(at), None);
             at = at.plus(wait);
-            assert_eq!(bench.next(at), Some(Transmit::Status));
+            assert_eq!(bench.next(at), Some(Transmit::Status { asks: true }));
         }
         bench.hear(at, &ack(0, &[], 1)).unwrap();
         assert_eq!(bench.blocks(at), [0]);
@@ -802,7 +823,7 @@ mod tests {
             (None, None)
         );
         assert_eq!(bench.hear(START, &bench.welcome(4)), Err(SenderError::NotForUs));
-        bench.sender.presence(Some(&presence(EPOCH)));
+        bench.sender.presence(Some(EPOCH));
         assert_eq!(bench.next(START), Some(Transmit::Hello));
     }
 
@@ -811,7 +832,7 @@ mod tests {
         let mut bench = Bench::welcomed(Transport::Serial, 0);
         bench.backlog.sealed = Seq(0);
         for at in [4000, 8000, 12_000] {
-            assert_eq!(bench.next(START.plus(at)), Some(Transmit::Status));
+            assert_eq!(bench.next(START.plus(at)), Some(STATUS));
         }
         assert_eq!(bench.next(START.plus(14_999)), None);
         assert_eq!(bench.next(START.plus(15_000)), Some(Transmit::Hello));
@@ -823,10 +844,10 @@ mod tests {
         assert_eq!(bench.blocks(START), [0]);
         bench.hear(START, &ack(10, &[], 0)).unwrap();
         let mut at = START;
-        while at < START.plus(15_000) {
+        while START.plus(15_000).since(at) > 0 {
             assert_eq!(bench.hear(at, &ack(9, &[], 1)), Err(SenderError::Sequence));
             while let Some(said) = bench.next(at) {
-                assert_eq!(said, Transmit::Status);
+                assert!(matches!(said, Transmit::Status { .. }));
             }
             at = at.plus(500);
         }

@@ -7,7 +7,7 @@
 
 use super::WINDOW_BLOCKS;
 use super::rtt::RoundTrip;
-use crate::ids::{Millis, Seq};
+use crate::ids::{Seq, Stamp};
 use crate::message::{Ack, SeqRange};
 
 /// What the device holds: sealed blocks in the order of their rows, without a hole between them.
@@ -88,12 +88,34 @@ impl Flight {
         self.marks & mark != 0
     }
 
-    fn sent_at(self, now: Millis) -> Millis {
-        Millis(now.0.saturating_sub(u64::from((now.0 as u16).wrapping_sub(self.sent_at))))
+    const fn new(now: Stamp, order: u8, marks: u8) -> Self {
+        Self { sent_at: now.since(Stamp::ZERO) as u16, order, marks }
     }
 
-    fn due(self, now: Millis, rto_ms: u32) -> Millis {
-        if self.is(LOST) { Millis(0) } else { self.sent_at(now).plus(rto_ms) }
+    fn age_ms(self, now: Stamp) -> u32 {
+        u32::from((now.since(Stamp::ZERO) as u16).wrapping_sub(self.sent_at))
+    }
+
+    /// How long it is until this is to be sent again.
+    #[inline(never)]
+    fn wait_ms(self, now: Stamp, rto_ms: u32) -> u32 {
+        if self.is(LOST) { 0 } else { rto_ms.saturating_sub(self.age_ms(now)) }
+    }
+}
+
+/// What a walk over the blocks in flight has found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Survey {
+    /// How many there are.
+    blocks: u8,
+    /// The block that is to be sent again before all others, and how long that has time.
+    pub(super) missing: Option<(Place, u32)>,
+}
+
+impl Survey {
+    /// Whether another block may be in flight.
+    pub(super) fn has_room(self, credit: u8) -> bool {
+        self.blocks < credit.min(WINDOW_BLOCKS)
     }
 }
 
@@ -119,9 +141,19 @@ impl Window {
         self.forget(received, backlog);
     }
 
-    /// Whether another block may be in flight.
-    pub(super) fn has_room<B: Backlog>(&self, credit: u8, backlog: &B) -> bool {
-        self.flights(backlog).count() < usize::from(credit.min(WINDOW_BLOCKS))
+    /// Counts the blocks in flight, and looks for the one that is to be sent again first.
+    pub(super) fn survey<B: Backlog>(&self, now: Stamp, rto_ms: u32, backlog: &B) -> Survey {
+        let mut survey = Survey { blocks: 0, missing: None };
+        let mut at = self.start.max(backlog.first());
+        while let Some(block) = self.flight(at, backlog) {
+            survey.blocks = survey.blocks.saturating_add(1);
+            let wait_ms = block.flight.wait_ms(now, rto_ms);
+            if !block.flight.is(ACKED) && survey.missing.is_none_or(|(_, least)| wait_ms < least) {
+                survey.missing = Some((at, wait_ms));
+            }
+            at = block.next;
+        }
+        survey
     }
 
     /// Where the block is that is to be sent next.
@@ -129,73 +161,49 @@ impl Window {
         self.end.max(backlog.first())
     }
 
-    /// Whether no answer is awaited.
-    pub(super) fn all_acked<B: Backlog>(&self, backlog: &B) -> bool {
-        self.flights(backlog).all(|(_, block)| block.flight.is(ACKED))
-    }
-
     /// How often a block was sent again.
     pub(super) const fn repeated_blocks(&self) -> u32 {
         self.repeated_blocks
     }
 
-    /// Notes a transmission, of a block in flight or of the one behind all others, and gives its rows.
+    /// Notes a transmission, of a block in flight or of the one behind all others, and gives its rows. One that is sent
+    /// again only since its answer is overdue doubles the wait for the others.
     pub(super) fn sent<B: Backlog>(
         &mut self,
-        now: Millis,
+        now: Stamp,
         place: Place,
+        round_trip: &mut RoundTrip,
         backlog: &mut B,
     ) -> Option<SeqRange> {
-        let Block { rows, next, .. } = backlog.block(place)?;
-        self.order = self.order.wrapping_add(1);
+        let Block { rows, next, flight } = backlog.block(place)?;
         let marks = if place == self.end(backlog) {
             self.end = next;
             0
         } else {
             self.repeated_blocks = self.repeated_blocks.wrapping_add(1);
+            if !flight.is(LOST) {
+                // All that waited as long goes out with it, before the wait doubles.
+                self.mark(None, now, round_trip.rto_ms(), backlog);
+                round_trip.timed_out(now, now.minus(flight.age_ms(now)));
+            }
             REPEATED
         };
-        backlog.note(place, Flight { sent_at: now.0 as u16, order: self.order, marks });
+        self.order = self.order.wrapping_add(1);
+        backlog.note(place, Flight::new(now, self.order, marks));
         Some(rows)
     }
 
     /// Starts the wait for an answer anew.
-    pub(super) fn left<B: Backlog>(&self, now: Millis, place: Place, backlog: &mut B) {
+    pub(super) fn left<B: Backlog>(&self, now: Stamp, place: Place, backlog: &mut B) {
         if let Some(Block { flight, .. }) = backlog.block(place) {
-            backlog.note(place, Flight { sent_at: now.0 as u16, ..flight });
+            backlog.note(place, Flight::new(now, flight.order, flight.marks));
         }
-    }
-
-    /// When a block is to be sent again.
-    pub(super) fn missing_due<B: Backlog>(&self, now: Millis, rto_ms: u32, backlog: &B) -> Option<Millis> {
-        self.missing(backlog).map(|(_, block)| block.flight.due(now, rto_ms)).min()
-    }
-
-    /// The block that is to be sent again now.
-    pub(super) fn take_missing<B: Backlog>(
-        &self,
-        now: Millis,
-        round_trip: &mut RoundTrip,
-        backlog: &mut B,
-    ) -> Option<Place> {
-        let rto_ms = round_trip.rto_ms();
-        let (place, block) = self.missing(backlog).min_by_key(|(_, block)| block.flight.due(now, rto_ms))?;
-        if !block.flight.is(LOST) {
-            // All that waited as long goes out with it, before the wait doubles.
-            self.mark(backlog, |flight| {
-                if !flight.is(ACKED) && flight.due(now, rto_ms) <= now {
-                    flight.marks |= LOST;
-                }
-            });
-            round_trip.timed_out(now, block.flight.sent_at(now));
-        }
-        Some(place)
     }
 
     /// Marks what has arrived, measures the round trip and finds what was overtaken.
     pub(super) fn settle<B: Backlog>(
         &mut self,
-        now: Millis,
+        now: Stamp,
         ack: &Ack,
         round_trip: &mut RoundTrip,
         backlog: &mut B,
@@ -216,12 +224,8 @@ impl Window {
         }
         self.forget(ack.received, backlog);
         if let Some(newest) = newest {
-            round_trip.measured(now.since(newest.sent_at(now)));
-            self.mark(backlog, |flight| {
-                if !flight.is(ACKED) && is_later(newest.order, flight.order) {
-                    flight.marks |= LOST;
-                }
-            });
+            round_trip.measured(newest.age_ms(now));
+            self.mark(Some(newest.order), now, round_trip.rto_ms(), backlog);
         }
     }
 
@@ -234,25 +238,18 @@ impl Window {
         self.end = self.end.max(self.start);
     }
 
-    fn mark<B: Backlog>(&self, backlog: &mut B, mark: impl Fn(&mut Flight)) {
+    /// Marks those of the awaited blocks that are lost: all that transmission `by` has overtaken, or where there is none,
+    /// all that are overdue.
+    fn mark<B: Backlog>(&self, by: Option<u8>, now: Stamp, rto_ms: u32, backlog: &mut B) {
         let mut at = self.start.max(backlog.first());
         while let Some(Block { mut flight, next, .. }) = self.flight(at, backlog) {
-            mark(&mut flight);
-            backlog.note(at, flight);
+            let is_lost = by.map_or(flight.wait_ms(now, rto_ms) == 0, |order| is_later(order, flight.order));
+            if !flight.is(ACKED) && is_lost {
+                flight.marks |= LOST;
+                backlog.note(at, flight);
+            }
             at = next;
         }
-    }
-
-    fn missing<B: Backlog>(&self, backlog: &B) -> impl Iterator<Item = (Place, Block)> {
-        self.flights(backlog).filter(|(_, block)| !block.flight.is(ACKED))
-    }
-
-    fn flights<B: Backlog>(&self, backlog: &B) -> impl Iterator<Item = (Place, Block)> {
-        let mut at = self.start.max(backlog.first());
-        core::iter::from_fn(move || {
-            let block = self.flight(at, backlog)?;
-            Some((core::mem::replace(&mut at, block.next), block))
-        })
     }
 
     /// The block at `at`, if it is in flight.

@@ -3,7 +3,7 @@
 /// Ones in a row that say that a number is not in Rice code.
 pub(super) const ESCAPE: u32 = 8;
 /// The greatest Rice parameter, in eighths.
-pub(super) const RICE_MAX: u8 = 24 * 8 + 7;
+pub(super) const RICE_MAX: u32 = 24 * 8 + 7;
 /// Of the time, at first.
 pub(super) const TICK_RICE: u8 = 2 * 8;
 
@@ -12,26 +12,48 @@ pub(super) const TICK_RICE: u8 = 2 * 8;
 pub(super) struct Column {
     pub(super) last: u32,
     /// From the word before the last to the last.
-    pub(super) slope: i16,
+    slope: i16,
     /// Eight times the Rice parameter.
     pub(super) rice: u8,
-    pub(super) order: u8,
-    /// The group's last row had a value.
-    pub(super) present: bool,
-    /// The run has had a value.
-    pub(super) seen: bool,
-    /// How much oftener the other order would have come nearer lately, at most [`TREND_MAX`] either way.
-    pub(super) trend: i8,
+    /// The order, whether the group's last row had a value, whether the run has had one; and above them how much oftener
+    /// the other order would have come nearer lately, at most [`TREND_MAX`] either way.
+    flags: i8,
 }
 
-pub(super) const TREND_MAX: i8 = 15;
+const ORDER: i8 = 1;
+const PRESENT: i8 = 2;
+const SEEN: i8 = 4;
+/// One step of the trend.
+const STEP: i8 = 8;
+const TREND_MAX: i8 = 15;
 
 impl Column {
-    pub(super) const fn expected(&self) -> u32 {
-        if self.order == 0 { self.last } else { self.sloped() }
+    pub(super) const NEW: Self = Self { last: 0, slope: 0, rice: 3 * 8, flags: 0 };
+
+    pub(super) const fn order(&self) -> u8 {
+        (self.flags & ORDER) as u8
     }
 
-    pub(super) const fn sloped(&self) -> u32 {
+    pub(super) const fn is_present(&self) -> bool {
+        self.flags & PRESENT != 0
+    }
+
+    pub(super) const fn set_present(&mut self, present: bool) {
+        self.flags &= !PRESENT;
+        if present {
+            self.flags |= PRESENT;
+        }
+    }
+
+    pub(super) const fn is_seen(&self) -> bool {
+        self.flags & SEEN != 0
+    }
+
+    pub(super) const fn expected(&self) -> u32 {
+        if self.order() == 0 { self.last } else { self.sloped() }
+    }
+
+    const fn sloped(&self) -> u32 {
         self.last.wrapping_add_signed(self.slope as i32)
     }
 
@@ -42,58 +64,25 @@ impl Column {
     }
 
     pub(super) const fn begin(&mut self, order: u8, k: u8, word: u32) {
-        self.order = order;
-        self.rice = (k << 3) | 4;
-        self.seen = true;
-        self.slope = 0;
-        self.last = word;
-    }
-}
-
-/// All columns, in eight bytes each.
-#[derive(Debug, Clone)]
-pub(super) struct Columns<const CHANNELS: usize> {
-    pub(super) last: [u32; CHANNELS],
-    pub(super) slope: [i16; CHANNELS],
-    pub(super) rice: [u8; CHANNELS],
-    /// The order, whether present and seen, and above them the trend.
-    pub(super) flags: [i8; CHANNELS],
-}
-
-impl<const CHANNELS: usize> Columns<CHANNELS> {
-    pub(super) const fn new() -> Self {
-        Self { last: [0; CHANNELS], slope: [0; CHANNELS], rice: [3 * 8; CHANNELS], flags: [0; CHANNELS] }
+        self.flags = self.flags & !ORDER | order as i8 | SEEN;
+        (self.rice, self.slope, self.last) = ((k << 3) | 4, 0, word);
     }
 
-    pub(super) fn get(&self, at: usize) -> Option<Column> {
-        let flags = *self.flags.get(at)?;
-        Some(Column {
-            last: *self.last.get(at)?,
-            slope: *self.slope.get(at)?,
-            rice: *self.rice.get(at)?,
-            order: (flags & 1) as u8,
-            present: flags & 2 != 0,
-            seen: flags & 4 != 0,
-            trend: flags >> 3,
-        })
-    }
-
-    pub(super) fn set(&mut self, at: usize, column: Column) {
-        let Column { last, slope, rice, order, present, seen, trend } = column;
-        if at < CHANNELS {
-            (self.last[at], self.slope[at], self.rice[at]) = (last, slope, rice);
-            self.flags[at] = trend << 3 | i8::from(seen) << 2 | i8::from(present) << 1 | order as i8;
+    /// Learns which order comes nearer to this word.
+    pub(super) fn compare_orders(&mut self, word: u32) {
+        let (plain, sloped) =
+            (zigzag(word.wrapping_sub(self.last)), zigzag(word.wrapping_sub(self.sloped())));
+        if sloped < plain && self.flags >> 3 < TREND_MAX {
+            self.flags += STEP;
+        } else if plain < sloped && self.flags >> 3 > -TREND_MAX {
+            self.flags -= STEP;
         }
     }
 
-    pub(super) fn is_present(&self, at: usize) -> bool {
-        self.flags.get(at).is_some_and(|flags| flags & 2 != 0)
-    }
-
-    pub(super) fn set_present(&mut self, at: usize, present: bool) {
-        if let Some(flags) = self.flags.get_mut(at) {
-            *flags = *flags & !2 | i8::from(present) << 1;
-        }
+    /// The next run begins with the order that came nearer in this one.
+    pub(super) const fn end_run(&mut self) {
+        let trend = self.flags >> 3;
+        self.flags = (trend >> 1 << 3) | (trend > 0) as i8;
     }
 }
 
@@ -129,15 +118,21 @@ impl<const CHANNELS: usize> Following<CHANNELS> {
 }
 
 pub(super) fn adapt(rice: &mut u8, quotient: u32) {
+    let before = u32::from(*rice);
     *rice = match quotient {
-        0 => rice.saturating_sub(2),
-        1 => *rice,
-        more => (*rice + more.min(ESCAPE) as u8 + 1).min(RICE_MAX),
-    };
+        0 => before.saturating_sub(2),
+        1 => before,
+        more => (before + more.min(ESCAPE) + 1).min(RICE_MAX),
+    } as u8;
 }
 
+/// By steps: a small chip has no instruction for it, and this is asked for once in many rows.
 pub(super) const fn bit_length(value: u32) -> u32 {
-    u32::BITS - value.leading_zeros()
+    let mut len = 0;
+    while len < u32::BITS && value >> len > 0 {
+        len += 1;
+    }
+    len
 }
 
 pub(super) const fn zigzag(difference: u32) -> u32 {

@@ -1,6 +1,6 @@
 //! Bits into rows.
 
-use super::model::{Columns, ESCAPE, Following, RICE_MAX, TICK_RICE, adapt, ordered, unzigzag};
+use super::model::{Column, ESCAPE, Following, RICE_MAX, TICK_RICE, adapt, ordered, unzigzag};
 use crate::block::{BlockError, Row, Sample};
 use crate::ids::{GroupId, Seq, Tick};
 use crate::message::GapCause;
@@ -16,7 +16,7 @@ pub struct PackedRows<'a, 's> {
     bytes: &'a [u8],
     current: u8,
     left: u32,
-    columns: Columns<CHANNELS_MAX>,
+    columns: [Column; CHANNELS_MAX],
     following: Following<CHANNELS_MAX>,
     last_tick: Tick,
     group: u8,
@@ -33,7 +33,7 @@ impl<'a, 's> PackedRows<'a, 's> {
             bytes,
             current: 0,
             left: 0,
-            columns: Columns::new(),
+            columns: [Column::NEW; CHANNELS_MAX],
             following: Following::new(),
             last_tick: Tick(0),
             group: 0,
@@ -90,7 +90,7 @@ impl<'a, 's> PackedRows<'a, 's> {
         let (from, channels) = self.schema.located(group).ok_or(BlockError::Group(group))?;
         for (channel, description) in (0_u8..).zip(channels) {
             let at = from + usize::from(channel);
-            if !self.columns.is_present(at) {
+            if !self.columns.get(at).is_some_and(Column::is_present) {
                 continue;
             }
             let value = match description.kind {
@@ -129,24 +129,28 @@ impl<'a, 's> PackedRows<'a, 's> {
         for at in from..from + channels.len() {
             let present = all || self.take(1)? == 1;
             any |= present;
-            self.columns.set_present(at, present);
+            if let Some(column) = self.columns.get_mut(at) {
+                column.set_present(present);
+            }
         }
         if any { Ok(()) } else { Err(BlockError::Present) }
     }
 
     fn word(&mut self, at: usize) -> Result<u32, BlockError> {
-        let mut column = self.columns.get(at).ok_or(BlockError::Present)?;
-        if column.seen {
+        let mut column = *self.columns.get(at).ok_or(BlockError::Present)?;
+        if column.is_seen() {
             let residue = self.rice(&mut column.rice)?;
             column.note(column.expected().wrapping_add(residue));
         } else {
             let (order, k) = (self.take(2)? as u8, self.take(5)? as u8);
-            if order > 1 || k > RICE_MAX >> 3 {
+            if order > 1 || u32::from(k) > RICE_MAX >> 3 {
                 return Err(BlockError::Value);
             }
             column.begin(order, k, unzigzag(self.number()?));
         }
-        self.columns.set(at, column);
+        if let Some(slot) = self.columns.get_mut(at) {
+            *slot = column;
+        }
         Ok(column.last)
     }
 

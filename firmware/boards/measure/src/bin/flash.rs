@@ -94,15 +94,16 @@ fn sample(uart: &mut Uart) -> ! {
         when_full: WhenFull::DropOldest,
     };
 
-    let chip = ChipId::new(&uart.read_register(6).to_le_bytes());
-    let device = chip.and_then(
-        |chip| cortex_m::singleton!(: Device<8192, 2> = Device::new(&CONFIG, chip, ResetCause::UNKNOWN)),
-    );
-    let Some(device) = device else { loop {} };
+    static mut RING: [u8; 8192] = [0; 8192];
+
+    let Some(chip) = ChipId::new(&uart.read_register(6).to_le_bytes()) else { loop {} };
+    // SAFETY: this is called once, and nothing else knows the name.
+    let ring = unsafe { &mut *(&raw mut RING) };
+    let mut device = Device::<8192, 2, _>::with_memory(&CONFIG, ring, chip, ResetCause::UNKNOWN);
     loop {
         let (tick, count, level) = row(uart);
         let _ = device.record(Tick(tick), GroupId(0), &[Some(Value::U32(count)), Some(Value::I32(level))]);
-        let _ = service(device, uart, Millis(tick), Tick(tick));
+        let _ = service(&mut device, uart, Millis(tick), Tick(tick));
     }
 }
 
