@@ -9,11 +9,11 @@ mod judge;
 mod node;
 mod pipe;
 mod plan;
-mod random;
 mod report;
 
 use std::collections::VecDeque;
 
+use forebay_firmware::noise::Random;
 use forebay_shared::frame::{self, FRAME_BYTES_MAX};
 use forebay_shared::ids::Millis;
 use forebay_shared::link::Transport;
@@ -27,7 +27,6 @@ use faults::Ends;
 use gateway::Gateway;
 use node::Node;
 use pipe::{Chunk, Pipe};
-use random::Random;
 
 /// Within this time after the last fault everything that was sampled must be released: a device that was silent asks
 /// again after at most 5 seconds, and a slow line takes as long for a full ring. Behind a broker a device says only

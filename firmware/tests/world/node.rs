@@ -1,6 +1,7 @@
 //! The real device, its samples, and a tap that sees what it says and hears.
 
 use forebay_firmware::device::RecordError;
+use forebay_firmware::noise::Random;
 use forebay_shared::block::Block;
 use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX};
 use forebay_shared::ids::{Boot, GroupId, Millis, Seq, Tick};
@@ -11,7 +12,6 @@ use forebay_shared::reading::{Schema, Value};
 use super::boards::{Board, Configs, GROUPS, RING, configs, new_device};
 use super::bugs::{Mistaken, Seeded, is_data};
 use super::plan::Plan;
-use super::random::Random;
 use super::report::{Report, Situation};
 
 /// When a ring has to make room, it is at least so full.
