@@ -196,6 +196,7 @@ impl World {
             && let Some(chunk) = self.up.read(self.now)
         {
             for message in self.gateway.receive(self.now, &chunk.bytes) {
+                self.node.life_mut().is_heard |= message.first() != Some(&(Kind::Hello as u8));
                 self.tell("gateway hears", &FromDevice::parse(&message));
             }
             if chunk.is_part && self.open_mid_frame && self.gateway.is_open() {

@@ -41,6 +41,8 @@ pub(crate) struct Life {
     pub(crate) boot: Option<Boot>,
     pub(crate) first: Seq,
     pub(crate) samples: Vec<Sample>,
+    /// The gateway has heard more of it than its hello.
+    pub(crate) is_heard: bool,
     evicted_to: usize,
     born: Millis,
     /// Microseconds from the start to the first tick: no two starts take exactly as long.
@@ -174,6 +176,7 @@ impl Node {
             boot: None,
             first,
             samples: Vec::new(),
+            is_heard: false,
             evicted_to: 0,
             born: at,
             warm_up,
@@ -185,7 +188,7 @@ impl Node {
         self.lives.last().unwrap()
     }
 
-    fn life_mut(&mut self) -> &mut Life {
+    pub(crate) fn life_mut(&mut self) -> &mut Life {
         self.lives.last_mut().unwrap()
     }
 
