@@ -186,7 +186,11 @@ impl Sender {
             self.greet();
         }
         let transmit = self.choose(now, backlog)?;
-        self.spoke_at = Stamp::of(now);
+        // What answers for the clock is not answered itself. It must not take the place of the status, whose answer tells
+        // of credit that got lost while rows wait in a block that is not sealed.
+        if !matches!(transmit, Transmit::TimeReply(_)) {
+            self.spoke_at = Stamp::of(now);
+        }
         Some(transmit)
     }
 
@@ -815,6 +819,17 @@ mod tests {
         }
         assert_eq!(bench.next(START.plus(14_999)), None);
         assert_eq!(bench.next(START.plus(15_000)), Some(Transmit::Hello));
+    }
+
+    #[test]
+    fn answers_about_the_clock_do_not_stand_for_a_sign_of_life() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        bench.backlog.sealed = Seq(0);
+        for at in [1000, 2000, 3000] {
+            bench.hear(START.plus(at), &TimeRequest { epoch: EPOCH, token: Token(at) }).unwrap();
+            assert_eq!(bench.next(START.plus(at)), Some(Transmit::TimeReply(Token(at))));
+        }
+        assert_eq!(bench.next(START.plus(4000)), Some(Transmit::Status));
     }
 
     #[test]
