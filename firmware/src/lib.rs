@@ -8,6 +8,8 @@
 //! * [`ring`]: keeps rows as sealed blocks, and counts what had to make room;
 //! * [`device`]: the core, which joins the ring with the device's half of the link;
 //! * [`adapters`]: loops that join the core with a port.
+//!
+//! With the feature `noise` there is also what a bad line does, for simulations.
 #![no_std]
 
 #[cfg(test)]
@@ -15,6 +17,8 @@ extern crate std;
 
 pub mod adapters;
 pub mod device;
+#[cfg(feature = "noise")]
+pub mod noise;
 pub mod ring;
 pub mod sensor;
 

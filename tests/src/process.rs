@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::clock::wait_for;
 
@@ -101,20 +101,7 @@ impl Process {
     /// # Errors
     /// The process is gone, or `/proc` reads differently here.
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        let after_name = stat.rsplit_once(')').context("no name in /proc/PID/stat")?.1;
-        let ticks: u64 =
-            after_name.split_whitespace().skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let bytes_of = |key: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-            line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
-        };
-        Ok(Usage {
-            cpu_seconds: as_f64(ticks) / as_f64(rustix::param::clock_ticks_per_second()),
-            resident_bytes: bytes_of("VmRSS:"),
-            resident_bytes_max: bytes_of("VmHWM:"),
-        })
+        usage_of(self.id())
     }
 }
 
@@ -122,6 +109,47 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// CPU time and memory of a process, as `/proc` tells.
+///
+/// # Errors
+/// The process is gone, or `/proc` reads differently here.
+pub fn usage_of(id: u32) -> anyhow::Result<Usage> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let after_name = stat.rsplit_once(')').context("no name in /proc/PID/stat")?.1;
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let bytes_of = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    Ok(Usage {
+        cpu_seconds: as_f64(ticks) / as_f64(rustix::param::clock_ticks_per_second()),
+        resident_bytes: bytes_of("VmRSS:"),
+        resident_bytes_max: bytes_of("VmHWM:"),
+    })
+}
+
+/// Lets this process, and what it starts, have `count` files open.
+///
+/// # Errors
+/// The system allows fewer.
+pub fn allow_files(count: u64) -> anyhow::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|allowed| allowed >= count) {
+        return Ok(());
+    }
+    // Without a limit, there is none.
+    if let Some(allowed) = maximum.filter(|allowed| *allowed < count) {
+        anyhow::bail!(
+            "{count} open files are needed, and this process may have {allowed}; allow more (`ulimit -Hn {count}` as \
+             root, `nofile` in /etc/security/limits.conf, or LimitNOFILE= of a service)"
+        );
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum })
+        .with_context(|| format!("allowing {count} open files"))
 }
 
 /// The end of a log, for a failure message.

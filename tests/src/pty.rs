@@ -6,7 +6,7 @@
 //! and the terminal's settings must outlive the gateway. It clears the exclusive flag on it while it is idle, because
 //! a kernel clears that only when the last holder of a terminal closes it, which here would be never.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
+use tokio::io::unix::AsyncFd;
 
 use crate::clock::wait_for;
 
@@ -57,6 +58,17 @@ impl Line {
     #[must_use]
     pub fn link(&self) -> &Path {
         &self.link
+    }
+
+    /// The same for an event loop, whose waits are for the device's end. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The event loop takes no more.
+    #[expect(unsafe_code, reason = "tokio cannot know that a type keeps its descriptor")]
+    pub fn watched(self) -> anyhow::Result<AsyncFd<Line>> {
+        // SAFETY: the descriptor is open for as long as the line exists, which nothing changes.
+        let watched = unsafe { AsyncFd::register(self) };
+        watched.map_err(|refused| refused.into_parts().1).context("waiting for a pseudo-terminal")
     }
 
     /// Removes the link and closes the line, as pulling the cable does.
@@ -120,6 +132,12 @@ impl Line {
     pub fn allow_next_gateway(&self) {
         // It fails only where the terminal is gone, which the next read tells.
         let _ = ioctl_tiocnxcl(&self.gateway);
+    }
+}
+
+impl AsRawFd for Line {
+    fn as_raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
     }
 }
 

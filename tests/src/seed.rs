@@ -14,6 +14,16 @@ pub fn long() -> bool {
     std::env::var_os(LONG_VARIABLE).is_some_and(|value| value == "1")
 }
 
+/// A seed that nobody has chosen, short enough to be typed.
+///
+/// # Errors
+/// The system has no randomness.
+pub fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
 /// A small seeded generator (splitmix64): equal seeds give equal runs.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
@@ -32,11 +42,7 @@ impl Rng {
     pub fn announced(test: &str) -> anyhow::Result<Rng> {
         let seed = match std::env::var(SEED_VARIABLE) {
             Ok(text) => text.parse().map_err(|_| anyhow::anyhow!("{SEED_VARIABLE}={text} is no number"))?,
-            Err(_) => {
-                let mut bytes = [0; 4];
-                getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-                u64::from(u32::from_le_bytes(bytes))
-            }
+            Err(_) => random()?,
         };
         eprintln!("{test}: {SEED_VARIABLE}={seed}");
         Ok(Rng(seed))

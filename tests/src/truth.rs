@@ -3,7 +3,7 @@
 //! A row's *number* is its index in this log. It travels inside the row, as the channel `n`, so that the store's answer
 //! can be matched without trusting anything that the gateway made up on the way (sequence, boot, timestamp).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -45,17 +45,24 @@ pub struct Truth {
     name: String,
     dating: Dating,
     values: Values,
+    forgets: bool,
     log: Mutex<Log>,
     produced: AtomicU64,
     acked: AtomicU64,
+    lost: AtomicU64,
     idle: AtomicBool,
+    connected: AtomicBool,
 }
 
 /// What [`Truth`] guards.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// Every row, by number.
-    pub rows: Vec<TrueRow>,
+    /// Every row, by number; of a log that forgets, those that are neither acknowledged nor evicted.
+    pub rows: VecDeque<TrueRow>,
+    /// How many rows are not here any more.
+    pub forgotten: u64,
+    /// True time of the first row, nanoseconds since 1970 UTC; 0 while there is none.
+    pub first_ns: i64,
     /// The boot that the gateway assigned in each era; 0 while none is known.
     pub boots: Vec<u32>,
     /// Below it, every row is acknowledged or evicted.
@@ -66,17 +73,30 @@ impl Truth {
     /// An empty log of the device that announces itself as `name` and measures `values`.
     #[must_use]
     pub fn new(name: &str, dating: Dating, values: Values) -> Truth {
-        let log = Log { boots: vec![0], ..Log::default() };
-        let (produced, acked) = (AtomicU64::new(0), AtomicU64::new(0));
         Truth {
             name: name.to_owned(),
             dating,
             values,
-            log: Mutex::new(log),
-            produced,
-            acked,
+            forgets: false,
+            log: Mutex::new(Log { boots: vec![0], ..Log::default() }),
+            produced: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             idle: AtomicBool::new(true),
+            connected: AtomicBool::new(false),
         }
+    }
+
+    /// The same for a run without an end: rows are counted, and forgotten once they are acknowledged or evicted.
+    #[must_use]
+    pub fn forgetting(name: &str, dating: Dating, values: Values) -> Truth {
+        Truth { forgets: true, ..Truth::new(name, dating, values) }
+    }
+
+    /// Whether rows are forgotten, so that it is nothing for the judge.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        self.forgets
     }
 
     /// The name that its points carry in the tag `device`.
@@ -109,6 +129,23 @@ impl Truth {
         self.acked.load(Ordering::Acquire)
     }
 
+    /// Rows so far that the device threw away before they were acknowledged.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody took the device's rows when it last looked: a gateway, or of a JSON device the broker.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// The device looked whether somebody takes its rows.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
+    }
+
     /// Whether the device had got rid of every row when it last looked.
     #[must_use]
     pub fn idle(&self) -> bool {
@@ -123,20 +160,24 @@ impl Truth {
     /// The true time of row `number`.
     #[must_use]
     pub fn ns_of(&self, number: u64) -> Option<i64> {
-        self.lock().rows.get(usize::try_from(number).ok()?).map(|row| row.ns)
+        let log = self.lock();
+        log.rows.get(log.index(number)).map(|row| row.ns)
     }
 
     /// Logs a row sampled at `tick`, which was `ns` on the true clock, under the `sequence` that the firmware gave it.
     pub fn produce(&self, ns: i64, tick: u64, sequence: u32) {
         let mut log = self.lock();
         let era = log.boots.len() - 1;
-        log.rows.push(TrueRow { ns, era, sequence, tick, acked: false, evicted: false });
+        if log.forgotten == 0 && log.rows.is_empty() {
+            log.first_ns = ns;
+        }
+        log.rows.push_back(TrueRow { ns, era, sequence, tick, acked: false, evicted: false });
         self.produced.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The firmware had no room for the latest row, which has this number.
     pub fn refuse(&self, sequence: u32) {
-        if let Some(row) = self.lock().rows.last_mut().filter(|row| row.sequence == sequence) {
+        if let Some(row) = self.lock().rows.back_mut().filter(|row| row.sequence == sequence) {
             row.evicted = true;
         }
     }
@@ -147,6 +188,7 @@ impl Truth {
         let from = log.settled;
         for row in log.rows.iter_mut().skip(from).filter(|row| !row.acked) {
             row.evicted = true;
+            self.lost.fetch_add(1, Ordering::AcqRel);
         }
         log.settled = log.rows.len();
         log.boots.push(0);
@@ -162,30 +204,40 @@ impl Truth {
             *present = boot;
         }
         let log = &mut *log;
-        let mut acked = 0;
+        let (mut acked, mut lost) = (0, 0);
         for row in log.rows.iter_mut().skip(log.settled) {
             if before(row.sequence, released) {
                 // Of a row that was refused, it is the loss that is durable.
                 row.acked = !row.evicted;
-                acked += u64::from(row.acked);
             } else if before(row.sequence, oldest) {
                 row.evicted = true;
             } else {
                 break;
             }
+            acked += u64::from(row.acked);
+            lost += u64::from(row.evicted);
             log.settled += 1;
         }
+        if self.forgets {
+            log.forget();
+        }
         self.acked.fetch_add(acked, Ordering::AcqRel);
+        self.lost.fetch_add(lost, Ordering::AcqRel);
     }
 
     /// The message that carried row `number` was acknowledged.
     pub fn acknowledge(&self, number: u64) {
-        let index = usize::try_from(number).unwrap_or(usize::MAX);
-        if let Some(row) = self.lock().rows.get_mut(index)
+        let mut log = self.lock();
+        let index = log.index(number);
+        if let Some(row) = log.rows.get_mut(index)
             && !row.acked
         {
             row.acked = true;
             self.acked.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.forgets {
+            log.settled = log.rows.iter().take_while(|row| row.acked).count();
+            log.forget();
         }
     }
 
@@ -202,6 +254,17 @@ impl Truth {
 }
 
 impl Log {
+    /// Where row `number` is, if it is here.
+    fn index(&self, number: u64) -> usize {
+        number.checked_sub(self.forgotten).and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX)
+    }
+
+    fn forget(&mut self) {
+        self.forgotten += u64::try_from(self.settled).unwrap_or(0);
+        drop(self.rows.drain(..self.settled));
+        self.settled = 0;
+    }
+
     /// The numbers of the rows that the gap `[from, to)` of `boot` declares lost.
     #[must_use]
     pub fn numbers_in_gap(&self, boot: u32, from: u64, to: u64) -> BTreeSet<u64> {
@@ -244,6 +307,26 @@ mod tests {
         assert_eq!(truth.acked(), 5);
         assert!(log.rows[3].evicted && log.rows[5].evicted && !log.rows[8].evicted);
         assert_eq!(log.numbers_in_gap(7, 3, 6).into_iter().collect::<Vec<_>>(), [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_log_that_forgets_counts_the_same_and_keeps_what_is_open() {
+        let truth = Truth::forgetting("a", Dating::Gateway, |_| Vec::new());
+        for sequence in 0..10 {
+            truth.produce(100 + i64::from(sequence), 0, sequence);
+        }
+        truth.observe(7, 0, 3);
+        truth.observe(7, 6, 3);
+        assert_eq!((truth.produced(), truth.acked(), truth.lost()), (10, 3, 3));
+        assert_eq!((truth.ns_of(5), truth.ns_of(6)), (None, Some(106)));
+        truth.refuse(9);
+        truth.observe(7, 10, 10);
+        assert_eq!((truth.acked(), truth.lost()), (6, 4));
+        let log = truth.log();
+        assert_eq!((log.rows.len(), log.forgotten, log.first_ns), (0, 10, 100));
+        truth.produce(111, 0, 10);
+        truth.acknowledge(10);
+        assert_eq!((truth.acked(), truth.log().rows.len()), (7, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use forebay_firmware::noise::Random;
 use forebay_shared::block::{Block, Row};
 use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX, FRAME_TO_DEVICE_BYTES_MAX};
 use forebay_shared::ids::{Boot, Epoch, LongSeq, Millis, SchemaId, Token};
@@ -12,7 +13,6 @@ use forebay_shared::reading::{Schema, SchemaBuilder};
 
 use super::bugs::{HostBug, Seeded};
 use super::plan::Plan;
-use super::random::Random;
 use super::report::{Report, Situation};
 
 /// How long rows may be missing before a broker is suspected.

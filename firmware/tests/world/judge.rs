@@ -17,11 +17,13 @@ pub(crate) fn judge(node: &Node, mut gateway: Gateway, mut report: Report) -> Re
     for life in &node.lives {
         report.boots += u64::from(life.boot.is_some());
         report.sampled += life.samples.len() as u64;
-        let boots = node.lives.iter().filter(|other| other.boot.is_some() && other.boot == life.boot);
+        // What died after its welcome without another word cannot be told from the life that says hello next.
+        let same = |other: &&Life| other.boot.is_some() && other.boot == life.boot && other.is_heard;
+        let boots = node.lives.iter().filter(same);
         assert!(boots.count() <= 1, "boot {:?} was given to two lives", life.boot);
     }
     for ((card, boot), log) in gateway.logs() {
-        let mut lives = node.lives.iter().filter(|life| life.boot == Some(*boot));
+        let mut lives = node.lives.iter().rev().filter(|life| life.boot == Some(*boot));
         let Some(life) = lives.next() else {
             assert!(log.entries.is_empty(), "rows of boot {boot}, which no device had");
             continue;
@@ -35,7 +37,10 @@ pub(crate) fn judge(node: &Node, mut gateway: Gateway, mut report: Report) -> Re
         match later {
             // What a gateway with a later card begins with, an earlier one has, durable, for it was released.
             Some((_, later)) => assert!(offset(life, later.first) <= offset(life, log.released())),
-            None => report.reset_rows += (life.samples.len() - offset(life, log.next())) as u64,
+            None => {
+                let unheard: usize = lives.map(|life| life.samples.len()).sum();
+                report.reset_rows += (unheard + life.samples.len() - offset(life, log.next())) as u64;
+            }
         }
     }
     let last = node.life();

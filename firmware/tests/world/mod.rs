@@ -9,11 +9,11 @@ mod judge;
 mod node;
 mod pipe;
 mod plan;
-mod random;
 mod report;
 
 use std::collections::VecDeque;
 
+use forebay_firmware::noise::Random;
 use forebay_shared::frame::{self, FRAME_BYTES_MAX};
 use forebay_shared::ids::Millis;
 use forebay_shared::link::Transport;
@@ -27,7 +27,6 @@ use faults::Ends;
 use gateway::Gateway;
 use node::{Node, Reset};
 use pipe::{Chunk, Pipe};
-use random::Random;
 
 /// Within this time after the last fault everything that was sampled must be released: a device that was silent asks
 /// again after at most 5 seconds, and a slow line takes as long for a full ring. Behind a broker a device says only
@@ -197,6 +196,7 @@ impl World {
             && let Some(chunk) = self.up.read(self.now)
         {
             for message in self.gateway.receive(self.now, &chunk.bytes) {
+                self.node.life_mut().is_heard |= message.first() != Some(&(Kind::Hello as u8));
                 self.tell("gateway hears", &FromDevice::parse(&message));
             }
             if chunk.is_part && self.open_mid_frame && self.gateway.is_open() {

@@ -1,6 +1,7 @@
 //! The real device, its samples, and a tap that sees what it says and hears.
 
 use forebay_firmware::device::RecordError;
+use forebay_firmware::noise::Random;
 use forebay_shared::block::Block;
 use forebay_shared::frame::{self, Decoder, FRAME_BYTES_MAX};
 use forebay_shared::ids::{Boot, GroupId, Millis, Seq, Tick};
@@ -11,7 +12,6 @@ use forebay_shared::reading::{Schema, Value};
 use super::boards::{Board, Configs, GROUPS, RING, Ram, configs, start_device};
 use super::bugs::{Mistaken, Seeded, is_data};
 use super::plan::Plan;
-use super::random::Random;
 use super::report::{Report, Situation};
 
 /// When a ring has to make room, it is at least so full.
@@ -56,6 +56,8 @@ pub(crate) struct Life {
     pub(crate) boot: Option<Boot>,
     pub(crate) first: Seq,
     pub(crate) samples: Vec<Sample>,
+    /// The gateway has heard more of it than its hello.
+    pub(crate) is_heard: bool,
     evicted_to: usize,
     /// When the device was last started, and the tick from which it has counted since: no two starts take exactly as
     /// long.
@@ -237,6 +239,7 @@ impl Node {
             boot: None,
             first,
             samples: Vec::new(),
+            is_heard: false,
             evicted_to: 0,
             started: at,
             from_tick,
@@ -255,7 +258,7 @@ impl Node {
         self.lives.last().unwrap()
     }
 
-    fn life_mut(&mut self) -> &mut Life {
+    pub(crate) fn life_mut(&mut self) -> &mut Life {
         self.lives.last_mut().unwrap()
     }
 

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
+use forebay_firmware::noise::{Chance, Noise, Random};
 use forebay_shared::ids::Millis;
-
-use super::random::Random;
 
 /// Messages that a broker may hand over once more after a reconnect.
 const REMEMBERED: usize = 8;
@@ -24,7 +23,6 @@ pub(crate) struct Pipe {
     latency_ms: u32,
     /// One byte of a line, or one message of a broker, in so many is harmed; zero for none.
     noise: u64,
-    until_harm: u64,
     cut: bool,
     /// Each frame arrives in two parts.
     split: bool,
@@ -39,7 +37,6 @@ impl Pipe {
             random: Random::new(seed),
             latency_ms: 1,
             noise: 0,
-            until_harm: 0,
             cut: false,
             split: false,
             queue: VecDeque::new(),
@@ -54,7 +51,6 @@ impl Pipe {
 
     pub(crate) fn set_noise(&mut self, one_in: u64) {
         self.noise = one_in;
-        self.until_harm = if one_in == 0 { 0 } else { self.random.below(2 * one_in) };
     }
 
     /// Nothing passes, and what is on its way is gone.
@@ -89,10 +85,8 @@ impl Pipe {
 
     /// Publishes a message, which may be dropped or come twice.
     pub(crate) fn publish(&mut self, now: Millis, message: &[u8]) {
-        let copies = match self.next_harm() {
-            None => 1,
-            Some(harm) => harm % 2 * 2,
-        };
+        let is_harmed = self.random.happens(Chance::one_in(self.noise));
+        let copies = if is_harmed { self.random.below(2) * 2 } else { 1 };
         if self.cut {
             return;
         }
@@ -138,34 +132,15 @@ impl Pipe {
         if self.noise == 0 {
             return frame.to_vec();
         }
+        let each = Chance::one_in(4 * self.noise);
+        let noise = Noise { flip: each, drop: each, duplicate: each, insert: each };
         let mut arriving = Vec::with_capacity(frame.len() + 2);
-        for &byte in frame {
-            match self.next_harm() {
-                Some(0) => {}
-                Some(1) => arriving.extend([byte, byte]),
-                Some(2) => arriving.push(byte ^ (1 << self.random.below(8))),
-                Some(3) => arriving.extend([0, byte]),
-                Some(_) => arriving.push(self.random.below(256) as u8),
-                None => arriving.push(byte),
-            }
-        }
+        noise.pass(&mut self.random, frame, |byte| arriving.push(byte));
         // A frame may be lost as a whole, or come twice.
         match self.random.below(40) {
             0 => Vec::new(),
             1 => [arriving.as_slice(), &arriving].concat(),
             _ => arriving,
         }
-    }
-
-    fn next_harm(&mut self) -> Option<u64> {
-        if self.noise == 0 {
-            return None;
-        }
-        if self.until_harm > 0 {
-            self.until_harm -= 1;
-            return None;
-        }
-        self.until_harm = self.random.below(2 * self.noise);
-        Some(self.random.below(5))
     }
 }

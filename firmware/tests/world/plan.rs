@@ -1,10 +1,9 @@
 //! What a world goes through: everything about it follows from one number.
 
 use forebay_firmware::WhenFull;
+use forebay_firmware::noise::Random;
 use forebay_shared::ids::Seq;
 use forebay_shared::link::Transport;
-
-use super::random::Random;
 
 /// One way in which the world goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,7 +55,7 @@
 //! | welcomed | a block in flight was overtaken, or its timeout is over (serial) | that block again; after a timeout the wait doubles | welcomed |
 //! | welcomed | a sealed block, and credit | the block | welcomed |
 //! | welcomed | a sealed block, no credit, no answer awaited (serial) | `Status` after each timeout, as a question | welcomed |
-//! | welcomed | 4 s without a word of its own | `Status`, as a sign of life | welcomed |
+//! | welcomed | 4 s without a word of its own but `TimeReply` | `Status`, as a sign of life; its answer tells of credit that was lost | welcomed |
 //! | welcomed | 15 s without a word of the gateway | | greeting |
 //! | greeting, welcomed | presence withdrawn (MQTT) | | detached |
 //!

@@ -839,6 +839,17 @@ mod tests {
     }
 
     #[test]
+    fn answers_about_the_clock_do_not_stand_for_a_sign_of_life() {
+        let mut bench = Bench::welcomed(Transport::Serial, 0);
+        bench.backlog.sealed = Seq(0);
+        for at in [1000, 2000, 3000] {
+            bench.hear(START.plus(at), &TimeRequest { epoch: EPOCH, token: Token(at) }).unwrap();
+            assert_eq!(bench.next(START.plus(at)), Some(Transmit::TimeReply(Token(at))));
+        }
+        assert_eq!(bench.next(START.plus(4000)), Some(STATUS));
+    }
+
+    #[test]
     fn a_gateway_that_takes_back_what_it_had_is_greeted() {
         let mut bench = Bench::welcomed(Transport::Serial, 1);
         assert_eq!(bench.blocks(START), [0]);

@@ -1,14 +1,18 @@
-//! A group of devices that start, drain and end together: serial ones in threads, MQTT ones in tasks of one thread.
+//! A group of devices that start, drain and end together: an event loop for the serial ones, and one for those at a
+//! broker, each in a thread of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_shared::ids::ChipId;
+use serde::Serialize;
 
-use super::{Conductor, JsonDevice, MqttNative, NativeCore, Phase, RING_BYTES, SerialDevice, Spec};
+use super::{Conductor, Faults, JsonDevice, MqttNative, NativeCore, Phase, RING_BYTES, SerialDevice, Spec};
 use crate::clock::wait_for;
 use crate::proxy::MqttProxy;
 use crate::truth::{Dating, Truth};
@@ -19,13 +23,18 @@ pub const NATIVE_PREFIX: &str = "forebay/v1";
 /// What stands before the device in the topics of JSON devices.
 const JSON_TOPIC: &str = "sensors";
 
+/// What runs a device.
+type Task = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
 /// Running devices.
 #[derive(Debug, Default)]
 pub struct Fleet {
     conductor: Arc<Conductor>,
-    truths: Vec<Arc<Truth>>,
+    faults: Faults,
+    forgets: bool,
+    truths: Vec<(Duration, Arc<Truth>)>,
     serial: Vec<(PathBuf, SerialDevice)>,
-    mqtt: Option<JoinHandle<anyhow::Result<()>>>,
+    groups: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
 /// How many MQTT devices of which kind, and which broker they use.
@@ -43,11 +52,50 @@ pub struct MqttFleet {
     pub period: Duration,
 }
 
+/// What a device says of itself, or all of them together.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tally {
+    /// Rows that it sampled.
+    pub produced: u64,
+    /// Rows that the gateway said are durable; of a JSON device, those that the broker took.
+    pub acked: u64,
+    /// Rows that it threw away for want of room.
+    pub lost: u64,
+    /// Rows that it still has.
+    pub waiting: u64,
+    /// Devices that somebody listens to.
+    pub connected: u64,
+    /// Devices that still have rows, or have not yet declared the loss of some.
+    pub unsettled: u64,
+}
+
+/// One device's account.
+#[derive(Clone, Debug, Serialize)]
+pub struct Account {
+    /// Its rows.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// The boot that the gateway gave it; 0 for none.
+    pub boot: u32,
+    /// True time of its first row, in nanoseconds since 1970 UTC; the others followed one another by `every_ns`.
+    pub first_ns: i64,
+    /// Time between two of its rows.
+    pub every_ns: u64,
+}
+
 impl Fleet {
     /// No devices yet.
     #[must_use]
     pub fn new() -> Fleet {
         Fleet::default()
+    }
+
+    /// No devices yet, for a run of any length: rows are counted and not kept for a judge, and lines have faults.
+    #[must_use]
+    pub fn endless(faults: Faults) -> Fleet {
+        let mut fleet = Fleet::new();
+        (fleet.faults, fleet.forgets) = (faults, true);
+        fleet
     }
 
     /// Adds `count` serial devices with rings of `RING` bytes, whose lines are reached through links in `directory`.
@@ -60,61 +108,78 @@ impl Fleet {
         count: usize,
         period: Duration,
     ) -> anyhow::Result<()> {
-        std::fs::create_dir_all(directory)?;
+        std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut tasks: Vec<Task> = Vec::new();
         for _ in 0..count {
             let index = self.serial.len();
             let spec =
                 self.spec(&format!("serial-{index}"), period, Dating::Gateway, NativeCore::<RING>::VALUES);
             let link = directory.join(format!("port{index}"));
-            self.serial.push((link.clone(), SerialDevice::start::<RING>(spec, chip(b's', index)?, link)?));
+            let (device, task) = SerialDevice::new::<RING>(spec, chip(b's', index)?, link.clone())?;
+            self.serial.push((link, device));
+            tasks.push(Box::pin(task.run()));
         }
-        Ok(())
+        self.run("serial devices", tasks)
     }
 
-    /// Adds the MQTT devices; once for a fleet.
+    /// Adds the MQTT devices.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub fn add_mqtt(&mut self, of: &MqttFleet) -> anyhow::Result<()> {
-        let mut native = Vec::new();
+        let mut tasks: Vec<Task> = Vec::new();
         for index in 0..of.native {
             let name = format!("native-{index}");
             let spec = self.spec(&name, of.period, Dating::Gateway, NativeCore::<RING_BYTES>::VALUES);
             let (host, prefix) = (of.host.clone(), NATIVE_PREFIX.to_owned());
-            native.push(MqttNative { spec, chip: chip(b'm', index)?, host, port: of.port, prefix });
+            let device = MqttNative { spec, chip: chip(b'm', index)?, host, port: of.port, prefix };
+            tasks.push(Box::pin(device.run()));
         }
-        let mut json = Vec::new();
         for index in 0..of.json {
             let name = format!("json-{index}");
             let topic = format!("{JSON_TOPIC}/{name}/garden");
             let spec = self.spec(&name, of.period, Dating::Payload, super::json::json_values);
-            json.push(JsonDevice { spec, host: of.host.clone(), port: of.port, topic });
+            let device = JsonDevice { spec, host: of.host.clone(), port: of.port, topic };
+            tasks.push(Box::pin(device.run()));
+        }
+        self.run("mqtt devices", tasks)
+    }
+
+    /// Runs devices in one event loop, until all have ended or one has failed.
+    fn run(&mut self, name: &str, tasks: Vec<Task>) -> anyhow::Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name("mqtt devices".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(async {
-                let mut tasks = tokio::task::JoinSet::new();
-                native.into_iter().for_each(|device| drop(tasks.spawn(device.run())));
-                json.into_iter().for_each(|device| drop(tasks.spawn(device.run())));
-                while let Some(ended) = tasks.join_next().await {
+                let mut running = tokio::task::JoinSet::new();
+                tasks.into_iter().for_each(|task| drop(running.spawn(task)));
+                while let Some(ended) = running.join_next().await {
                     ended.context("a device's task")??;
                 }
                 Ok(())
             })
-        })?;
-        self.mqtt = Some(thread);
+        });
+        self.groups.push(thread.with_context(|| format!("starting the thread of the {name}"))?);
         Ok(())
     }
 
     fn spec(&mut self, name: &str, period: Duration, dating: Dating, values: crate::truth::Values) -> Spec {
-        let truth = Arc::new(Truth::new(name, dating, values));
-        self.truths.push(Arc::clone(&truth));
-        Spec { name: name.to_owned(), period, conductor: Arc::clone(&self.conductor), truth }
+        let new = if self.forgets { Truth::forgetting } else { Truth::new };
+        let truth = Arc::new(new(name, dating, values));
+        // The golden section spreads any number of devices over the period.
+        let part = (self.truths.len() as u64).wrapping_mul(618) % 1000;
+        let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        let offset = Duration::from_millis(period_ms / 1000 * part + period_ms % 1000 * part / 1000);
+        self.truths.push((period, Arc::clone(&truth)));
+        let (conductor, faults) = (Arc::clone(&self.conductor), self.faults.clone());
+        Spec { name: name.to_owned(), period, offset, conductor, truth, faults }
     }
 
     /// The devices' logs.
     pub fn truths(&self) -> impl Iterator<Item = &Truth> {
-        self.truths.iter().map(AsRef::as_ref)
+        self.truths.iter().map(|(_, truth)| truth.as_ref())
     }
 
     /// The paths of the serial lines.
@@ -133,6 +198,43 @@ impl Fleet {
     pub fn progress(&self) -> (u64, u64) {
         self.truths()
             .fold((0, 0), |(produced, acked), truth| (produced + truth.produced(), acked + truth.acked()))
+    }
+
+    /// What all devices say of themselves together.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.truths().map(tally).fold(Tally::default(), |sum, of| Tally {
+            produced: sum.produced + of.produced,
+            acked: sum.acked + of.acked,
+            lost: sum.lost + of.lost,
+            waiting: sum.waiting + of.waiting,
+            connected: sum.connected + of.connected,
+            unsettled: sum.unsettled + of.unsettled,
+        })
+    }
+
+    /// Each device's account, by name.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeMap<String, Account> {
+        let account = |(period, truth): &(Duration, Arc<Truth>)| {
+            let log = truth.log();
+            let every_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+            let boot = log.boots.last().copied().unwrap_or(0);
+            let account = Account { tally: tally(truth), boot, first_ns: log.first_ns, every_ns };
+            (truth.name().to_owned(), account)
+        };
+        self.truths.iter().map(account).collect()
+    }
+
+    /// Whether no device has failed; [`Fleet::end`] says of what.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.groups.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Lets the devices sample nothing any more, and deliver what is left.
+    pub fn stop_sampling(&self) {
+        self.conductor.set(Phase::Draining);
     }
 
     /// Enters the PUBACKs that a proxy saw into the logs of the JSON devices.
@@ -161,7 +263,7 @@ impl Fleet {
     /// # Errors
     /// Some device still holds rows after `limit`; it is named.
     pub fn drain(&self, proxy: Option<&MqttProxy>, limit: Duration) -> anyhow::Result<()> {
-        self.conductor.set(Phase::Draining);
+        self.stop_sampling();
         // Rows that a device was sampling at that moment are logged within its next step.
         std::thread::sleep(Duration::from_millis(150));
         wait_for("the devices' getting rid of all rows", limit, || {
@@ -190,19 +292,31 @@ impl Fleet {
     /// What a device failed of.
     pub fn end(mut self) -> anyhow::Result<Vec<Arc<Truth>>> {
         self.conductor.set(Phase::Ended);
-        for (_, device) in &mut self.serial {
-            device.join()?;
+        for group in std::mem::take(&mut self.groups) {
+            group.join().map_err(|_| anyhow::anyhow!("a thread of devices panicked"))??;
         }
-        if let Some(thread) = self.mqtt.take() {
-            thread.join().map_err(|_| anyhow::anyhow!("the thread of the MQTT devices panicked"))??;
-        }
-        Ok(std::mem::take(&mut self.truths))
+        Ok(std::mem::take(&mut self.truths).into_iter().map(|(_, truth)| truth).collect())
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.conductor.set(Phase::Ended);
+    }
+}
+
+fn tally(truth: &Truth) -> Tally {
+    let is_idle = truth.idle();
+    // What is acknowledged meanwhile was produced before.
+    let (acked, lost) = (truth.acked(), truth.lost());
+    let produced = truth.produced();
+    Tally {
+        produced,
+        acked,
+        lost,
+        waiting: produced.saturating_sub(acked + lost),
+        connected: u64::from(truth.connected()),
+        unsettled: u64::from(!is_idle),
     }
 }
 

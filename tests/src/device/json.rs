@@ -59,11 +59,13 @@ impl JsonDevice {
     /// # Errors
     /// The period is out of range.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Spec { name, period, conductor, truth } = &self.spec;
-        let mut link = MqttLink::start(&self.host, self.port, &format!("sim-{name}"));
+        let Spec { name, period, offset, conductor, truth, faults } = &self.spec;
+        let client_id = format!("sim-{name}");
+        let mut link = MqttLink::start(&self.host, self.port, &client_id, faults.of_connection(name));
+        let mut phases = conductor.phases();
         let clock = TickClock::start(0);
         let period_ticks = u64::try_from(period.as_micros())?;
-        let mut next_sample = period_ticks;
+        let mut next_sample = period_ticks + u64::try_from(offset.as_micros())?;
         let (mut published, mut taken) = (0, 0);
         while conductor.phase() != Phase::Ended {
             let sampling = conductor.phase() == Phase::Sampling;
@@ -82,9 +84,23 @@ impl JsonDevice {
             }
             let sample_ms = next_sample.saturating_sub(clock.tick()) / 1000;
             let wait_ms = if sampling { sample_ms.clamp(1, 50) } else { 50 };
-            match link.next(Duration::from_millis(wait_ms)).await {
-                Some(LinkEvent::Taken) => taken += 1,
-                Some(LinkEvent::Connected | LinkEvent::Disconnected | LinkEvent::Message { .. }) | None => {}
+            if !sampling {
+                link.spare();
+            }
+            let event = tokio::select! {
+                event = link.next(Duration::from_millis(wait_ms)) => event,
+                _ = phases.changed() => None,
+            };
+            match event {
+                Some(LinkEvent::Taken) => {
+                    if truth.forgets() {
+                        truth.acknowledge(taken);
+                    }
+                    taken += 1;
+                }
+                Some(LinkEvent::Connected) => truth.set_connected(true),
+                Some(LinkEvent::Disconnected) => truth.set_connected(false),
+                Some(LinkEvent::Message { .. }) | None => {}
             }
             truth.set_idle(taken >= truth.produced());
         }

@@ -10,6 +10,7 @@ use forebay_shared::link::Transport;
 use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause};
 use rumqttc::QoS;
 
+use super::faults::Faults;
 use super::link::{LinkEvent, MqttLink};
 use super::native::{CHANNELS, config, record_row};
 use super::{RING_BYTES, json_payload};
@@ -57,7 +58,9 @@ impl LoadDevice {
     /// The firmware refuses a row.
     pub async fn run(self) -> anyhow::Result<u64> {
         let name = format!("load-{}", self.index);
-        let mut link = MqttLink::start(&self.host, self.port, &format!("sim-{name}-{}", std::process::id()));
+        let client_id = format!("sim-{name}-{}", std::process::id());
+        let faults = Faults::default().of_connection(&name);
+        let mut link = MqttLink::start(&self.host, self.port, &client_id, faults);
         match self.payload {
             Payload::Native => self.run_native(&name, &mut link).await,
             Payload::Json | Payload::LineProtocol => Ok(self.run_plain(&name, &mut link).await),

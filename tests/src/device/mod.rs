@@ -1,9 +1,10 @@
 //! Simulated devices: the real firmware core on a pseudo-terminal or an MQTT connection, and plain MQTT devices that
 //! publish JSON with a timestamp of their own.
 //!
-//! A device samples at a fixed period by its own tick counter. When its thread comes late, the rows that were due are
+//! A device samples at a fixed period by its own tick counter. When its task comes late, the rows that were due are
 //! sampled with the ticks that they were due at, as an interrupt would have done.
 
+mod faults;
 mod fleet;
 mod json;
 mod link;
@@ -14,16 +15,18 @@ mod publish;
 mod serial;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-pub use fleet::{Fleet, MqttFleet, NATIVE_PREFIX};
+pub use faults::{Faults, Struck};
+pub use fleet::{Account, Fleet, MqttFleet, NATIVE_PREFIX, Tally};
 pub use json::{JsonDevice, json_payload, number_in};
 pub use load::{LoadDevice, Payload};
 pub use mqtt::MqttNative;
 pub use native::{CHANNELS, GROUPS, NativeCore, RING_BYTES, config, native_values, record_row};
 pub use publish::publish;
 pub use serial::SerialDevice;
+
+use tokio::sync::watch;
 
 use crate::truth::Truth;
 
@@ -41,29 +44,32 @@ pub enum Phase {
     Ended,
 }
 
-/// The phase of a group of devices, shared with their threads.
-#[derive(Debug, Default)]
-pub struct Conductor(AtomicU8);
+/// The phase of a group of devices, which their tasks wait on.
+#[derive(Debug)]
+pub struct Conductor(watch::Sender<Phase>);
+
+impl Default for Conductor {
+    fn default() -> Conductor {
+        Conductor(watch::Sender::new(Phase::Sampling))
+    }
+}
 
 impl Conductor {
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
-            0 => Phase::Sampling,
-            1 => Phase::Draining,
-            _ => Phase::Ended,
-        }
+        *self.0.borrow()
     }
 
-    /// Changes the phase; devices notice within 50 ms.
+    /// Changes the phase.
     pub fn set(&self, phase: Phase) {
-        let number = match phase {
-            Phase::Sampling => 0,
-            Phase::Draining => 1,
-            Phase::Ended => 2,
-        };
-        self.0.store(number, Ordering::Release);
+        self.0.send_replace(phase);
+    }
+
+    /// Says when it changes.
+    #[must_use]
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.0.subscribe()
     }
 }
 
@@ -74,8 +80,12 @@ pub struct Spec {
     pub name: String,
     /// Time between two rows.
     pub period: Duration,
+    /// How much later than a period after its start it samples first, so that not all of a fleet sample at once.
+    pub offset: Duration,
     /// When it is to sample, drain and end.
     pub conductor: Arc<Conductor>,
     /// Where it logs what it produced.
     pub truth: Arc<Truth>,
+    /// What is wrong with its line.
+    pub faults: Faults,
 }

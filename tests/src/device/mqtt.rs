@@ -35,9 +35,11 @@ impl MqttNative {
             (format!("{}/{}/up", self.prefix, self.chip), format!("{}/{}/down", self.prefix, self.chip));
         let presence = format!("{}/gateway", self.prefix);
         let client_id = format!("sim-{}", self.chip);
+        let faults = self.spec.faults.of_connection(&self.spec.name);
         let mut core = NativeCore::<RING_BYTES>::new(self.spec, self.chip, Transport::Mqtt)?;
-        let mut link = MqttLink::start(&self.host, self.port, &client_id);
+        let mut link = MqttLink::start(&self.host, self.port, &client_id, faults);
         let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let mut phases = core.phases();
         while core.phase() != Phase::Ended {
             let mut wait_ms = core.step()?;
             while let Some(message) = core.device.transmit_message(&mut buffer) {
@@ -48,8 +50,14 @@ impl MqttNative {
                 core.device.message_sent();
                 wait_ms = core.step()?;
             }
+            if core.phase() == Phase::Draining {
+                link.spare();
+            }
             // A device that is due at once has a message ready, and was just told that the client takes no more.
-            let event = link.next(Duration::from_millis(wait_ms.max(1))).await;
+            let event = tokio::select! {
+                event = link.next(Duration::from_millis(wait_ms.max(1))) => event,
+                _ = phases.changed() => None,
+            };
             let now = core.now();
             match event {
                 Some(LinkEvent::Connected) => {

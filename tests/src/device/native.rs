@@ -6,6 +6,7 @@ use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, Tick};
 use forebay_shared::link::Transport;
 use forebay_shared::message::ResetCause;
 use forebay_shared::reading::{Channel, Group, Groups, NAME_BYTES_MAX, Value, ValueKind};
+use tokio::sync::watch;
 
 use super::{Phase, Spec};
 use crate::clock::{TICK_HZ, TickClock};
@@ -17,8 +18,8 @@ pub const RING_BYTES: usize = 32 * 1024;
 /// How long a row may wait for company on an idle link, in milliseconds.
 const LINGER_MS: u32 = 50;
 
-/// How long a device with nothing to do waits before it looks at its orders again, in milliseconds.
-const IDLE_MS: u64 = 50;
+/// How long a device with nothing to do may be left alone, in milliseconds.
+const IDLE_MS: u64 = 1000;
 
 /// How many rows are sampled at once after the thread came late.
 const ROWS_AT_ONCE_MAX: u32 = 1000;
@@ -146,7 +147,7 @@ impl<const RING: usize> NativeCore<RING> {
         // Devices in the field have been running for any time; a counter beyond 32 bits is the harder case.
         let clock = TickClock::start(5_000_000_000);
         let period_ticks = u64::try_from(spec.period.as_micros())?;
-        let next_sample = clock.first_tick() + period_ticks;
+        let next_sample = clock.first_tick() + period_ticks + u64::try_from(spec.offset.as_micros())?;
         Ok(NativeCore { device, spec, clock, period_ticks, next_sample })
     }
 
@@ -181,6 +182,11 @@ impl<const RING: usize> NativeCore<RING> {
         self.spec.conductor.phase()
     }
 
+    /// Says when it is told to do something else.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.spec.conductor.phases()
+    }
+
     fn sample_due(&mut self) -> anyhow::Result<()> {
         let tick_now = self.clock.tick();
         for _ in 0..ROWS_AT_ONCE_MAX {
@@ -206,5 +212,6 @@ impl<const RING: usize> NativeCore<RING> {
         let held_from = device.lost().map_or_else(|| device.oldest(), |lost| lost.to);
         self.spec.truth.observe(boot, held_from.0, device.released().0);
         self.spec.truth.set_idle(device.oldest() == device.next_sequence());
+        self.spec.truth.set_connected(device.is_connected());
     }
 }
