@@ -3,14 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use forebay_firmware::noise::Random;
 use forebay_firmware::ring::{KEPT_BYTES, Kept, Memory};
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_shared::ids::ChipId;
 use forebay_shared::link::Transport;
 use forebay_shared::message::ResetCause;
 use forebay_shared::reading::{Channel, Group, Groups, ValueKind};
-
-use super::random::Random;
 
 pub(crate) const RING: usize = 1024;
 const CHANNELS: usize = 3;
