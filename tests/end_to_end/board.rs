@@ -153,3 +153,75 @@ fn every_row_of_an_emulated_chip_reaches_influxdb_once() -> anyhow::Result<()> {
     scratch.passed();
     Ok(())
 }
+
+/// A ring outlives the chip's reset, with the gateway there and without it: one boot, and nothing lost but the rows of the
+/// open block, which are declared.
+#[test]
+fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
+    let mut rng = Rng::announced("board reset")?;
+    let scratch = Scratch::new("board-reset")?;
+    let (server, since_ns) = (InfluxDb::start(&scratch.path().join("influxdb"))?, wall_ns());
+    let link = scratch.path().join("ttyUSB0");
+    let mut board = Board::start(&scratch.path().join("board"), seconds(), &link)?;
+    let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
+    let settings = Settings { mqtt: None, ports: vec![link], tables };
+    let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
+    const RESETS: u64 = 3;
+    for number in 0..RESETS {
+        let confirmed = gateway.backlog()?.1;
+        wait_for("the board's rows in the database", RECOVERY_LIMIT, || match gateway.backlog() {
+            Ok((_, now)) if now > confirmed => Ok(()),
+            Ok((_, now)) => Err(format!("{now} rows before and after")),
+            Err(error) => Err(format!("{error:#}")),
+        })?;
+        let alone = number % 2 == 0;
+        if alone {
+            gateway.kill();
+        }
+        std::thread::sleep(Duration::from_millis(rng.in_range(500..2000)));
+        anyhow::ensure!(board.is_running(), "the board ended before its reset {number}");
+        board.reset()?;
+        if alone {
+            std::thread::sleep(Duration::from_millis(rng.in_range(0..1000)));
+            gateway.resume()?;
+        }
+    }
+    let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
+    gateway.drain(DRAIN_LIMIT)?;
+    let ledger = gateway.status()?.get("ledger").cloned().unwrap_or_default();
+    anyhow::ensure!(gateway.terminate()?.success(), "the gateway did not end well");
+    eprintln!("the board reports {report}\nthe gateway's ledger is {ledger}");
+
+    let http = Http::new()?;
+    let read = |name| select(&http, &server.url(), InfluxDb::DATABASE, name, since_ns);
+    let (mut pulse, climate) = (read("pulse")?, read("climate")?);
+    let time = |point: &Point| point.column("time").and_then(Value::as_i64);
+    pulse.sort_by_key(time);
+    let numbers: Option<Vec<u64>> = pulse.iter().map(pulse_number).collect();
+    let numbers = numbers.context("a row that nobody sampled")?;
+    assert!(pulse.iter().map(time).is_sorted_by(|a, b| a < b), "times do not grow");
+    // The count of rows begins again at each reset, and only then. The first rows may have been in the open block.
+    let lives = numbers.windows(2).filter(|pair| pair[0] >= pair[1]).count() as u64 + 1;
+    assert_eq!(lives, RESETS + 1, "{numbers:?}");
+    assert!(climate.iter().all(|point| climate_number(point).is_some()));
+
+    let gaps = read(GAP_MEASUREMENT)?;
+    let by_cause = |cause: &str| -> u64 {
+        let of_cause = gaps.iter().filter(|gap| gap.tag("cause") == cause);
+        of_cause.filter_map(|gap| gap.column("count")?.as_u64()).sum()
+    };
+    let (reset, overrun) = (by_cause("reset"), by_cause("overrun"));
+    assert!(gaps.iter().all(|gap| ["reset", "overrun"].contains(&gap.tag("cause").as_str())), "{gaps:?}");
+    assert!(reset > 0, "an open block was empty at each reset");
+    let stored = (pulse.len() + climate.len()) as u64;
+    assert_eq!(
+        report.get("numbered").and_then(Value::as_u64),
+        Some(stored + reset + overrun),
+        "{report} {gaps:?}"
+    );
+    eprintln!(
+        "{stored} rows stored; {reset} were in an open block, and {overrun} found the queue full: both declared"
+    );
+    scratch.passed();
+    Ok(())
+}

@@ -83,6 +83,7 @@ pub fn run_to_end(mut emulator: Command) -> anyhow::Result<String> {
 pub struct Board {
     qemu: Process,
     log: PathBuf,
+    monitor: PathBuf,
     plugged: Arc<AtomicBool>,
     cable: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -100,6 +101,11 @@ impl Board {
         let mut command = emulator("lm3s6965evb", &program, &[&seconds.to_string()])?;
         command.arg("-chardev").arg(format!("socket,id=uart,path={}", socket.display()));
         command.args(["-serial", "chardev:uart"]);
+        let monitor = directory.join("monitor");
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,path={},server=on,wait=off", monitor.display()));
+        command.args(["-mon", "chardev=monitor"]);
         let mut qemu = Process::spawn("qemu-system-arm", command, &log)?;
         let uart = accept(&listener, &mut qemu, &log)?;
         let line = Line::plug_in(link)?;
@@ -109,7 +115,7 @@ impl Board {
             .name("cable".into())
             .spawn(move || carry(uart, line, &link, &cable))
             .context("starting the cable's thread")?;
-        Ok(Board { qemu, log, plugged, cable: Some(cable) })
+        Ok(Board { qemu, log, monitor, plugged, cable: Some(cable) })
     }
 
     /// Pulls the cable.
@@ -120,6 +126,25 @@ impl Board {
     /// Plugs it in again, as another terminal behind the same link.
     pub fn plug_in(&self) {
         self.plugged.store(true, Ordering::Release);
+    }
+
+    /// Resets the chip, which leaves its memory as it is.
+    ///
+    /// # Errors
+    /// QEMU does not listen.
+    pub fn reset(&self) -> anyhow::Result<()> {
+        let mut monitor = UnixStream::connect(&self.monitor).context("reaching QEMU's monitor")?;
+        monitor.set_read_timeout(Some(START_LIMIT))?;
+        monitor.write_all(b"system_reset\n")?;
+        // It prompts when it begins to listen, and when it has done it.
+        let mut said = Vec::new();
+        while String::from_utf8_lossy(&said).matches("(qemu)").count() < 2 {
+            let mut more = [0; 256];
+            let count = monitor.read(&mut more).context("reading from QEMU's monitor")?;
+            anyhow::ensure!(count > 0, "QEMU's monitor ended: {}", String::from_utf8_lossy(&said));
+            said.extend(more.get(..count).unwrap_or_default());
+        }
+        Ok(())
     }
 
     /// Whether the firmware has not ended yet.

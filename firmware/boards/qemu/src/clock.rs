@@ -8,7 +8,7 @@ use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{SCB, SYST};
 use cortex_m_rt::exception;
 use embedded_hal::delay::DelayNs;
-use forebay_shared::ids::Millis;
+use forebay_shared::ids::{Millis, Tick};
 
 /// Cycles a second: what the chip's oscillator makes of its reset settings in QEMU.
 pub(crate) const HZ: u32 = 12_500_000;
@@ -16,9 +16,14 @@ pub(crate) const HZ: u32 = 12_500_000;
 const ROUND: u32 = 1 << 24;
 
 static ROUNDS: AtomicU32 = AtomicU32::new(0);
+/// The tick of the start: its lower and its upper half.
+static FROM: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 
-/// Starts at 0.
-pub(crate) fn start(systick: &mut SYST) {
+/// Starts at 0, or goes on from where it was before a reset.
+pub(crate) fn start(systick: &mut SYST, from: Option<Tick>) {
+    let Tick(from) = from.unwrap_or(Tick(0));
+    FROM[0].store(from as u32, Ordering::Relaxed);
+    FROM[1].store((from >> 32) as u32, Ordering::Relaxed);
     systick.set_clock_source(SystClkSource::Core);
     systick.set_reload(ROUND - 1);
     systick.clear_current();
@@ -32,7 +37,7 @@ fn SysTick() {
     ROUNDS.store(ROUNDS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// Cycles since the start.
+/// Cycles since the first start.
 pub(crate) fn now() -> u64 {
     loop {
         let rounds = ROUNDS.load(Ordering::Acquire);
@@ -41,7 +46,8 @@ pub(crate) fn now() -> u64 {
         let uncounted = SCB::is_pendst_pending() && passed < ROUND / 2;
         if rounds == ROUNDS.load(Ordering::Acquire) {
             let rounds = u64::from(rounds) + u64::from(uncounted);
-            return rounds * u64::from(ROUND) + u64::from(passed);
+            let [low, high] = [&FROM[0], &FROM[1]].map(|half| u64::from(half.load(Ordering::Relaxed)));
+            return (high << 32 | low) + rounds * u64::from(ROUND) + u64::from(passed);
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) lost_bytes: u32,
     /// What the device counted.
     pub(crate) counters: Counters,
+    /// Rows that were ever numbered, also before a reset. The others are counted since then.
+    pub(crate) numbered: u32,
 }
 
 /// The command line's last word, if it is a number other than 0.
@@ -36,10 +38,10 @@ pub(crate) fn seconds() -> Option<u32> {
 
 /// Says what was done, as one line of JSON, and ends the emulation.
 pub(crate) fn end(report: &Report) -> ! {
-    let Report { climate, pulse, lost_rows, lost_bytes, counters } = report;
+    let Report { climate, pulse, lost_rows, lost_bytes, counters, numbered } = report;
     hprintln!(
         "{{\"climate\":{climate},\"pulse\":{pulse},\"lost_rows\":{lost_rows},\"lost_bytes\":{lost_bytes},\
-         \"evicted_rows\":{},\"repeated_blocks\":{},\"bad_frames\":{}}}",
+         \"numbered\":{numbered},\"evicted_rows\":{},\"repeated_blocks\":{},\"bad_frames\":{}}}",
         counters.evicted_rows,
         counters.repeated_blocks,
         counters.bad_frames

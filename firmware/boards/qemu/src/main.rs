@@ -8,13 +8,14 @@
 //!
 //! Its serial port is UART0, its identity the board's MAC address, its tick a cycle of the processor. The host's word on
 //! the command line, a number of seconds, ends the sampling; once the gateway has everything, the firmware says through
-//! QEMU what it produced, and ends. Without a number it runs on.
+//! QEMU what it produced, and ends. Without a number it runs on. A reset leaves its ring as it is, from which it goes on.
 #![no_std]
 #![no_main]
 
 mod climate;
 mod clock;
 mod host;
+mod kept;
 mod pulse;
 mod uart;
 
@@ -24,7 +25,6 @@ use forebay_firmware::sensor::{Sensor, Shtc3};
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_shared::ids::{ChipId, GroupId, Tick};
 use forebay_shared::link::Transport;
-use forebay_shared::message::ResetCause;
 use forebay_shared::reading::Groups;
 
 const GROUPS: Groups = Groups::new(&[Shtc3::<climate::Bus, clock::Delay>::GROUP, pulse::GROUP]);
@@ -65,18 +65,17 @@ fn run() -> Result<host::Report, &'static str> {
     let bytes = singleton!(: Bytes<BYTES> = Bytes::new()).ok_or("the bytes are taken")?;
     let rows = singleton!(: Rows<2, ROWS> = Rows::new()).ok_or("the rows are taken")?;
     let chip = ChipId::new(&uart::mac_address()).ok_or("the board has no MAC address")?;
-    let device =
-        singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, chip, ResetCause::POWER_ON))
-            .ok_or("the device is taken")?;
+    let ram = kept::Ram::take().ok_or("the memory is taken")?;
+    let mut device = Device::<RING_BYTES, CHANNELS, _>::resume(&CONFIG, ram, chip, kept::reset_cause());
     let ((byte_giver, mut bytes), (row_giver, mut rows)) = (bytes.split(), rows.split());
-    clock::start(&mut core.SYST);
+    clock::start(&mut core.SYST, device.resumed_at());
     let mut port = uart::start(byte_giver);
     pulse::start(row_giver);
     let mut sensor = Shtc3::new(climate::Bus::new(), clock::Delay);
 
     let end = host::seconds().map(|seconds| u64::from(seconds) * u64::from(clock::HZ));
     let mut report = host::Report::default();
-    let mut next_sample = CLIMATE_PERIOD_TICKS;
+    let mut next_sample = clock::now() + CLIMATE_PERIOD_TICKS;
     loop {
         let tick = clock::now();
         let sampling = end.is_none_or(|end| tick < end);
@@ -89,9 +88,9 @@ fn run() -> Result<host::Report, &'static str> {
         if !sampling {
             pulse::stop();
         }
-        rows.record(device, PULSE).map_err(|_| "no row of pulse")?;
+        rows.record(&mut device, PULSE).map_err(|_| "no row of pulse")?;
         let tick = clock::now();
-        let deadline = match service(device, &mut bytes, &mut port, clock::millis(tick), Tick(tick)) {
+        let deadline = match service(&mut device, &mut bytes, &mut port, clock::millis(tick), Tick(tick)) {
             Ok(deadline) => deadline,
             Err(never) => match never {},
         };
@@ -100,6 +99,7 @@ fn run() -> Result<host::Report, &'static str> {
             report.lost_rows = rows.lost();
             report.lost_bytes = bytes.lost();
             report.counters = device.counters();
+            report.numbered = device.next_sequence().0;
             return Ok(report);
         }
         if deadline.is_none_or(|at| clock::millis(tick) < at) {
