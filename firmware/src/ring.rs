@@ -19,6 +19,7 @@ mod kept;
 #[cfg(test)]
 mod kept_tests;
 mod memory;
+mod uninit;
 
 use forebay_shared::ids::{Boot, SchemaId, Seq, Tick};
 use forebay_shared::link::bugs::{Bug, seeded};
@@ -29,6 +30,7 @@ use forebay_shared::pack::{PackError, PackItem, PackRow, Packer};
 pub use blocks::Blocks;
 pub use kept::{KEPT_BYTES, Kept};
 pub use memory::{Extent, Mark, Memory};
+pub use uninit::Uninit;
 
 /// Fewest bytes that a ring may have: two of the largest blocks.
 pub const RING_BYTES_MIN: usize = 512;

@@ -15,12 +15,15 @@
 mod climate;
 mod clock;
 mod host;
-mod kept;
 mod pulse;
+mod reset;
 mod uart;
+
+use core::mem::MaybeUninit;
 
 use cortex_m::singleton;
 use forebay_firmware::adapters::interrupt::{Bytes, Rows, service};
+use forebay_firmware::ring::{KEPT_BYTES, Uninit};
 use forebay_firmware::sensor::{Sensor, Shtc3};
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_shared::ids::{ChipId, GroupId, Tick};
@@ -60,13 +63,18 @@ fn main() -> ! {
     }
 }
 
+// The start-up code neither clears nor fills this section.
+#[unsafe(link_section = ".uninit.ring")]
+static mut RAM: MaybeUninit<[u8; RING_BYTES + KEPT_BYTES]> = MaybeUninit::uninit();
+
 fn run() -> Result<host::Report, &'static str> {
     let mut core = cortex_m::Peripherals::take().ok_or("the peripherals are taken")?;
     let bytes = singleton!(: Bytes<BYTES> = Bytes::new()).ok_or("the bytes are taken")?;
     let rows = singleton!(: Rows<2, ROWS> = Rows::new()).ok_or("the rows are taken")?;
     let chip = ChipId::new(&uart::mac_address()).ok_or("the board has no MAC address")?;
-    let ram = kept::Ram::take().ok_or("the memory is taken")?;
-    let mut device = Device::<RING_BYTES, CHANNELS, _>::resume(&CONFIG, ram, chip, kept::reset_cause());
+    // SAFETY: this is called once, and nothing else knows the name.
+    let ram = unsafe { Uninit::new(&raw mut RAM) };
+    let mut device = Device::<RING_BYTES, CHANNELS, _>::resume(&CONFIG, ram, chip, reset::cause());
     let ((byte_giver, mut bytes), (row_giver, mut rows)) = (bytes.split(), rows.split());
     clock::start(&mut core.SYST, device.resumed_at());
     let mut port = uart::start(byte_giver);

@@ -5,7 +5,8 @@ use cortex_m_rt::exception;
 use forebay_firmware::adapters::interrupt::ByteGiver;
 #[cfg(feature = "climate")]
 use forebay_firmware::sensor::Shtc3;
-use forebay_shared::ids::ChipId;
+use forebay_shared::ids::{ChipId, Tick};
+use forebay_shared::message::ResetCause;
 use rp2040_hal::clocks::{Clock as _, ClocksManager, init_clocks_and_plls};
 use rp2040_hal::gpio::bank0::Gpio25;
 #[cfg(feature = "climate")]
@@ -39,6 +40,7 @@ pub(crate) type Climate = Shtc3<Bus, Timer>;
 /// All that the firmware uses.
 pub(crate) struct Board {
     pub(crate) chip: ChipId,
+    pub(crate) reset_cause: ResetCause,
     pub(crate) clock: Clock,
     pub(crate) led: Pin<Gpio25, FunctionSioOutput, PullDown>,
     pub(crate) thermometer: Thermometer,
@@ -47,13 +49,21 @@ pub(crate) struct Board {
     pub(crate) port: Port,
 }
 
-/// The time since the reset.
+/// The time since the reset, behind what passed before it.
 #[derive(Clone, Copy)]
-pub(crate) struct Clock(Timer);
+pub(crate) struct Clock {
+    timer: Timer,
+    from: u64,
+}
 
 impl Clock {
+    /// Goes on from there, if the ring does.
+    pub(crate) fn go_on(&mut self, from: Option<Tick>) {
+        self.from = from.map_or(0, |Tick(tick)| tick);
+    }
+
     pub(crate) fn ticks(self) -> u64 {
-        self.0.get_counter().ticks()
+        self.from + self.timer.get_counter().ticks()
     }
 }
 
@@ -61,6 +71,7 @@ impl Clock {
 pub(crate) fn start(giver: ByteGiver<'static>) -> Option<Board> {
     let chip = chip_id()?;
     let (mut peripherals, core) = (Peripherals::take()?, pac::CorePeripherals::take()?);
+    let reset_cause = reset_cause(&peripherals.VREG_AND_CHIP_RESET, &peripherals.WATCHDOG);
     let mut watchdog = Watchdog::new(peripherals.WATCHDOG);
     let clocks = init_clocks_and_plls(
         CRYSTAL_HZ,
@@ -108,13 +119,31 @@ pub(crate) fn start(giver: ByteGiver<'static>) -> Option<Board> {
     )?;
     Some(Board {
         chip,
-        clock: Clock(timer),
+        reset_cause,
+        clock: Clock { timer, from: 0 },
         led: pins.gpio25.reconfigure(),
         thermometer: Thermometer::new(Adc::new(peripherals.ADC, resets))?,
         #[cfg(feature = "climate")]
         climate,
         port,
     })
+}
+
+/// Why the chip was reset. Memory outlives all of these but the loss of power; the boot ROM, which takes a new program by
+/// USB, ends with the watchdog's reset.
+fn reset_cause(chip: &pac::VREG_AND_CHIP_RESET, watchdog: &pac::WATCHDOG) -> ResetCause {
+    let (reason, reset) = (watchdog.reason().read(), chip.chip_reset().read());
+    if reason.timer().bit_is_set() {
+        ResetCause::WATCHDOG
+    } else if reason.force().bit_is_set() {
+        ResetCause::SOFTWARE
+    } else if reset.had_por().bit_is_set() {
+        ResetCause::POWER_ON
+    } else if reset.had_run().bit_is_set() {
+        ResetCause::PIN
+    } else {
+        ResetCause::UNKNOWN
+    }
 }
 
 /// The unique number of the flash chip.

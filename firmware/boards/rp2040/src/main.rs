@@ -4,6 +4,8 @@
 //! to the gateway through USB, as a serial port of its own, or, with the feature `uart`, through UART0. Its identity is
 //! the unique number of its flash chip. The LED is on while a gateway has let it in, and off while it waits for one.
 //!
+//! A reset leaves the ring as it is, and the firmware goes on with what it holds; only a loss of power empties it.
+//!
 //! Bytes come from an interrupt; the loop sleeps between two of them, for at most 10 ms. What cannot be set up, stops the
 //! chip before it says anything.
 #![no_std]
@@ -18,14 +20,16 @@ mod line;
 #[path = "usb.rs"]
 mod line;
 
+use core::mem::MaybeUninit;
+
 use cortex_m::singleton;
 use embedded_hal::digital::OutputPin;
 use forebay_firmware::adapters::interrupt::{Bytes, service};
+use forebay_firmware::ring::{KEPT_BYTES, Uninit};
 use forebay_firmware::sensor::Sensor;
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_shared::ids::{GroupId, Millis, Tick};
 use forebay_shared::link::Transport;
-use forebay_shared::message::ResetCause;
 use forebay_shared::reading::Groups;
 use panic_halt as _;
 
@@ -70,13 +74,19 @@ fn main() -> ! {
     }
 }
 
+// The start-up code neither clears nor fills this section.
+#[unsafe(link_section = ".uninit.ring")]
+static mut RAM: MaybeUninit<[u8; RING_BYTES + KEPT_BYTES]> = MaybeUninit::uninit();
+
 /// Ends only where it cannot begin.
 fn run() -> Option<()> {
     let bytes = singleton!(: Bytes<BYTES> = Bytes::new())?;
     let (giver, mut bytes) = bytes.split();
     let mut board = board::start(giver)?;
-    let device =
-        singleton!(: Device<RING_BYTES, CHANNELS> = Device::new(&CONFIG, board.chip, ResetCause::UNKNOWN))?;
+    // SAFETY: this is called once, and nothing else knows the name.
+    let ram = unsafe { Uninit::new(&raw mut RAM) };
+    let mut device = Device::<RING_BYTES, CHANNELS, _>::resume(&CONFIG, ram, board.chip, board.reset_cause);
+    board.clock.go_on(device.resumed_at());
     let mut next_sample = board.clock.ticks();
     loop {
         if board.clock.ticks() >= next_sample {
@@ -90,7 +100,7 @@ fn run() -> Option<()> {
             next_sample += PERIOD_TICKS;
         }
         let (now, tick) = (Millis(board.clock.ticks() / 1000), Tick(board.clock.ticks()));
-        let Ok(deadline) = service(device, &mut bytes, &mut board.port, now, tick);
+        let Ok(deadline) = service(&mut device, &mut bytes, &mut board.port, now, tick);
         let Ok(()) = board.led.set_state(device.is_connected().into());
         if deadline.is_none_or(|at| now < at) {
             cortex_m::asm::wfi();

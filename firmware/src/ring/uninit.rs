@@ -1,0 +1,37 @@
+//! A static that the start-up code neither clears nor fills.
+#![expect(unsafe_code, reason = "what is read was there before the program began")]
+
+use core::mem::MaybeUninit;
+
+use super::Memory;
+
+/// A chip's memory that outlives a reset, such as cortex-m-rt's section `.uninit`.
+#[derive(Debug)]
+pub struct Uninit<const N: usize>(*mut u8);
+
+impl<const N: usize> Uninit<N> {
+    /// The memory behind a static's address.
+    ///
+    /// # Safety
+    ///
+    /// It must be there as long as the program runs, and nothing else may reach it.
+    pub const unsafe fn new(memory: *mut MaybeUninit<[u8; N]>) -> Self {
+        Self(memory.cast())
+    }
+}
+
+impl<const N: usize> Memory for Uninit<N> {
+    const BYTES: usize = N;
+
+    fn read(&self, at: usize) -> u8 {
+        // SAFETY: it lies within the memory, which is there; and what a volatile access reads is whatever is there.
+        if at < N { unsafe { self.0.add(at).read_volatile() } } else { 0 }
+    }
+
+    fn write(&mut self, at: usize, byte: u8) {
+        if at < N {
+            // SAFETY: it lies within the memory, which is there and is reached by nothing else.
+            unsafe { self.0.add(at).write_volatile(byte) }
+        }
+    }
+}
