@@ -398,7 +398,8 @@ impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS,
             self.sender.hello_sent(Token::of(tick));
         }
         self.ring.mark(tick);
-        self.out.begin(now, tick, what, self.ring.next());
+        let rows = SeqRange { from: self.ring.unreleased(), to: self.ring.next() };
+        self.out.begin(now, tick, what, rows);
         if self.config.transport == Transport::Serial {
             // Its frame is made from the ring until it has left.
             if let Transmit::Block(place) = what {
@@ -482,7 +483,7 @@ impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS,
             version_min: WIRE_VERSION,
             version_max: WIRE_VERSION,
             schema: self.config.groups.id(),
-            oldest: self.ring.unreleased(),
+            oldest: self.out.oldest(),
             next: self.out.next(),
             tick_hz: self.config.tick_hz,
             tick_now: self.out.tick(),

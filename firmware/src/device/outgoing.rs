@@ -6,6 +6,7 @@
 use forebay_shared::frame::{Bytes, DELIMITER, Pieces};
 use forebay_shared::ids::{Seq, Stamp, Tick};
 use forebay_shared::link::Transmit;
+use forebay_shared::message::SeqRange;
 use heapless::Vec;
 
 /// Bytes of a frame that wait to be written. A `Status` fits in one piece.
@@ -21,7 +22,8 @@ pub(super) struct Outgoing {
     what: Option<Transmit>,
     /// The present when the message was chosen, by the device's own count: its lower and its upper half.
     tick: [u32; 2],
-    /// The number that the next row would have got then.
+    /// The first row that was not released then, and the number that the next would have got.
+    oldest: Seq,
     next: Seq,
     frame: Option<Pieces>,
     piece: Vec<u8, PIECE_BYTES, u8>,
@@ -39,6 +41,7 @@ impl Outgoing {
         Self {
             what: None,
             tick: [0; 2],
+            oldest: Seq(0),
             next: Seq(0),
             frame: None,
             piece: Vec::new(),
@@ -58,12 +61,17 @@ impl Outgoing {
         Tick((high as u64) << 32 | low as u64)
     }
 
+    pub(super) const fn oldest(&self) -> Seq {
+        self.oldest
+    }
+
     pub(super) const fn next(&self) -> Seq {
         self.next
     }
 
-    pub(super) fn begin(&mut self, now: Stamp, tick: Tick, what: Transmit, next: Seq) {
-        (self.what, self.frame, self.next) = (Some(what), None, next);
+    pub(super) fn begin(&mut self, now: Stamp, tick: Tick, what: Transmit, rows: SeqRange) {
+        (self.what, self.frame) = (Some(what), None);
+        (self.oldest, self.next) = (rows.from, rows.to);
         self.tick = [tick.0 as u32, (tick.0 >> 32) as u32];
         (self.moved_at, self.moved) = (now, false);
     }

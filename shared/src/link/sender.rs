@@ -60,6 +60,8 @@ pub struct Sender {
     channels: u8,
     birth: u8,
     credit: u8,
+    /// The gateway was told of lost rows since the welcome.
+    gap_sent: bool,
     /// How long what the state says waits the next time, and when it is due.
     wait_ms: u16,
     again_at: Stamp,
@@ -77,8 +79,8 @@ pub struct Sender {
     spoke_at: Stamp,
     heard_at: Stamp,
     reply: Option<Token>,
-    /// Where the lost rows ended of which the gateway was told, if it was, and when.
-    gap_sent_to: Option<Seq>,
+    /// Where those ended of which it was told last, and when.
+    gap_sent_to: Seq,
     gap_sent_at: Stamp,
 }
 
@@ -124,7 +126,8 @@ impl Sender {
             reply: None,
             window: Window::new(),
             sent: Seq(0),
-            gap_sent_to: None,
+            gap_sent_to: Seq(0),
+            gap_sent: false,
             gap_sent_at: Stamp::ZERO,
             round_trip: RoundTrip::new(),
             spoke_at: Stamp::ZERO,
@@ -307,11 +310,11 @@ impl Sender {
                 }
             }
             Transmit::Gap => {
-                let to = backlog.lost_to();
-                if self.gap_sent_to == to {
+                let to = backlog.lost_to().unwrap_or(self.received);
+                if self.gap_sent && self.gap_sent_to == to {
                     self.round_trip.timed_out(now, self.gap_sent_at);
                 }
-                (self.gap_sent_to, self.gap_sent_at) = (to, now);
+                (self.gap_sent, self.gap_sent_to, self.gap_sent_at) = (true, to, now);
             }
             Transmit::Block(place) => {
                 self.state = State::Open;
@@ -369,7 +372,7 @@ impl Sender {
         if let Some(to) = backlog.lost_to()
             && self.received.is_before(to)
         {
-            let told = self.gap_sent_to == Some(to);
+            let told = self.gap_sent && self.gap_sent_to == to;
             let wait_ms = if told { now.until(self.gap_sent_at.plus(self.repeat_ms())) } else { 0 };
             agenda.add(wait_ms, Transmit::Gap);
         }
@@ -457,7 +460,7 @@ impl Sender {
         backlog.release(released);
         self.window.clear(received, backlog);
         self.round_trip.begin(now);
-        self.gap_sent_to = None;
+        self.gap_sent = false;
         self.heard_at = now;
         Ok(())
     }
