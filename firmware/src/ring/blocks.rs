@@ -108,7 +108,7 @@ impl<const N: usize, M: Memory> Blocks<N, M> {
         let from = self.extent.sealed;
         self.write(offset, len);
         self.write_word(offset + 1, from.0);
-        self.write_word(offset + 5, u32::from_le_bytes(Flight::NEW.to_bytes()));
+        self.write_word(offset + 5, Flight::NEW.0);
         if M::IS_KEPT {
             self.write_word(offset + 9, self.check(offset, SeqRange { from, to }));
         }
@@ -260,7 +260,7 @@ impl<const N: usize, M: Memory> Backlog for Blocks<N, M> {
         }
         let end = offset + Self::HEAD_BYTES + u32::from(self.read(offset));
         let to = if end < self.extent.len { Seq(self.read_word(end + 1)) } else { self.extent.sealed };
-        let flight = Flight::from_bytes(self.read_word(offset + 5).to_le_bytes());
+        let flight = Flight(self.read_word(offset + 5));
         let next = Place(self.extent.first.0.wrapping_add(end));
         Some(Block { rows: SeqRange { from: Seq(self.read_word(offset + 1)), to }, flight, next })
     }
@@ -268,7 +268,7 @@ impl<const N: usize, M: Memory> Backlog for Blocks<N, M> {
     fn note(&mut self, place: Place, flight: Flight) {
         let offset = self.offset(place);
         if offset < self.extent.len {
-            self.write_word(offset + 5, u32::from_le_bytes(flight.to_bytes()));
+            self.write_word(offset + 5, flight.0);
         }
     }
 }

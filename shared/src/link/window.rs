@@ -55,49 +55,38 @@ pub struct Block {
     pub next: Place,
 }
 
-/// What the link remembers of a block.
+/// What the link remembers of a block, in the 32 bits in which a device may keep it: the lower half of the milliseconds at
+/// which it was sent (less than a minute ago, or it was given up), above them the number of that transmission, and marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flight {
-    /// The lower half of the milliseconds at which it was sent: less than a minute ago, or it was given up.
-    sent_at: u16,
-    order: u8,
-    marks: u8,
-}
+pub struct Flight(pub u32);
 
-const ACKED: u8 = 1;
+const ACKED: u32 = 1 << 24;
 /// Something sent later has arrived, or the answer is overdue: to be sent again at once.
-const LOST: u8 = 2;
-const REPEATED: u8 = 4;
+const LOST: u32 = 2 << 24;
+const REPEATED: u32 = 4 << 24;
+const MARKS: u32 = 0xff << 24;
 
 impl Flight {
     /// Of a block that was never sent.
-    pub const NEW: Self = Self { sent_at: 0, order: 0, marks: 0 };
+    pub const NEW: Self = Self(0);
 
-    /// As the device may keep it.
-    pub const fn to_bytes(self) -> [u8; 4] {
-        let [low, high] = self.sent_at.to_le_bytes();
-        [low, high, self.order, self.marks]
+    const fn new(now: Stamp, order: u8, marks: u32) -> Self {
+        Self(marks | (order as u32) << 16 | now.since(Stamp::ZERO) & 0xffff)
     }
 
-    /// What [`to_bytes`](Self::to_bytes) gave.
-    pub const fn from_bytes([low, high, order, marks]: [u8; 4]) -> Self {
-        Self { sent_at: u16::from_le_bytes([low, high]), order, marks }
+    const fn is(self, mark: u32) -> bool {
+        self.0 & mark != 0
     }
 
-    const fn is(self, mark: u8) -> bool {
-        self.marks & mark != 0
+    const fn order(self) -> u8 {
+        (self.0 >> 16) as u8
     }
 
-    const fn new(now: Stamp, order: u8, marks: u8) -> Self {
-        Self { sent_at: now.since(Stamp::ZERO) as u16, order, marks }
-    }
-
-    fn age_ms(self, now: Stamp) -> u32 {
-        u32::from((now.since(Stamp::ZERO) as u16).wrapping_sub(self.sent_at))
+    const fn age_ms(self, now: Stamp) -> u32 {
+        now.since(Stamp::ZERO).wrapping_sub(self.0) & 0xffff
     }
 
     /// How long it is until this is to be sent again.
-    #[inline(never)]
     fn wait_ms(self, now: Stamp, rto_ms: u32) -> u32 {
         if self.is(LOST) { 0 } else { rto_ms.saturating_sub(self.age_ms(now)) }
     }
@@ -196,7 +185,7 @@ impl Window {
     /// Starts the wait for an answer anew.
     pub(super) fn left<B: Backlog>(&self, now: Stamp, place: Place, backlog: &mut B) {
         if let Some(Block { flight, .. }) = backlog.block(place) {
-            backlog.note(place, Flight::new(now, flight.order, flight.marks));
+            backlog.note(place, Flight::new(now, flight.order(), flight.0 & MARKS));
         }
     }
 
@@ -213,11 +202,11 @@ impl Window {
         while let Some(mut block) = self.flight(at, backlog) {
             if !block.flight.is(ACKED) && has_arrived(block.rows, ack) {
                 // Of a block that was sent twice, nobody knows which copy has arrived.
-                let later = newest.is_none_or(|newest| is_later(block.flight.order, newest.order));
+                let later = newest.is_none_or(|newest| is_later(block.flight.order(), newest.order()));
                 if !block.flight.is(REPEATED) && later {
                     newest = Some(block.flight);
                 }
-                block.flight.marks |= ACKED;
+                block.flight.0 |= ACKED;
                 backlog.note(at, block.flight);
             }
             at = block.next;
@@ -225,7 +214,7 @@ impl Window {
         self.forget(ack.received, backlog);
         if let Some(newest) = newest {
             round_trip.measured(newest.age_ms(now));
-            self.mark(Some(newest.order), now, round_trip.rto_ms(), backlog);
+            self.mark(Some(newest.order()), now, round_trip.rto_ms(), backlog);
         }
     }
 
@@ -243,9 +232,9 @@ impl Window {
     fn mark<B: Backlog>(&self, by: Option<u8>, now: Stamp, rto_ms: u32, backlog: &mut B) {
         let mut at = self.start.max(backlog.first());
         while let Some(Block { mut flight, next, .. }) = self.flight(at, backlog) {
-            let is_lost = by.map_or(flight.wait_ms(now, rto_ms) == 0, |order| is_later(order, flight.order));
+            let is_lost = by.map_or(flight.wait_ms(now, rto_ms) == 0, |order| is_later(order, flight.order()));
             if !flight.is(ACKED) && is_lost {
-                flight.marks |= LOST;
+                flight.0 |= LOST;
                 backlog.note(at, flight);
             }
             at = next;
