@@ -21,14 +21,14 @@ mod kept_tests;
 mod memory;
 mod uninit;
 
-use forebay_shared::ids::{Boot, SchemaId, Seq, Tick};
+use forebay_shared::ids::{Boot, Seq, Tick};
 use forebay_shared::link::bugs::{Bug, seeded};
 use forebay_shared::link::{Backlog, Place};
 use forebay_shared::message::{GapCause, SeqRange};
 use forebay_shared::pack::{PackError, PackItem, PackRow, Packer};
 
 pub use blocks::Blocks;
-pub use kept::{KEPT_BYTES, Kept};
+pub use kept::{KEPT_BYTES, Kept, Kin};
 pub use memory::{Extent, Mark, Memory};
 pub use uninit::Uninit;
 
@@ -68,8 +68,8 @@ impl<const N: usize, const CHANNELS: usize> Ring<N, CHANNELS> {
 impl<const N: usize, const CHANNELS: usize, M: Memory> Ring<N, CHANNELS, Kept<M>> {
     /// A ring that goes on from what is in the memory, which the reset has `left_alone` for sure or not; or an empty one,
     /// where nothing in it can be taken up.
-    pub fn resume(memory: M, schema: SchemaId, when_full: WhenFull, left_alone: bool) -> Self {
-        let mut ring = Self::within(Kept::new(memory, schema), when_full);
+    pub fn resume(memory: M, kin: Kin, when_full: WhenFull, left_alone: bool) -> Self {
+        let mut ring = Self::within(Kept::new(memory, kin), when_full);
         if let Some(survivor) = ring.blocks.memory_mut().survivor(left_alone)
             && survivor.mark.next.distance_from(survivor.extent.sealed) >= 0
             && ring.blocks.resume(survivor.extent)

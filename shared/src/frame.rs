@@ -87,19 +87,22 @@ pub trait Bytes {
 pub struct Pieces {
     /// Bytes of the frame that were given.
     at: u8,
+    /// Bytes of the message, which the frame keeps to even if it should grow meanwhile.
+    size: u8,
     check: [u8; CRC_BYTES],
 }
 
 impl Pieces {
-    /// Begins a frame of this message, which must be the same until the frame ends.
+    /// Begins a frame of this message, which should be the same until the frame ends: one that is not makes a damaged frame.
     pub fn new(message: &impl Bytes) -> Self {
-        let check = checksum((0..message.size()).map(|at| message.byte(at)));
-        Self { at: 0, check: check.to_le_bytes() }
+        let size = message.size();
+        let check = checksum((0..size).map(|at| message.byte(at)));
+        Self { at: 0, size, check: check.to_le_bytes() }
     }
 
     /// The next byte of the frame, unless it has ended.
     pub fn next(&mut self, message: &impl Bytes) -> Option<u8> {
-        let end = message.size() + CRC_BYTES as u8;
+        let end = self.size + CRC_BYTES as u8;
         // A byte's place in the frame is one more than in what is stuffed.
         let byte = match self.at {
             at if at > end + 1 => return None,
@@ -115,7 +118,7 @@ impl Pieces {
     }
 
     fn decoded(&self, at: u8, message: &impl Bytes) -> u8 {
-        match at.checked_sub(message.size()) {
+        match at.checked_sub(self.size) {
             None => message.byte(at),
             Some(at) => self.check.get(usize::from(at)).copied().unwrap_or_default(),
         }
@@ -123,7 +126,7 @@ impl Pieces {
 
     /// How far it is from before byte `from` to the next zero, or to the end.
     fn distance(&self, from: u8, message: &impl Bytes) -> u8 {
-        let end = message.size() + CRC_BYTES as u8;
+        let end = self.size + CRC_BYTES as u8;
         let mut at = from;
         while at < end && self.decoded(at, message) != DELIMITER {
             at += 1;

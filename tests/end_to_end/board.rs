@@ -154,6 +154,13 @@ fn every_row_of_an_emulated_chip_reaches_influxdb_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How often a chip is reset, and how long it is held up before.
+const RESETS: u64 = 3;
+const HELD_UP: Duration = Duration::from_secs(2);
+
+/// How far a row may be dated into that time: what is known of the clock over an outage is not exact.
+const TOLERANCE_NS: i64 = 500_000_000;
+
 /// A ring outlives the chip's reset, with the gateway there and without it: one boot, and nothing lost but the rows of the
 /// open block, which are declared.
 #[test]
@@ -166,7 +173,7 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
     let settings = Settings { mqtt: None, ports: vec![link], tables };
     let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
-    const RESETS: u64 = 3;
+    let mut resets = Vec::new();
     for number in 0..RESETS {
         let confirmed = gateway.backlog()?.1;
         wait_for("the board's rows in the database", RECOVERY_LIMIT, || match gateway.backlog() {
@@ -176,11 +183,14 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
         })?;
         let alone = number % 2 == 0;
         if alone {
-            gateway.kill();
+            // What it knows of the device's clock, it writes down now and then, and when it ends.
+            anyhow::ensure!(gateway.terminate()?.success(), "the gateway did not end well");
         }
         std::thread::sleep(Duration::from_millis(rng.in_range(500..2000)));
         anyhow::ensure!(board.is_running(), "the board ended before its reset {number}");
-        board.reset()?;
+        let from_ns = wall_ns();
+        board.reset(HELD_UP)?;
+        resets.push(from_ns..wall_ns());
         if alone {
             std::thread::sleep(Duration::from_millis(rng.in_range(0..1000)));
             gateway.resume()?;
@@ -200,9 +210,18 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     let numbers: Option<Vec<u64>> = pulse.iter().map(pulse_number).collect();
     let numbers = numbers.context("a row that nobody sampled")?;
     assert!(pulse.iter().map(time).is_sorted_by(|a, b| a < b), "times do not grow");
-    // The count of rows begins again at each reset, and only then. The first rows may have been in the open block.
-    let lives = numbers.windows(2).filter(|pair| pair[0] >= pair[1]).count() as u64 + 1;
-    assert_eq!(lives, RESETS + 1, "{numbers:?}");
+    // The count of rows begins again at each reset, and only then; and no row is dated into the time for which the chip
+    // was held up before.
+    let times: Vec<i64> = pulse.iter().filter_map(time).collect();
+    let starts: Vec<usize> = (1..numbers.len()).filter(|at| numbers[at - 1] >= numbers[*at]).collect();
+    assert_eq!(starts.len(), resets.len(), "{numbers:?}");
+    for (start, reset) in starts.into_iter().zip(&resets) {
+        let (before, after) = (times[start - 1] - reset.start, times[start] - reset.end);
+        eprintln!(
+            "around a reset: the row before it at {before} ns of it, the one behind it {after} ns after it"
+        );
+        assert!(before < TOLERANCE_NS && after > -TOLERANCE_NS, "rows are dated into the reset");
+    }
     assert!(climate.iter().all(|point| climate_number(point).is_some()));
 
     let gaps = read(GAP_MEASUREMENT)?;

@@ -9,8 +9,14 @@ use serde_json::Value;
 /// What a device may add to the flash of a Cortex-M0 program.
 const FLASH_BYTES_MAX: u64 = 8 * 1024;
 
+/// What one may add whose ring outlives a reset.
+const RESUMABLE_FLASH_BYTES_MAX: u64 = 12 * 1024;
+
 /// What a device of four channels may take beside its ring.
 const BESIDE_THE_RING_BYTES_MAX: u64 = 384;
+
+/// The same where the ring outlives a reset, with what is kept for that.
+const RESUMABLE_BESIDE_THE_RING_BYTES_MAX: u64 = 592;
 
 /// What a row of one channel may take, from its recording to its release.
 const INSTRUCTIONS_MAX: u64 = 1000;
@@ -23,6 +29,9 @@ fn a_device_adds_little_to_a_programs_flash() -> anyhow::Result<()> {
     eprintln!("flash on thumbv6m: {with} bytes with a device, {without} without: {} for it", with - without);
     assert!(without > 0, "an empty program");
     assert!(with - without <= FLASH_BYTES_MAX);
+    let resumable = flash_bytes(&build("resume")?)?;
+    eprintln!("with a ring that outlives a reset: {}", resumable - without);
+    assert!(resumable - without <= RESUMABLE_FLASH_BYTES_MAX);
     Ok(())
 }
 
@@ -39,9 +48,16 @@ fn a_device_needs_little_memory_and_few_instructions() -> anyhow::Result<()> {
     let recording = figure("to_record_1_channel")?;
     assert!(recording > 100 && one > recording && four > one, "nothing was measured");
     assert!(figure("stack_bytes")? > 100, "no stack was measured");
+    let resumable = figure("resumable_instructions_1_channel")?;
     assert!(one <= INSTRUCTIONS_MAX, "{one} instructions a row");
+    assert!(one < resumable && resumable <= INSTRUCTIONS_MAX, "{resumable} instructions a resumable row");
     let bytes = figure("beside_the_ring_bytes")?;
     assert!(bytes <= BESIDE_THE_RING_BYTES_MAX, "{bytes} bytes beside the ring");
+    let bytes = figure("resumable_beside_the_ring_bytes")?;
+    assert!(
+        bytes <= RESUMABLE_BESIDE_THE_RING_BYTES_MAX,
+        "{bytes} bytes beside a ring that outlives a reset"
+    );
     Ok(())
 }
 

@@ -128,21 +128,18 @@ impl Board {
         self.plugged.store(true, Ordering::Release);
     }
 
-    /// Resets the chip, which leaves its memory as it is.
+    /// Holds the chip up for a while, and then resets it, which leaves its memory as it is.
     ///
     /// # Errors
     /// QEMU does not listen.
-    pub fn reset(&self) -> anyhow::Result<()> {
+    pub fn reset(&self, after: Duration) -> anyhow::Result<()> {
         let mut monitor = UnixStream::connect(&self.monitor).context("reaching QEMU's monitor")?;
         monitor.set_read_timeout(Some(START_LIMIT))?;
-        monitor.write_all(b"system_reset\n")?;
-        // It prompts when it begins to listen, and when it has done it.
-        let mut said = Vec::new();
-        while String::from_utf8_lossy(&said).matches("(qemu)").count() < 2 {
-            let mut more = [0; 256];
-            let count = monitor.read(&mut more).context("reading from QEMU's monitor")?;
-            anyhow::ensure!(count > 0, "QEMU's monitor ended: {}", String::from_utf8_lossy(&said));
-            said.extend(more.get(..count).unwrap_or_default());
+        prompt(&mut monitor)?;
+        for (command, wait) in [("stop", after), ("system_reset", Duration::ZERO), ("cont", Duration::ZERO)] {
+            writeln!(monitor, "{command}")?;
+            prompt(&mut monitor)?;
+            std::thread::sleep(wait);
         }
         Ok(())
     }
@@ -170,6 +167,18 @@ impl Board {
         let report = report.with_context(|| format!("the firmware did not report:\n{said}"))?;
         serde_json::from_str(report).context("the firmware's report is no JSON")
     }
+}
+
+/// Reads until QEMU's monitor is ready for a command.
+fn prompt(monitor: &mut UnixStream) -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    while !said.ends_with(b"(qemu) ") {
+        let mut more = [0; 256];
+        let count = monitor.read(&mut more).context("reading from QEMU's monitor")?;
+        anyhow::ensure!(count > 0, "QEMU's monitor ended: {}", String::from_utf8_lossy(&said));
+        said.extend(more.get(..count).unwrap_or_default());
+    }
+    Ok(())
 }
 
 fn accept(listener: &UnixListener, qemu: &mut Process, log: &Path) -> anyhow::Result<UnixStream> {

@@ -127,7 +127,7 @@ impl Outgoing {
         if core::mem::take(&mut self.moved) {
             self.moved_at = now;
         }
-        now.since(self.moved_at) >= STALL_MS
+        now.until(self.moved_at.plus(STALL_MS)) == 0
     }
 
     /// Forgets the message. Whatever comes next ends what has been written of it.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kept memory = 2 identities · 2 extents · 2 marks · the ring's bytes
-//! identity    = turn · number of this layout · bytes of the ring · schema · boot or 0 · resumed at, two words · check
+//! identity    = turn · number of this layout · bytes of the ring · schema · ticks a second · boot or 0 · check
 //! extent      = turn · head · place of the first block · bytes · sealed · released · check
 //! mark        = turn · next · tick, two words · check
 //! ```
@@ -25,24 +25,39 @@ use forebay_shared::link::bugs::{Bug, seeded};
 
 use super::memory::{Extent, Mark, Memory};
 
+const IDENTITIES: Pair<7> = Pair { at: 0, check: crc };
+const EXTENTS: Pair<7> = Pair { at: 56, check: crc };
+const MARKS: Pair<5> = Pair { at: 112, check: mix };
+
 /// Bytes of kept memory beside those of the ring.
-pub const KEPT_BYTES: usize = 2 * 4 * (8 + 7 + 5);
+pub const KEPT_BYTES: usize = 152;
 
 /// Of this layout, and that of blocks: another for each that there ever was.
 const LAYOUT: u32 = 0xf0be_0001;
+
+/// What a device must be to go on with a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kin {
+    /// What its rows are.
+    pub schema: SchemaId,
+    /// What its ticks are.
+    pub tick_hz: u32,
+}
 
 /// Memory that outlives a reset. See the [module](self).
 #[derive(Debug)]
 pub struct Kept<M> {
     memory: M,
-    schema: SchemaId,
+    kin: Kin,
     boot: Option<Boot>,
-    resumed_at: Option<Tick>,
-    /// The latest that was kept.
-    tick: Tick,
-    identities: Pair<6>,
-    extents: Pair<5>,
-    marks: Pair<3>,
+    /// The latest that was kept, and where the count was taken up, if it was: their halves.
+    tick: [u32; 2],
+    resumed_at: [u32; 2],
+    resumed: bool,
+    /// The last turn of each.
+    identity: u8,
+    extent: u8,
+    mark: u8,
 }
 
 /// What outlived a reset.
@@ -56,41 +71,43 @@ pub(crate) struct Survivor {
 impl<M: Memory> Kept<M> {
     const RING_BYTES: u32 = M::BYTES.saturating_sub(KEPT_BYTES) as u32;
 
-    /// Memory of which nothing is known yet, for a ring of this schema.
-    pub(crate) const fn new(memory: M, schema: SchemaId) -> Self {
+    /// Memory of which nothing is known yet.
+    pub(crate) const fn new(memory: M, kin: Kin) -> Self {
         Self {
             memory,
-            schema,
+            kin,
             boot: None,
-            resumed_at: None,
-            tick: Tick(0),
-            identities: Pair { at: 0, turn: 0, check: crc },
-            extents: Pair { at: 64, turn: 0, check: crc },
-            marks: Pair { at: 120, turn: 0, check: sum },
+            tick: [0; 2],
+            resumed_at: [0; 2],
+            resumed: false,
+            identity: 0,
+            extent: 0,
+            mark: 0,
         }
     }
 
-    /// What there is of an earlier life with this schema, if the reset left the memory alone, or did no harm to it. Its
+    /// What there is of an earlier life of the same kin, if the reset left the memory alone, or did no harm to it. Its
     /// blocks are yet to be looked at.
     pub(super) fn survivor(&mut self, left_alone: bool) -> Option<Survivor> {
-        let [layout, ring, schema, boot, ..] = self.identities.read(&self.memory, left_alone)?;
-        let is_same = schema == self.schema.0 || seeded(Bug::SchemaIgnored);
-        if [layout, ring] != [LAYOUT, Self::RING_BYTES] || !is_same {
+        let [_, layout, ring, schema, tick_hz, boot, _] =
+            IDENTITIES.read(&mut self.identity, &self.memory, left_alone)?;
+        let is_same = schema == self.kin.schema.0 || seeded(Bug::SchemaIgnored);
+        if [layout, ring, tick_hz] != [LAYOUT, Self::RING_BYTES, self.kin.tick_hz] || !is_same {
             return None;
         }
-        let [head, first, len, sealed, released] = self.extents.read(&self.memory, left_alone)?;
+        let [_, head, first, len, sealed, released, _] =
+            EXTENTS.read(&mut self.extent, &self.memory, left_alone)?;
         let (first, sealed, released) = (Place(first), Seq(sealed), Seq(released));
-        let [next, low, high] = self.marks.read(&self.memory, left_alone)?;
-        let mark = Mark { next: Seq(next), tick: Tick(u64::from(high) << 32 | u64::from(low)) };
+        let [_, next, low, high, _] = MARKS.read(&mut self.mark, &self.memory, left_alone)?;
+        let mark = Mark { next: Seq(next), tick: tick([low, high]) };
         Some(Survivor { boot: Boot::new(boot), extent: Extent { head, first, len, sealed, released }, mark })
     }
 
     /// Goes on where the earlier life ended.
     pub(super) fn resume(&mut self, survivor: &Survivor) {
         let tick = Tick(survivor.mark.tick.0.saturating_add(1));
-        (self.boot, self.resumed_at) = (survivor.boot, Some(tick));
+        (self.boot, self.resumed_at, self.resumed) = (survivor.boot, halves(tick), true);
         self.keep_mark(Mark { tick, ..survivor.mark });
-        self.identify();
     }
 
     /// Begins a first life. As long as that is cut short, there is nothing that could be taken up.
@@ -112,12 +129,12 @@ impl<M: Memory> Kept<M> {
     }
 
     fn identify(&mut self) {
-        let [low, high] = halves(self.resumed_at.unwrap_or(Tick(0)));
+        let Kin { schema, tick_hz } = self.kin;
         let boot = self.boot.map_or(0, Boot::get);
-        let words = [LAYOUT, Self::RING_BYTES, self.schema.0, boot, low, high];
+        let record = [0, LAYOUT, Self::RING_BYTES, schema.0, tick_hz, boot, 0];
         // Both of them: rows must not come up under another boot than before, whatever happens to one.
-        self.identities.write(&mut self.memory, words);
-        self.identities.write(&mut self.memory, words);
+        IDENTITIES.write(&mut self.identity, &mut self.memory, record);
+        IDENTITIES.write(&mut self.identity, &mut self.memory, record);
     }
 }
 
@@ -135,13 +152,13 @@ impl<M: Memory> Memory for Kept<M> {
 
     fn keep_extent(&mut self, extent: &Extent) {
         let Extent { head, first: Place(first), len, sealed: Seq(sealed), released: Seq(released) } = *extent;
-        self.extents.write(&mut self.memory, [head, first, len, sealed, released]);
+        EXTENTS.write(&mut self.extent, &mut self.memory, [0, head, first, len, sealed, released, 0]);
     }
 
-    fn keep_mark(&mut self, Mark { next: Seq(next), tick }: Mark) {
-        self.tick = self.tick.max(tick);
-        let [low, high] = halves(self.tick);
-        self.marks.write(&mut self.memory, [next, low, high]);
+    fn keep_mark(&mut self, Mark { next: Seq(next), tick: latest }: Mark) {
+        self.tick = halves(latest.max(tick(self.tick)));
+        let [low, high] = self.tick;
+        MARKS.write(&mut self.mark, &mut self.memory, [0, next, low, high, 0]);
     }
 
     fn keep_boot(&mut self, boot: Boot) {
@@ -152,69 +169,74 @@ impl<M: Memory> Memory for Kept<M> {
     }
 
     fn resumed_at(&self) -> Option<Tick> {
-        self.resumed_at
+        self.resumed.then_some(tick(self.resumed_at))
     }
 }
 
-/// Two records of `WORDS` words, written in turns. Before them stands the number of the turn, behind them the check.
-#[derive(Debug)]
+/// Two records of `WORDS` words, written in turns: the first of them is the number of the turn, the last the check.
 struct Pair<const WORDS: usize> {
     at: usize,
-    /// Of the record that was written last.
-    turn: u32,
-    check: fn(u32, &[u32]) -> u32,
+    check: fn(&[u32]) -> u32,
 }
 
 impl<const WORDS: usize> Pair<WORDS> {
     /// The later of those that are whole; or nothing, where one may not be cut short and is.
-    fn read(&mut self, memory: &impl Memory, may_be_cut: bool) -> Option<[u32; WORDS]> {
+    fn read(&self, turn: &mut u8, memory: &impl Memory, may_be_cut: bool) -> Option<[u32; WORDS]> {
         let mut last = None;
         for odd in [0, 1] {
-            let at = self.record(odd);
-            let word = |index: usize| {
-                u32::from_le_bytes([0, 1, 2, 3].map(|byte| memory.read(at + 4 * index + byte)))
-            };
-            let (turn, words) = (word(0), core::array::from_fn(|index| word(1 + index)));
-            if word(1 + WORDS) != (self.check)(turn, &words) || turn & 1 != odd {
-                if may_be_cut {
-                    continue;
-                }
+            let record = self.record(odd, memory);
+            let its_turn = record[0] as u8;
+            let is_whole = (self.check)(&record[..WORDS - 1]) == record[WORDS - 1] && its_turn & 1 == odd;
+            if !is_whole && !may_be_cut {
                 return None;
             }
-            if last.is_none() || turn.wrapping_sub(self.turn).cast_signed() > 0 {
-                (self.turn, last) = (turn, Some(words));
+            if is_whole && (last.is_none() || its_turn.wrapping_sub(*turn).cast_signed() > 0) {
+                (*turn, last) = (its_turn, Some(record));
             }
         }
         last
     }
 
-    fn write(&mut self, memory: &mut impl Memory, words: [u32; WORDS]) {
-        self.turn = self.turn.wrapping_add(1);
-        let check = (self.check)(self.turn, &words);
-        let all = [self.turn].into_iter().chain(words).chain([check]).flat_map(u32::to_le_bytes);
+    fn record(&self, odd: u8, memory: &impl Memory) -> [u32; WORDS] {
+        let mut record = [0; WORDS];
+        for (at, word) in (self.place(odd)..).step_by(4).zip(&mut record) {
+            *word = u32::from_le_bytes([0, 1, 2, 3].map(|byte| memory.read(at + byte)));
+        }
+        record
+    }
+
+    fn write(&self, turn: &mut u8, memory: &mut impl Memory, mut record: [u32; WORDS]) {
+        *turn = turn.wrapping_add(1);
+        record[0] = u32::from(*turn);
+        record[WORDS - 1] = (self.check)(&record[..WORDS - 1]);
         // Nothing that came before may be written after this, nor the other way round.
         compiler_fence(Ordering::SeqCst);
-        for (at, byte) in (self.record(self.turn & 1)..).zip(all) {
-            memory.write(at, byte);
+        for (at, word) in (self.place(*turn & 1)..).step_by(4).zip(record) {
+            for (byte, bits) in (0..).zip(word.to_le_bytes()) {
+                memory.write(at + byte, bits);
+            }
         }
         compiler_fence(Ordering::SeqCst);
     }
 
-    const fn record(&self, odd: u32) -> usize {
-        self.at + if odd == 0 { 0 } else { 4 * (WORDS + 2) }
+    const fn place(&self, odd: u8) -> usize {
+        self.at + if odd == 0 { 0 } else { 4 * WORDS }
     }
 }
 
-fn crc(turn: u32, words: &[u32]) -> u32 {
-    checksum([turn].iter().chain(words).flat_map(|word| word.to_le_bytes()))
+fn crc(words: &[u32]) -> u32 {
+    checksum(words.iter().flat_map(|word| word.to_le_bytes()))
 }
 
 /// Memory that was never written, all zeros or all ones, does not pass.
-fn sum(turn: u32, words: &[u32]) -> u32 {
-    let mixed = |sum: u32, word: &u32| (sum ^ *word).wrapping_mul(0x9e37_79b1).rotate_left(15);
-    words.iter().fold(mixed(0x5a5a_a5a5, &turn), mixed)
+fn mix(words: &[u32]) -> u32 {
+    words.iter().fold(0x5a5a_a5a5, |sum: u32, word| (sum ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15))
 }
 
 const fn halves(tick: Tick) -> [u32; 2] {
     [tick.0 as u32, (tick.0 >> 32) as u32]
+}
+
+const fn tick([low, high]: [u32; 2]) -> Tick {
+    Tick((high as u64) << 32 | low as u64)
 }

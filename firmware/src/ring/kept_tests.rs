@@ -13,10 +13,10 @@ use forebay_shared::reading::Value;
 use proptest::prelude::*;
 
 use super::tests::{Step, push, sealed, step};
-use super::{KEPT_BYTES, Memory, Ring, WhenFull};
+use super::{KEPT_BYTES, Kin, Memory, Ring, WhenFull};
 
 const RING: usize = 600;
-const SCHEMA: SchemaId = SchemaId(7);
+const KIN: Kin = Kin { schema: SchemaId(7), tick_hz: 1000 };
 const BOOT: Boot = Boot::new(9).unwrap();
 
 /// Memory of a chip, which takes so many bytes more before the chip is reset.
@@ -58,13 +58,13 @@ impl Memory for Ram {
 type Kept = Ring<RING, 1, super::Kept<Ram>>;
 
 /// After a reset that leaves memory alone.
-fn start(ram: &Ram, schema: SchemaId) -> Kept {
-    Ring::resume(ram.clone(), schema, WhenFull::DropOldest, true)
+fn start(ram: &Ram, kin: Kin) -> Kept {
+    Ring::resume(ram.clone(), kin, WhenFull::DropOldest, true)
 }
 
 /// After one that may not.
 fn start_in_doubt(ram: &Ram) -> Kept {
-    Ring::resume(ram.clone(), SCHEMA, WhenFull::DropOldest, false)
+    Ring::resume(ram.clone(), KIN, WhenFull::DropOldest, false)
 }
 
 /// What was taken up: rows before `oldest` are lost or released, those before `sealed` as they were, and those before
@@ -74,7 +74,7 @@ fn rows(ring: &Kept) -> Vec<Row> {
 }
 
 fn filled(ram: &Ram) -> Kept {
-    let mut ring = start(ram, SCHEMA);
+    let mut ring = start(ram, KIN);
     ring.keep_boot(BOOT);
     for value in 0..20 {
         push(&mut ring, value);
@@ -90,31 +90,33 @@ fn filled(ram: &Ram) -> Kept {
 fn a_ring_goes_on_after_a_reset() {
     let ram = Ram::new(3);
     let before = rows(&filled(&ram));
-    let mut ring = start(&ram, SCHEMA);
+    let mut ring = start(&ram, KIN);
     assert_eq!((ring.boot(), ring.next(), ring.blocks().sealed()), (Some(BOOT), Seq(25), Seq(25)));
     assert_eq!(ring.resumed_at(), Some(Tick(25)), "the last row had 24");
     let mut after = rows(&ring);
     let lost = Row::Lost { from: Seq(20), to: Seq(25), cause: GapCause::RESET };
     assert_eq!((after.pop(), after), (Some(lost), before));
     assert_eq!(push(&mut ring, 7), Seq(25));
-    let ring = start(&ram, SCHEMA);
+    let ring = start(&ram, KIN);
     assert_eq!((ring.next(), ring.resumed_at()), (Seq(26), Some(Tick(26))), "and again");
 }
 
 #[test]
 fn other_firmware_begins_anew() {
-    let ram = Ram::new(5);
-    filled(&ram);
-    let ring = start(&ram, SchemaId(8));
-    assert_eq!((ring.boot(), ring.next(), ring.resumed_at()), (None, Seq(0), None));
-    let ring = start(&ram, SCHEMA);
-    assert_eq!((ring.boot(), ring.next()), (None, Seq(0)), "nor is there a way back");
+    for other in [Kin { schema: SchemaId(8), ..KIN }, Kin { tick_hz: 1_000_000, ..KIN }] {
+        let ram = Ram::new(5);
+        filled(&ram);
+        let ring = start(&ram, other);
+        assert_eq!((ring.boot(), ring.next(), ring.resumed_at()), (None, Seq(0), None));
+        let ring = start(&ram, KIN);
+        assert_eq!((ring.boot(), ring.next()), (None, Seq(0)), "nor is there a way back");
+    }
 }
 
 #[test]
 fn memory_that_was_never_written_is_an_empty_ring() {
     for noise in 0..=u8::MAX {
-        assert_eq!(start(&Ram::new(noise), SCHEMA).resumed_at(), None);
+        assert_eq!(start(&Ram::new(noise), KIN).resumed_at(), None);
         assert_eq!(start_in_doubt(&Ram::new(noise)).resumed_at(), None);
     }
 }
@@ -146,7 +148,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..120), cut in 0..60_u32, again in 0..40_u32,
     ) {
         let ram = Ram::new(1);
-        let mut ring = start(&ram, SCHEMA);
+        let mut ring = start(&ram, KIN);
         let mut given: Vec<Option<u32>> = Vec::new();
         let (last, whole) = steps.split_last().unwrap();
         for step in whole {
@@ -160,9 +162,9 @@ proptest! {
 
         // And one more, while the ring is being taken up.
         ram.reset_after(again);
-        drop(start(&ram, SCHEMA));
+        drop(start(&ram, KIN));
         ram.reset_after(u32::MAX);
-        let ring = start(&ram, SCHEMA);
+        let ring = start(&ram, KIN);
         prop_assert!(ring.resumed_at().is_some());
         let next = ring.next();
         prop_assert!(!next.is_before(before) && !after.is_before(next), "{before} {next} {after}");

@@ -20,11 +20,15 @@ impl<const N: usize> Uninit<N> {
     }
 }
 
+// SAFETY: by the contract of `new`, whoever has it is the only one that reaches the memory.
+unsafe impl<const N: usize> Send for Uninit<N> {}
+
 impl<const N: usize> Memory for Uninit<N> {
     const BYTES: usize = N;
 
     fn read(&self, at: usize) -> u8 {
-        // SAFETY: it lies within the memory, which is there; and what a volatile access reads is whatever is there.
+        // SAFETY: it lies within the memory, which is there. That a byte of it may never have been written in this life
+        // of the program is why the static is in a section of its own: no compiler knows what is in there.
         if at < N { unsafe { self.0.add(at).read_volatile() } } else { 0 }
     }
 

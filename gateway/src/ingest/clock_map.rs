@@ -15,6 +15,7 @@
 //! | first connection of a boot | goes backward from its first point, by the rate known of the chip or the nominal one |
 //! | outage | interpolates between the last point before and the first one after |
 //! | outage with a warm reset in it | goes forward to the reset and backward to it; the clock stood still in between |
+//! | outage with several of them | the same by the last one; rows before it are too early by what the others took |
 //! | …but that would overlap | interpolates: the clock cannot have stood still for less than no time |
 //! | outage that no clock explains | the device is believed from the latest exchange on, and everything in between goes backward from there |
 //! | a count that is lower than before | all points are forgotten; the device counts anew |

@@ -1,10 +1,10 @@
 //! Seeded bugs: what the simulation of the link must be able to find.
 //!
-//! A checker that never was red proves nothing. So the mistakes that the gateway's half is most likely to make are built
-//! in at the places where they would be made, behind [`seeded`], which is always false without the feature
+//! A checker that never was red proves nothing. So the mistakes that the gateway's half, and a ring that outlives a reset, are
+//! most likely to make are built in at the places where they would be made, behind [`seeded`], which is always false without the feature
 //! `simulation`; the simulation switches one of them on at a time, and must catch it. The product never has the feature.
 
-/// A mistake of the gateway's half that can be switched on in a simulation.
+/// A mistake that can be switched on in a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// A gap takes the place of rows that are held, too.

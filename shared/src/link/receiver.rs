@@ -644,6 +644,17 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_was_reset_is_looked_up_though_its_rows_go_on() {
+        let mut receiver = welcomed();
+        let resumed = Hello { resumed_at: Some(Tick(9)), ..hello(Some(BOOT), 0, 1002) };
+        receiver.handle(NOW, &resumed.to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), Some(Event::Hello(resumed.clone())));
+        receiver.welcome(NOW, terms(None)).unwrap();
+        receiver.handle(NOW, &resumed.to_message()).unwrap();
+        assert_eq!(receiver.poll_event(), None, "it has missed the welcome");
+    }
+
+    #[test]
     fn acks_wait_for_company_but_questions_are_answered() {
         let mut receiver = welcomed();
         said(&mut receiver, NOW);

@@ -100,6 +100,8 @@ impl Session {
             && holds_the_next_row
             && hello.chip == before.chip
             && hello.schema == before.schema
+            // After a reset its ticks have lost the time meanwhile, which the host has to know.
+            && hello.resumed_at == before.resumed_at
     }
 
     pub(super) fn welcome_again(&mut self, now: Millis) {

@@ -232,7 +232,8 @@ impl Window {
     fn mark<B: Backlog>(&self, by: Option<u8>, now: Stamp, rto_ms: u32, backlog: &mut B) {
         let mut at = self.start.max(backlog.first());
         while let Some(Block { mut flight, next, .. }) = self.flight(at, backlog) {
-            let is_lost = by.map_or(flight.wait_ms(now, rto_ms) == 0, |order| is_later(order, flight.order()));
+            let is_lost =
+                by.map_or(flight.wait_ms(now, rto_ms) == 0, |order| is_later(order, flight.order()));
             if !flight.is(ACKED) && is_lost {
                 flight.0 |= LOST;
                 backlog.note(at, flight);

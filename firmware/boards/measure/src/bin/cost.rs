@@ -12,6 +12,7 @@ use core::panic::PanicInfo;
 use cortex_m::peripheral::{SYST, syst::SystClkSource};
 use cortex_m_semihosting::debug::{EXIT_FAILURE, EXIT_SUCCESS, exit};
 use cortex_m_semihosting::hprintln;
+use forebay_firmware::ring::{KEPT_BYTES, Kept, Memory, Uninit};
 use forebay_firmware::{Device, DeviceConfig, WhenFull};
 use forebay_measure::gateway::Gateway;
 use forebay_measure::stack;
@@ -80,9 +81,12 @@ impl Meter {
 }
 
 /// Instructions a row, or bytes of stack, with rows of `N` channels.
-fn run<const N: usize>(meter: &mut Meter, config: &'static DeviceConfig, stack: bool) -> Option<u32> {
+fn run<const N: usize, M: Memory>(
+    meter: &mut Meter,
+    mut device: Device<RING_BYTES, N, M>,
+    stack: bool,
+) -> Option<u32> {
     (meter.ticks, meter.stack_bytes) = (0, 0);
-    let mut device = Device::<RING_BYTES, N>::new(config, ChipId::new(&[1])?, ResetCause::UNKNOWN);
     let mut gateway = Gateway::new();
     let mut number = 0;
     let mut now = Millis(0);
@@ -117,11 +121,18 @@ fn run<const N: usize>(meter: &mut Meter, config: &'static DeviceConfig, stack: 
     })
 }
 
+fn new<const N: usize>(config: &'static DeviceConfig) -> Option<Device<RING_BYTES, N>> {
+    Some(Device::new(config, ChipId::new(&[1])?, ResetCause::UNKNOWN))
+}
+
+/// Memory that could outlive a reset.
+type Ram = [u8; RING_BYTES + KEPT_BYTES];
+
 /// Instructions that it takes to record a row of `N` channels, without a gateway.
 fn record<const N: usize>(meter: &mut Meter, config: &'static DeviceConfig) -> Option<u32> {
     const RECORDED: u32 = 2000;
     meter.ticks = 0;
-    let mut device = Device::<RING_BYTES, N>::new(config, ChipId::new(&[1])?, ResetCause::UNKNOWN);
+    let mut device = new::<N>(config)?;
     let recorded = meter.measure(false, || {
         let rows = (0..RECORDED).filter(|number| {
             let row: [Option<Value>; N] = core::array::from_fn(|channel| value(*number, channel));
@@ -139,18 +150,23 @@ fn report() -> Option<()> {
     systick.set_reload(0x00ff_ffff);
     systick.enable_counter();
     let mut meter = Meter { systick, ticks: 0, stack_bytes: 0 };
-    let instructions = (run::<1>(&mut meter, &ONE, false)?, run::<4>(&mut meter, &FOUR, false)?);
+    let instructions = (run(&mut meter, new::<1>(&ONE)?, false)?, run(&mut meter, new::<4>(&FOUR)?, false)?);
+    let chip = ChipId::new(&[1])?;
+    let kept = Device::<RING_BYTES, 1, Kept<Ram>>::resume(&ONE, [0; _], chip, ResetCause::UNKNOWN);
+    let resumable = run(&mut meter, kept, false)?;
     let recording = (record::<1>(&mut meter, &ONE)?, record::<4>(&mut meter, &FOUR)?);
-    let stack = run::<4>(&mut meter, &FOUR, true)?;
+    let stack = run(&mut meter, new::<4>(&FOUR)?, true)?;
     hprintln!(
         "{{\"beside_the_ring_bytes\":{},\"stack_bytes\":{stack},\
          \"instructions_1_channel\":{},\"instructions_4_channels\":{},\
-         \"to_record_1_channel\":{},\"to_record_4_channels\":{}}}",
+         \"to_record_1_channel\":{},\"to_record_4_channels\":{},\
+         \"resumable_beside_the_ring_bytes\":{},\"resumable_instructions_1_channel\":{resumable}}}",
         size_of::<Device<RING_BYTES, 4>>() - RING_BYTES,
         instructions.0,
         instructions.1,
         recording.0,
         recording.1,
+        size_of::<Device<RING_BYTES, 4, Kept<Uninit<{ RING_BYTES + KEPT_BYTES }>>>>() + KEPT_BYTES,
     );
     Some(())
 }

@@ -94,12 +94,26 @@ fn sample(uart: &mut Uart) -> ! {
         when_full: WhenFull::DropOldest,
     };
 
-    static mut RING: [u8; 8192] = [0; 8192];
-
     let Some(chip) = ChipId::new(&uart.read_register(6).to_le_bytes()) else { loop {} };
-    // SAFETY: this is called once, and nothing else knows the name.
-    let ring = unsafe { &mut *(&raw mut RING) };
-    let mut device = Device::<8192, 2, _>::with_memory(&CONFIG, ring, chip, ResetCause::UNKNOWN);
+    #[cfg(not(feature = "resume"))]
+    let mut device = {
+        static mut RING: [u8; 8192] = [0; 8192];
+        // SAFETY: this is called once, and nothing else knows the name.
+        let ring = unsafe { &mut *(&raw mut RING) };
+        Device::<8192, 2, _>::with_memory(&CONFIG, ring, chip, ResetCause::UNKNOWN)
+    };
+    #[cfg(feature = "resume")]
+    let mut device = {
+        use core::mem::MaybeUninit;
+        use forebay_firmware::ring::{KEPT_BYTES, Uninit};
+
+        #[unsafe(link_section = ".uninit.ring")]
+        static mut RAM: MaybeUninit<[u8; 8192 + KEPT_BYTES]> = MaybeUninit::uninit();
+        // SAFETY: this is called once, and nothing else knows the name.
+        let ram = unsafe { Uninit::new(&raw mut RAM) };
+        let cause = ResetCause(uart.read_register(7).to_le_bytes()[0]);
+        Device::<8192, 2, _>::resume(&CONFIG, ram, chip, cause)
+    };
     loop {
         let (tick, count, level) = row(uart);
         let _ = device.record(Tick(tick), GroupId(0), &[Some(Value::U32(count)), Some(Value::I32(level))]);
