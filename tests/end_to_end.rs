@@ -12,6 +12,8 @@ mod board;
 mod check;
 #[path = "end_to_end/demo.rs"]
 mod demo;
+#[path = "end_to_end/early.rs"]
+mod early;
 #[path = "end_to_end/journal_commands.rs"]
 mod journal_commands;
 #[path = "end_to_end/kill.rs"]
