@@ -12,6 +12,8 @@ mod board;
 mod check;
 #[path = "end_to_end/demo.rs"]
 mod demo;
+#[path = "end_to_end/early.rs"]
+mod early;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
 #[path = "end_to_end/journal_commands.rs"]

@@ -11,9 +11,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, RowEntry};
 use crate::journal::{Frame, Journal, Read, ReadError, Reader};
-use crate::record::{Offset, Value, ValueRef};
+use crate::record::{MachineBoot, Offset, Value, ValueRef};
 
 /// Bytes of frames kept in memory.
 pub const RECENT_BYTES_MAX: usize = 4 << 20;
@@ -58,15 +59,18 @@ pub struct Latest {
     reader: Reader,
     series_max: usize,
     untracked: u64,
+    fixes: Arc<Fixes>,
 }
 
-/// The row of one series with the highest timestamp.
+/// The row of one series with the highest timestamp; an early one, until its clock is fixed, if it came last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatestRow {
     /// Ledger key of the device.
     pub device: Box<str>,
-    /// Nanoseconds since 1970 UTC.
+    /// Nanoseconds since 1970 UTC, or of the steady clock if there is a boot of the machine.
     pub ns: i64,
+    /// The boot of the machine that an early row came in.
+    pub machine: Option<MachineBoot>,
     /// Names and values.
     pub fields: Vec<(String, Value)>,
 }
@@ -76,7 +80,7 @@ impl Latest {
     #[must_use]
     pub fn new(journal: &Journal, series_max: usize) -> Latest {
         let reader = journal.reader(*journal.watermark().borrow());
-        Latest { rows: HashMap::new(), reader, series_max, untracked: 0 }
+        Latest { rows: HashMap::new(), reader, series_max, untracked: 0, fixes: Arc::default() }
     }
 
     /// Takes in everything that was committed since the last call; call it a few times a second, and before an answer.
@@ -84,6 +88,11 @@ impl Latest {
     /// # Errors
     /// The journal cannot be read; what was taken in stands.
     pub fn catch_up(&mut self) -> Result<(), ReadError> {
+        let fixes = self.reader.fixes();
+        if fixes != self.fixes {
+            self.rows.values_mut().for_each(|row| row.date(&fixes));
+            self.fixes = fixes;
+        }
         loop {
             match self.reader.next()? {
                 Read::Frame(frame) => self.take_in(&frame),
@@ -112,20 +121,22 @@ impl Latest {
 
     fn take_in(&mut self, frame: &Frame) {
         for (_, entry) in frame.entries() {
-            if let Ok(Entry::Row(row)) = entry {
-                self.take_in_row(&row);
+            match entry.map(|entry| self.fixes.date(entry)) {
+                Ok(Entry::Row(row)) => self.take_in_row(&row, None),
+                Ok(Entry::EarlyRow(machine, row)) => self.take_in_row(&row, Some(machine)),
+                _ => {}
             }
         }
     }
 
-    fn take_in_row(&mut self, row: &RowEntry<'_>) {
+    fn take_in_row(&mut self, row: &RowEntry<'_>, machine: Option<MachineBoot>) {
         if let Some(known) = self.rows.get_mut(row.series) {
-            if row.ns >= known.ns {
-                known.replace(row);
+            if row.ns >= known.ns || machine != known.machine {
+                known.replace(row, machine);
             }
         } else if self.rows.len() < self.series_max {
-            let mut latest = LatestRow { device: row.device.into(), ns: row.ns, fields: Vec::new() };
-            latest.replace(row);
+            let mut latest = LatestRow { device: row.device.into(), ns: row.ns, machine, fields: Vec::new() };
+            latest.replace(row, machine);
             self.rows.insert(row.series.into(), latest);
         } else {
             self.untracked += 1;
@@ -134,9 +145,16 @@ impl Latest {
 }
 
 impl LatestRow {
+    /// Gives an early row its time, if that is known.
+    fn date(&mut self, fixes: &Fixes) {
+        if let Some(ns) = self.machine.and_then(|machine| fixes.ns(machine, self.ns)) {
+            (self.ns, self.machine) = (ns, None);
+        }
+    }
+
     /// Overwrites in place, since a series nearly always keeps its fields.
-    fn replace(&mut self, row: &RowEntry<'_>) {
-        self.ns = row.ns;
+    fn replace(&mut self, row: &RowEntry<'_>, machine: Option<MachineBoot>) {
+        (self.ns, self.machine) = (row.ns, machine);
         let mut kept = 0;
         for (name, value) in row.fields.iter() {
             match self.fields.get_mut(kept) {

@@ -177,7 +177,7 @@ fn run(path: &Path, dry_run: bool) -> ExitCode {
         }
         if !clock::trusted(loaded.config.clock) {
             tracing::warn!(
-                "the clock is not synchronised; rows without a time of their own wait (see [clock] trust)"
+                "the clock is not synchronised; rows that need it are taken and acked, and delivered once it is (see [clock])"
             );
         }
         let done = if dry_run {

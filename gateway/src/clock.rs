@@ -9,12 +9,13 @@
 //! steps; the kernel lets both run at the same rate. What devices say of their time is kept in steady nanoseconds.
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::{self, Trust};
+use crate::record::MachineBoot;
 
 /// How far a reading of the wall clock may be off against the steady clock before another one is taken, in nanoseconds.
 const READING_NS: i64 = 50_000;
@@ -22,28 +23,73 @@ const READING_NS: i64 = 50_000;
 /// Steps of the wall clock to the past that are not followed at once are at most this long, in nanoseconds.
 const SLEW_NS: i64 = 1_000_000_000;
 
-/// Nanoseconds since 1970 UTC; 0 before 1970. The wall clock, but for its steps to the past of up to a second: those are
-/// made up for by going an eighth slower, so that no time is given twice.
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Nanoseconds since 1970 UTC; 0 before 1970. The wall clock, but for its steps to the past of up to a second: those
+    /// are made up for by going an eighth slower, so that no time is given twice.
+    pub ns: i64,
+    /// Nanoseconds of the steady clock.
+    pub steady_ns: i64,
+}
+
+impl Moment {
+    /// The present one.
+    #[must_use]
+    pub fn now() -> Moment {
+        let reading = Reading::take();
+        let offset_ns = wall(reading).follow(reading);
+        Moment { ns: reading.steady_ns.saturating_add(offset_ns), steady_ns: reading.steady_ns }
+    }
+
+    /// A moment of the steady clock, and what the wall clock read then as far as is known now.
+    #[must_use]
+    pub fn of_steady(steady_ns: i64) -> Moment {
+        Moment { ns: steady_ns.saturating_add(Moment::now().offset_ns()), steady_ns }
+    }
+
+    /// What makes steady nanoseconds those since 1970.
+    #[must_use]
+    pub fn offset_ns(self) -> i64 {
+        self.ns.saturating_sub(self.steady_ns)
+    }
+}
+
+/// Nanoseconds since 1970 UTC, as [`Moment`] has them.
 #[must_use]
 pub fn now_ns() -> i64 {
-    both_ns().0
+    Moment::now().ns
 }
 
-/// Nanoseconds since 1970 UTC, and of the steady clock at the same moment.
-#[must_use]
-pub fn both_ns() -> (i64, i64) {
-    static WALL: Mutex<Option<Wall>> = Mutex::new(None);
-    let reading = Reading::take();
-    let mut wall = WALL.lock().unwrap_or_else(PoisonError::into_inner);
-    let wall = wall.get_or_insert(Wall { offset_ns: reading.offset_ns, at_ns: reading.steady_ns });
-    (reading.steady_ns.saturating_add(wall.follow(reading)), reading.steady_ns)
+/// The wall clock has been said to be ahead of the steady one by so much: where it is behind that by less than a second,
+/// it goes on from there, as after a step to the past.
+pub fn hold(offset_ns: i64) {
+    wall(Reading::take()).hold(offset_ns);
 }
 
-/// Nanoseconds since 1970 UTC of a moment of the steady clock, as far as is known now.
+/// The run of the machine that the steady clock counts in. Where the kernel does not name it, each process is taken for
+/// one: then a restart of the gateway counts as one of the machine.
 #[must_use]
-pub fn wall_ns(steady_ns: i64) -> i64 {
-    let (now_ns, now_steady_ns) = both_ns();
-    steady_ns.saturating_add(now_ns.saturating_sub(now_steady_ns))
+pub fn machine_boot() -> MachineBoot {
+    static BOOT: OnceLock<MachineBoot> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let named = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let named = named.and_then(|id| machine_boot_of(&id));
+        // Without randomness the time since an arbitrary point is as good a name.
+        named.unwrap_or_else(|| MachineBoot(getrandom::u64().unwrap_or_else(|_| monotonic_ms())))
+    })
+}
+
+/// The first half of the kernel's name for a run of the machine, which is random.
+fn machine_boot_of(id: &str) -> Option<MachineBoot> {
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 16).map(MachineBoot)
+}
+
+fn wall(reading: Reading) -> MutexGuard<'static, Wall> {
+    static WALL: OnceLock<Mutex<Wall>> = OnceLock::new();
+    let first = || Mutex::new(Wall { offset_ns: reading.offset_ns, at_ns: reading.steady_ns });
+    WALL.get_or_init(first).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is to be added to the steady clock.
@@ -73,6 +119,13 @@ impl Wall {
         }
         self.at_ns = self.at_ns.max(reading.steady_ns);
         self.offset_ns
+    }
+
+    /// Goes on from an offset that it is behind by less than what is made up for slowly.
+    fn hold(&mut self, offset_ns: i64) {
+        if (0..=SLEW_NS).contains(&offset_ns.saturating_sub(self.offset_ns)) {
+            self.offset_ns = offset_ns;
+        }
     }
 }
 
@@ -142,7 +195,7 @@ pub enum Belief {
     Synchronised,
     /// The machine has a hardware clock.
     Hardware,
-    /// The machine has run for so long that waiting further helps nobody.
+    /// The machine has run for so long that waiting further helps nobody; nobody vouches for it.
     Waited,
     /// Not yet, and for so long at most.
     Waiting(Duration),
@@ -262,6 +315,19 @@ mod tests {
         assert_eq!(at(1_200, 5_200), 5_287);
         assert_eq!(at(9_000, 5_200), 5_200);
         assert_eq!(at(9_100, 4_000), 4_000, "a new epoch of the clock");
+        wall.hold(4_800_000_000);
+        wall.hold(4_500_000_000);
+        wall.hold(9_000_000_000);
+        let reading = Reading { steady_ns: 9_900_000_000, offset_ns: 4_000_000_000, uncertain_ns: 1_000_000 };
+        assert_eq!(wall.follow(reading), 4_700_000_000, "what was said of it stands for a while");
+    }
+
+    #[test]
+    fn a_machine_boot_is_named_by_half_of_what_the_kernel_calls_it() {
+        let id = "d1b9c3e0-5a77-4f10-8e2b-0c9d8f7a6b5c\n";
+        assert_eq!(machine_boot_of(id), Some(MachineBoot(0xd1b9_c3e0_5a77_4f10)));
+        assert_eq!(machine_boot_of("d1b9"), None);
+        assert_eq!(machine_boot(), machine_boot());
     }
 
     #[test]

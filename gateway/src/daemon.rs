@@ -14,21 +14,21 @@ use anyhow::{Context as _, Result, bail};
 use forebay_shared::ids::Epoch;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
 use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
 use crate::delivery::letters;
 use crate::http::Server;
-use crate::ingest::Ingest;
 use crate::ingest::identity::Naming;
+use crate::ingest::{Ingest, OwnClock};
 use crate::journal::{Journal, Options};
 use crate::sink::influx1::{Credentials, Influx1};
 use crate::sink::influx2::Influx2;
 use crate::sink::sqlite::{Limits, Sqlite};
-use crate::source::native::{Clocks, Now, Schemas};
+use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, Reporter, mqtt, serial};
 use crate::stats::Stats;
 
@@ -57,6 +57,9 @@ const CLIENT_ID: &str = "client-id";
 const CLOCKS: &str = "clocks";
 const CLOCKS_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether rows that came before the clock was believed can get their time.
+const FIX_PAUSE: Duration = Duration::from_millis(250);
+
 /// Runs until a signal says to stop.
 ///
 /// # Errors
@@ -66,6 +69,62 @@ pub fn run(config: &Config) -> Result<()> {
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     create_data_dir(&config.data_dir)?;
+    let journal = open_journal(config)?;
+    let_go_of_sinks(config, &journal)?;
+
+    let stats = Stats::new(clock::now_ns());
+    let (stop_sources, sources_stop) = watch::channel(false);
+    let (stop_sinks, sinks_stop) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
+    let dead_letters = config.data_dir.join(dead_letters::DIRECTORY);
+    let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
+    let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
+    sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
+    let (machine, believed) = (clock::machine_boot(), config.clock);
+    let own_clock = OwnClock { machine, belief: Box::new(move || clock::belief(believed)) };
+    let ingest = Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats), own_clock));
+    // What an earlier life has left without a time is older than anything that comes now.
+    if let Err(refused) = ingest.fix_clocks(Moment::now()) {
+        warn!(%refused, "rows of an earlier start wait for their time");
+    }
+    let clocks = Arc::new(Clocks::open(config.data_dir.join(CLOCKS), machine));
+    let context = Context {
+        ingest: Arc::clone(&ingest),
+        epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
+        schemas: Arc::new(Schemas::default()),
+        clocks: Arc::clone(&clocks),
+        stats: Arc::clone(&stats),
+        stop: sources_stop,
+    };
+    let sources = start_sources(config, &context)?;
+    info!(data_dir = %config.data_dir.display(), "running");
+
+    runtime.block_on(async {
+        let serving = tokio::spawn(server.serve());
+        let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
+        let fixing = tokio::spawn(fix_clocks(ingest));
+        let signal = stop_signal().await;
+        info!("{signal}: stopping");
+        saving.abort();
+        fixing.abort();
+        // The page and the control socket answer while the last rows are delivered.
+        let stopping = tokio::task::spawn_blocking(move || {
+            stop_sources.send_replace(true);
+            join(sources);
+            clocks.save(believed_offset(believed));
+            stop_sinks.send_replace(true);
+            join(sinks);
+            journal.close();
+        });
+        stopping.await.ok();
+        serving.abort();
+    });
+    info!("stopped");
+    Ok(())
+}
+
+fn open_journal(config: &Config) -> Result<Journal> {
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
     if !directory.exists() && config.data_dir.join(CLIENT_ID).exists() {
@@ -78,59 +137,31 @@ pub fn run(config: &Config) -> Result<()> {
     for (from, to) in &report.damaged {
         error!(%from, %to, "entries of the journal are damaged and lost");
     }
-
-    let_go_of_sinks(config, &journal)?;
-
-    let stats = Stats::new(clock::now_ns());
-    let (stop_sources, sources_stop) = watch::channel(false);
-    let (stop_sinks, sinks_stop) = watch::channel(false);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
-    let dead_letters = config.data_dir.join(dead_letters::DIRECTORY);
-    let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
-    let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
-    sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
-    let clocks = Arc::new(Clocks::open(config.data_dir.join(CLOCKS)));
-    let context = Context {
-        ingest: Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats))),
-        epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
-        schemas: Arc::new(Schemas::default()),
-        clocks: Arc::clone(&clocks),
-        stats: Arc::clone(&stats),
-        clock: config.clock,
-        stop: sources_stop,
-    };
-    let sources = start_sources(config, &context)?;
-    info!(data_dir = %config.data_dir.display(), "running");
-
-    runtime.block_on(async {
-        let serving = tokio::spawn(server.serve());
-        let saving = tokio::spawn(save_clocks(Arc::clone(&clocks)));
-        let signal = stop_signal().await;
-        info!("{signal}: stopping");
-        saving.abort();
-        // The page and the control socket answer while the last rows are delivered.
-        let stopping = tokio::task::spawn_blocking(move || {
-            stop_sources.send_replace(true);
-            join(sources);
-            clocks.save(Now::read().offset_ns());
-            stop_sinks.send_replace(true);
-            join(sinks);
-            journal.close();
-        });
-        stopping.await.ok();
-        serving.abort();
-    });
-    info!("stopped");
-    Ok(())
+    Ok(journal)
 }
 
 /// Writes down now and then where the clocks of native devices stand.
-async fn save_clocks(clocks: Arc<Clocks>) {
+async fn save_clocks(clocks: Arc<Clocks>, believed: config::Clock) {
     loop {
         tokio::time::sleep(CLOCKS_PAUSE).await;
         let clocks = Arc::clone(&clocks);
-        tokio::task::spawn_blocking(move || clocks.save(Now::read().offset_ns())).await.ok();
+        tokio::task::spawn_blocking(move || clocks.save(believed_offset(believed))).await.ok();
+    }
+}
+
+/// What makes steady nanoseconds those since 1970, if the clock is believed.
+fn believed_offset(believed: config::Clock) -> Option<i64> {
+    clock::trusted(believed).then(|| Moment::now().offset_ns())
+}
+
+/// Gives early rows their time once the clock is believed.
+async fn fix_clocks(ingest: Arc<Ingest>) {
+    loop {
+        tokio::time::sleep(FIX_PAUSE).await;
+        // A journal that takes nothing now is asked again.
+        if let Err(refused) = ingest.fix_clocks(Moment::now()) {
+            debug!(%refused, "rows wait for their time");
+        }
     }
 }
 

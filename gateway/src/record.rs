@@ -29,6 +29,16 @@ impl fmt::Display for Offset {
     }
 }
 
+/// One run of the machine, from its start to its end: what the steady clock counts in. The kernel gives each a random id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MachineBoot(pub u64);
+
+impl fmt::Display for MachineBoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// One typed field value that owns its text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

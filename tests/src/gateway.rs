@@ -98,7 +98,7 @@ pub struct Settings {
     pub mqtt: Option<String>,
     /// Serial ports.
     pub ports: Vec<PathBuf>,
-    /// Further tables, as text: sinks and what a test needs.
+    /// Further tables, as text: sinks and what a test needs. The clock is believed unless they have a table of it.
     pub tables: String,
 }
 
@@ -128,10 +128,12 @@ impl Settings {
 
     /// The configuration file of a gateway whose files live in `directory`.
     fn to_toml(&self, directory: &Path, http_port: u16) -> String {
-        let mut text = format!(
-            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n[clock]\ntrust = \"always\"\n",
-            data_dir(directory)
-        );
+        let mut text =
+            format!("data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n", data_dir(directory));
+        // A virtual machine has no other reason to believe its clock.
+        if !self.tables.contains("[clock]") {
+            text.push_str("[clock]\ntrust = \"always\"\n");
+        }
         if let Some(url) = &self.mqtt {
             let _ = write!(
                 text,

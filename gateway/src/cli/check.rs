@@ -92,7 +92,7 @@ fn clock_finding(clock: config::Clock) -> Finding {
     };
     let wait = wait.as_secs();
     Err(format!(
-        "is not synchronised, and rows without a time of their own wait for it, at most {wait} s more; \
+        "is not synchronised: rows that need it are taken and acked, and delivered once it is, or in {wait} s; \
          enable systemd-timesyncd or chrony, or set [clock] trust = \"always\""
     ))
 }

@@ -61,9 +61,12 @@ fn render(status: &Status) -> String {
     } else {
         page.line(&format!("clock      not believed for {} s at most: {reason}", clock.wait_s));
         page.line(&format!(
-            "           rows without a time of their own wait, {} messages so far (see [clock] in the configuration)",
-            clock.waiting_messages
+            "           {} rows are safe and wait for their time (see [clock] in the configuration)",
+            clock.waiting_rows
         ));
+    }
+    if clock.estimated_rows > 0 {
+        page.line(&format!("           {} rows so far have an estimated time", clock.estimated_rows));
     }
     let journal = &status.journal;
     let (bytes, max_bytes) = (size(journal.bytes), size(journal.max_bytes));
@@ -74,6 +77,9 @@ fn render(status: &Status) -> String {
     ));
     if let Some(error) = &journal.last_error {
         page.line(&format!("           {}", plain(error)));
+    }
+    if clock.waiting_messages > 0 {
+        page.line(&format!("           {} messages wait for room in it", clock.waiting_messages));
     }
     page.line(&format!("ledger     {}", ledger(&status.ledger)));
 

@@ -104,7 +104,7 @@ impl<S: Sink> Driver<S> {
         loop {
             let fits = match cause {
                 None => self.held.confirm(row),
-                Some(cause) => self.held.lose(cause, row, &mut self.gaps),
+                Some(cause) => self.held.lose(cause, row, None, &mut self.gaps),
             };
             if fits {
                 return true;

@@ -1,6 +1,7 @@
 //! The driver between a real journal and a store that misbehaves.
 
 mod damage;
+mod early;
 mod eviction;
 mod overload;
 mod room;

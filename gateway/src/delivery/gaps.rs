@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::journal::entry::{Cause, ENTRY_BYTES_MAX, Entry, GapEntry, RowEntry};
 use crate::journal::state::OTHERS;
-use crate::record::{SeriesKey, split_series};
+use crate::record::{MachineBoot, SeriesKey, split_series};
 
 /// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
 const COLLISION_NS: i64 = 1_000_000;
@@ -19,7 +19,14 @@ pub(super) struct GapMaker {
     /// Configured tags.
     tags: Vec<(String, String)>,
     /// Time of each device's latest gap.
-    latest_ns: HashMap<Box<str>, i64>,
+    latest: HashMap<Box<str>, When>,
+}
+
+/// When something was: nanoseconds since 1970, or of the steady clock in a boot of the machine whose clock is not fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct When {
+    pub(super) machine: Option<MachineBoot>,
+    pub(super) ns: i64,
 }
 
 /// A gap that owns its texts.
@@ -39,22 +46,22 @@ pub(super) struct Gap {
     /// Whether it has rows of several boots.
     is_sum: bool,
     series: String,
-    ns: i64,
+    when: When,
 }
 
 impl GapMaker {
     pub(super) fn new(tags: Vec<(String, String)>) -> GapMaker {
-        GapMaker { tags, latest_ns: HashMap::new() }
+        GapMaker { tags, latest: HashMap::new() }
     }
 
     /// The gap that one row leaves: it has the row's time.
-    pub(super) fn of_row(&mut self, cause: Cause, row: &RowEntry<'_>) -> Gap {
+    pub(super) fn of_row(&mut self, cause: Cause, row: &RowEntry<'_>, machine: Option<MachineBoot>) -> Gap {
         let (_, tags) = split_series(row.series);
         // A gap of those who share an account tells of more than the device of its first row.
         let own = tags.iter().find(|(name, _)| name == "device" && row.device != OTHERS);
         let tag = own.map_or(row.device, |(_, value)| value);
         let (from, to) = (row.sequence, row.sequence.saturating_add(1));
-        Gap { from, to, count: 1, ..self.gap(cause, row.device, tag, row.boot, row.ns) }
+        Gap { from, to, count: 1, ..self.gap(cause, row.device, tag, row.boot, When { machine, ns: row.ns }) }
     }
 
     /// The gap of rows of which nothing but their numbers is known, and perhaps not even those.
@@ -64,33 +71,35 @@ impl GapMaker {
         device: (&str, &str),
         boot: u32,
         numbers: (u64, u64),
-        ns: i64,
+        when: When,
     ) -> Gap {
         let (from, to) = numbers;
         let (key, tag) = device;
-        Gap { from, to, count: to.saturating_sub(from), ..self.gap(cause, key, tag, boot, ns) }
+        Gap { from, to, count: to.saturating_sub(from), ..self.gap(cause, key, tag, boot, when) }
     }
 
-    fn gap(&mut self, cause: Cause, device: &str, tag: &str, boot: u32, ns: i64) -> Gap {
+    fn gap(&mut self, cause: Cause, device: &str, tag: &str, boot: u32, when: When) -> Gap {
         let own = [("cause", cause.as_str()), ("device", tag)];
         let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut tags: Vec<_> =
             configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
         let series = SeriesKey::new("forebay_gap", &mut tags).map(|key| key.as_str().to_owned());
         let series = fitting(device, cause, series.ok());
-        let ns = self.own_ns(device, ns);
+        let when = self.own_time(device, when);
         let device = device.to_owned();
-        Gap { device, boot, from: 0, to: 0, count: 0, cause, again: false, is_sum: false, series, ns }
+        Gap { device, boot, from: 0, to: 0, count: 0, cause, again: false, is_sum: false, series, when }
     }
 
     /// The time, moved behind the device's previous gap where both would be the same point.
-    fn own_ns(&mut self, device: &str, ns: i64) -> i64 {
-        if self.latest_ns.len() >= DEVICES {
-            self.latest_ns.clear();
+    fn own_time(&mut self, device: &str, when: When) -> When {
+        if self.latest.len() >= DEVICES {
+            self.latest.clear();
         }
-        let latest = self.latest_ns.entry(device.into()).or_insert(i64::MIN);
-        let collides = ns <= *latest && latest.saturating_sub(ns) < COLLISION_NS;
-        *latest = if collides { latest.saturating_add(1) } else { ns };
+        let latest = self.latest.entry(device.into()).or_insert(When { ns: i64::MIN, ..when });
+        let collides = when.machine == latest.machine
+            && when.ns <= latest.ns
+            && latest.ns.saturating_sub(when.ns) < COLLISION_NS;
+        *latest = if collides { When { ns: latest.ns.saturating_add(1), ..when } } else { when };
         *latest
     }
 }
@@ -103,7 +112,7 @@ impl Gap {
     }
 
     /// A gap whose entry is let go before its point was delivered.
-    pub(super) fn again(gap: &GapEntry<'_>) -> Gap {
+    pub(super) fn again(gap: &GapEntry<'_>, machine: Option<MachineBoot>) -> Gap {
         Gap {
             device: gap.device.to_owned(),
             boot: gap.boot,
@@ -114,7 +123,7 @@ impl Gap {
             again: true,
             is_sum: false,
             series: fitting(gap.device, gap.cause, Some(gap.series.to_owned())),
-            ns: gap.ns,
+            when: When { machine, ns: gap.ns },
         }
     }
 
@@ -143,9 +152,14 @@ impl Gap {
             sink: Some(sink),
             stamped: false,
             series: &self.series,
-            ns: self.ns,
+            ns: self.when.ns,
         };
-        if self.again { Entry::GapAgain(gap) } else { Entry::Gap(gap) }
+        match (self.when.machine, self.again) {
+            (None, false) => Entry::Gap(gap),
+            (None, true) => Entry::GapAgain(gap),
+            (Some(machine), false) => Entry::EarlyGap(machine, gap),
+            (Some(machine), true) => Entry::EarlyGapAgain(machine, gap),
+        }
     }
 
     /// Whether it is counted already.

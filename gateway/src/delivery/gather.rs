@@ -36,7 +36,8 @@ impl Gather {
         (self.reader, self.rest, self.hole) = (reader, None, None);
     }
 
-    /// Adds what is committed, until the batch is full or stands before a hole.
+    /// Adds what is committed, until the batch is full or stands before a hole, or before an entry whose time is not known
+    /// yet: the fix that it waits for moves the watermark, as everything does that is worth another look.
     ///
     /// # Errors
     /// The journal's medium fails; the batch keeps what it has.
@@ -53,18 +54,21 @@ impl Gather {
                     Read::Wait => return Ok(()),
                 },
             };
-            let added = self.batch.add(&frame, self.batcher.points_max());
+            let added = self.batch.add(&frame, &self.reader.fixes(), self.batcher.points_max());
             self.batcher.handle_growth(now, self.batch.points(), self.batch.bytes());
             if added.unreadable > 0 {
                 error!(
                     sink = &*self.sink,
                     entries = added.unreadable,
                     first = %frame.first(),
-                    "entries of the journal cannot be decoded and are not delivered"
+                    "entries of the journal cannot be decoded, or have no time any more, and are not delivered"
                 );
             }
             if !added.whole_frame {
                 self.rest = Some(frame);
+            }
+            if added.waits {
+                return Ok(());
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::task::yield_now;
 
-use super::gaps::{Gap, GapMaker};
+use super::gaps::{Gap, GapMaker, When};
 use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry};
 use crate::journal::state::BOOTS_MAX;
 use crate::journal::{Journal, Read, ReadError};
@@ -61,13 +61,13 @@ pub(super) fn owed(journal: &Journal, sink: &str) -> Owed {
 }
 
 /// The gaps of what is owed and cannot be read from an offset on, before which everything is accounted for; and the
-/// holes behind it, which these gaps tell of too. Everything below `owed.end` must be durable. Their time is `now_ns`.
+/// holes behind it, which these gaps tell of too. Everything below `owed.end` must be durable. Their time is `now`.
 pub(super) async fn damaged(
     journal: &Journal,
     from: Offset,
     owed: &Owed,
     maker: &mut GapMaker,
-    now_ns: i64,
+    now: When,
 ) -> Result<(Vec<Gap>, Holes), ReadError> {
     let (readable, holes) = read(journal, from, owed).await?;
     let mut gaps = Vec::new();
@@ -75,7 +75,7 @@ pub(super) async fn damaged(
         let found = readable.get(&**key);
         let lost = rows.saturating_sub(found.map_or(0, |found| found.rows));
         let mut of_numbers = |boot, numbers| {
-            gaps.push(maker.of_numbers(Cause::Damaged, (key, tag), boot, numbers, now_ns));
+            gaps.push(maker.of_numbers(Cause::Damaged, (key, tag), boot, numbers, now));
         };
         let jumps = found.map_or(&[][..], |found| &found.jumps);
         let known: u64 = jumps.iter().map(|(_, from, to)| to - from).sum();
@@ -107,8 +107,8 @@ async fn read<'a>(
                         return Ok((readable, holes));
                     }
                     let (device, entry) = match entry {
-                        Ok(Entry::Row(row)) => (row.device, Ok(row)),
-                        Ok(Entry::Gap(gap)) => (gap.device, Err(gap)),
+                        Ok(Entry::Row(row) | Entry::EarlyRow(_, row)) => (row.device, Ok(row)),
+                        Ok(Entry::Gap(gap) | Entry::EarlyGap(_, gap)) => (gap.device, Err(gap)),
                         _ => continue,
                     };
                     // Of an account of which nothing is owed, nothing can be missing.
@@ -193,7 +193,8 @@ mod tests {
             }
         }
         let mut maker = GapMaker::new(Vec::new());
-        let mut reading = pin!(damaged(&journal, Offset(0), &owed, &mut maker, 5));
+        let now = When { machine: None, ns: 5 };
+        let mut reading = pin!(damaged(&journal, Offset(0), &owed, &mut maker, now));
         let mut context = Context::from_waker(Waker::noop());
         let pauses = std::iter::from_fn(|| reading.as_mut().poll(&mut context).is_pending().then_some(()));
         assert!(pauses.count() >= 3);

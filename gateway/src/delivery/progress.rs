@@ -13,7 +13,7 @@ use super::gaps::{Gap, GapMaker};
 use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry, SkipEntry};
 use crate::journal::state::BOOTS_MAX;
 use crate::journal::{Refused, Submission};
-use crate::record::Offset;
+use crate::record::{MachineBoot, Offset};
 
 /// What a count takes besides the name of its device.
 const COUNT_BYTES: usize = 12;
@@ -78,22 +78,28 @@ impl Progress {
         fits
     }
 
-    /// Makes a row part of a gap; false if there is no room for that.
-    pub(super) fn lose(&mut self, cause: Cause, row: &RowEntry<'_>, maker: &mut GapMaker) -> bool {
+    /// Makes a row, which is early if it names a boot of the machine, part of a gap; false if there is no room for that.
+    pub(super) fn lose(
+        &mut self,
+        cause: Cause,
+        row: &RowEntry<'_>,
+        machine: Option<MachineBoot>,
+        maker: &mut GapMaker,
+    ) -> bool {
         if let Some(gap) = self.gap_of(row.device, (row.boot, cause, false)) {
             gap.take_in(row);
             return true;
         }
-        let gap = maker.of_row(cause, row);
+        let gap = maker.of_row(cause, row, machine);
         let gap = if self.has_many_boots(row.device, cause, false) { gap.without_boot() } else { gap };
         self.join_or_push(gap)
     }
 
     /// Lets a gap come again whose point was not delivered; false if there is no room for that.
-    pub(super) fn repeat(&mut self, gap: &GapEntry<'_>) -> bool {
+    pub(super) fn repeat(&mut self, gap: &GapEntry<'_>, machine: Option<MachineBoot>) -> bool {
         let is_one_too_many = self.gap_of(gap.device, (gap.boot, gap.cause, true)).is_none()
             && self.has_many_boots(gap.device, gap.cause, true);
-        let gap = Gap::again(gap);
+        let gap = Gap::again(gap, machine);
         self.join_or_push(if is_one_too_many { gap.without_boot() } else { gap })
     }
 
@@ -202,10 +208,10 @@ mod tests {
     fn rows_of_one_device_boot_and_cause_are_one_gap_wherever_they_stand() {
         let (mut progress, mut maker) = (progress(BYTES_MAX), GapMaker::new(Vec::new()));
         for (boot, sequence) in [(7, 5), (8, 0), (7, 9), (7, 2), (8, 1)] {
-            assert!(progress.lose(Cause::Rejected, &row("a", boot, sequence), &mut maker));
-            assert!(progress.lose(Cause::Rejected, &row("b", boot, sequence), &mut maker));
+            assert!(progress.lose(Cause::Rejected, &row("a", boot, sequence), None, &mut maker));
+            assert!(progress.lose(Cause::Rejected, &row("b", boot, sequence), None, &mut maker));
         }
-        assert!(progress.lose(Cause::Unkept, &row("a", 7, 6), &mut maker));
+        assert!(progress.lose(Cause::Unkept, &row("a", 7, 6), None, &mut maker));
         assert_eq!(
             gaps(&progress),
             [("a", 7, 2, 10, 3), ("b", 7, 2, 10, 3), ("a", 8, 0, 2, 2), ("b", 8, 0, 2, 2), ("a", 7, 6, 7, 1)]
@@ -215,10 +221,13 @@ mod tests {
     #[test]
     fn a_gap_that_comes_again_is_not_mixed_with_rows_that_become_lost() {
         let (mut progress, mut maker) = (progress(BYTES_MAX), GapMaker::new(Vec::new()));
-        assert!(progress.lose(Cause::Evicted, &row("a", 0, 5), &mut maker));
-        let known = maker.of_row(Cause::Evicted, &row("a", 0, 1));
+        assert!(progress.lose(Cause::Evicted, &row("a", 0, 5), None, &mut maker));
+        let known = maker.of_row(Cause::Evicted, &row("a", 0, 1), None);
         let Entry::Gap(known) = known.entry("main") else { panic!("a gap") };
-        assert!(progress.repeat(&known) && progress.repeat(&GapEntry { from: 0, to: 3, count: 2, ..known }));
+        assert!(
+            progress.repeat(&known, None)
+                && progress.repeat(&GapEntry { from: 0, to: 3, count: 2, ..known }, None)
+        );
         assert_eq!(gaps(&progress), [("a", 0, 5, 6, 1), ("a", 0, 0, 3, 3)]);
         assert_eq!(progress.gaps.iter().map(Gap::rows).sum::<u64>(), 1);
     }
@@ -228,11 +237,11 @@ mod tests {
         let (mut progress, mut maker) = (progress(BYTES_MAX), GapMaker::new(Vec::new()));
         for boot in 1..=100 {
             for sequence in [5, 8] {
-                assert!(progress.lose(Cause::Evicted, &row("a", boot, sequence), &mut maker));
+                assert!(progress.lose(Cause::Evicted, &row("a", boot, sequence), None, &mut maker));
             }
-            let known = maker.of_row(Cause::Rejected, &row("a", boot, 9));
+            let known = maker.of_row(Cause::Rejected, &row("a", boot, 9), None);
             let Entry::Gap(known) = known.entry("main") else { panic!("a gap") };
-            assert!(progress.repeat(&known) && progress.repeat(&known));
+            assert!(progress.repeat(&known, None) && progress.repeat(&known, None));
         }
         let of = |cause| {
             let gaps = progress.gaps.iter().filter(move |gap| gap.cause == cause);
@@ -255,7 +264,7 @@ mod tests {
             loop {
                 let device = format!("{added:0device_bytes$}");
                 let fits = match lose {
-                    true => progress.lose(Cause::Evicted, &row(&device, 0, u64::MAX - 1), &mut maker),
+                    true => progress.lose(Cause::Evicted, &row(&device, 0, u64::MAX - 1), None, &mut maker),
                     false => progress.confirm(&row(&device, 0, 0)),
                 };
                 if !fits {

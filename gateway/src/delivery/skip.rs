@@ -14,9 +14,9 @@ use tracing::{error, warn};
 
 use super::commit::Submitted;
 use super::driver::{Driver, JOURNAL_RETRY, Stopping};
-use super::gaps::Gap;
+use super::gaps::{Gap, When};
 use super::{letters, losses};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::dead_letters::{Letter, Stage};
 use crate::journal::entry::{Cause, Entry};
 use crate::journal::{Frame, Read};
@@ -64,14 +64,15 @@ impl<S: Sink> Driver<S> {
     /// Turns the entries of a frame up to an offset into gaps, as far as they concern the sink; how many rows that are.
     async fn let_go(&mut self, frame: &Frame, to: Offset) -> u64 {
         let mut rows = 0;
+        let fixes = self.journal.fixes();
         let entries = frame.entries().skip_while(|(offset, _)| *offset < self.accounted);
         let entries: Vec<_> = entries.take_while(|(offset, _)| *offset < to).collect();
         for (offset, entry) in entries {
-            let Ok(entry) = entry else { continue };
+            let Ok(entry) = entry.map(|entry| fixes.date(entry)) else { continue };
             while !self.try_let_go(&entry) {
                 self.submit_patiently().await;
             }
-            rows += u64::from(matches!(entry, Entry::Row(_)));
+            rows += u64::from(matches!(entry, Entry::Row(_) | Entry::EarlyRow(..)));
             self.skip(offset.plus(1));
         }
         self.skip(frame.end().min(to));
@@ -79,14 +80,17 @@ impl<S: Sink> Driver<S> {
     }
 
     fn try_let_go(&mut self, entry: &Entry<'_>) -> bool {
-        match entry {
-            Entry::Row(row) => self.held.lose(Cause::Evicted, row, &mut self.gaps),
-            // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
-            Entry::Gap(gap) | Entry::GapAgain(gap) if gap.sink.is_none_or(|name| *name == *self.name) => {
-                self.held.repeat(gap)
+        let (machine, gap) = match entry {
+            Entry::Row(row) => return self.held.lose(Cause::Evicted, row, None, &mut self.gaps),
+            Entry::EarlyRow(machine, row) => {
+                return self.held.lose(Cause::Evicted, row, Some(*machine), &mut self.gaps);
             }
-            _ => true,
-        }
+            Entry::Gap(gap) | Entry::GapAgain(gap) => (None, gap),
+            Entry::EarlyGap(machine, gap) | Entry::EarlyGapAgain(machine, gap) => (Some(*machine), gap),
+            _ => return true,
+        };
+        // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
+        gap.sink.is_some_and(|name| *name != *self.name) || self.held.repeat(gap, machine)
     }
 
     /// Declares what the sink cannot get any more because of a hole.
@@ -123,7 +127,8 @@ impl<S: Sink> Driver<S> {
         let owed = losses::owed(&self.journal, &self.name);
         self.durable(owed.end).await;
         loop {
-            match losses::damaged(&self.journal, from, &owed, &mut self.gaps, clock::now_ns()).await {
+            let now = self.now();
+            match losses::damaged(&self.journal, from, &owed, &mut self.gaps, now).await {
                 Ok((gaps, holes)) => {
                     self.holes = holes;
                     return Ok(gaps);
@@ -133,6 +138,15 @@ impl<S: Sink> Driver<S> {
                     self.wait(Instant::now() + JOURNAL_RETRY).await?;
                 }
             }
+        }
+    }
+
+    /// When it is now: by the steady clock, while rows wait for the fix of this boot of the machine.
+    fn now(&self) -> When {
+        let (now, machine) = (Moment::now(), clock::machine_boot());
+        match self.journal.with_state(|state| state.clocks().is_waiting(machine)) {
+            true => When { machine: Some(machine), ns: now.steady_ns },
+            false => When { machine: None, ns: now.ns },
         }
     }
 

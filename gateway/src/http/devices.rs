@@ -37,8 +37,8 @@ pub(super) struct Device {
 /// One row.
 #[derive(Debug, Serialize)]
 struct Latest {
-    /// Nanoseconds since 1970 UTC.
-    time_ns: i64,
+    /// Nanoseconds since 1970 UTC; none while the row waits for the gateway's clock to be believed.
+    time_ns: Option<i64>,
     fields: BTreeMap<String, Scalar>,
 }
 
@@ -90,5 +90,5 @@ fn latest(row: &LatestRow) -> Latest {
         Value::Text(value) => Scalar::from(value.as_str()),
     };
     let fields = row.fields.iter().map(|(name, value)| (name.clone(), json(value)));
-    Latest { time_ns: row.ns, fields: fields.collect() }
+    Latest { time_ns: row.machine.is_none().then_some(row.ns), fields: fields.collect() }
 }

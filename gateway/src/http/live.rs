@@ -1,6 +1,7 @@
 //! Rows as they become durable, as server-sent events: `/api/v1/live`, `/api/v1/live?device=NAME`.
 //!
-//! An event without a name is one row in line protocol, or the point `forebay_gap` of a declared loss. An event `skipped` says how many journal entries a client
+//! An event without a name is one row in line protocol, or the point `forebay_gap` of a declared loss; one that came before
+//! the gateway's clock was believed has no time at the end of its line. An event `skipped` says how many journal entries a client
 //! missed because it was too slow: the stream then goes on at the present, so that no client holds anything up.
 
 use std::convert::Infallible;
@@ -19,7 +20,7 @@ use super::Api;
 use crate::journal::{Entry, Journal, Read, Reader};
 use crate::record::{Offset, split_series};
 use crate::sink::batch::Record;
-use crate::sink::line_protocol::{Dialect, push_line};
+use crate::sink::line_protocol::{Dialect, push_line, push_undated};
 
 /// Most streams at a time.
 pub const MAX_STREAMS: usize = 16;
@@ -102,11 +103,11 @@ impl Stream {
                 Ok(Read::Frame(frame)) => {
                     // The reader passes over what was trimmed meanwhile.
                     self.skip_to(frame.first(), &mut text);
-                    let from = self.next;
+                    let (from, fixes) = (self.next, self.reader.fixes());
                     for (offset, entry) in frame.entries().filter(|(offset, _)| *offset >= from) {
                         self.next = offset.plus(1);
                         if let Ok(entry) = entry {
-                            self.push(entry, &mut text);
+                            self.push(fixes.date(entry), &mut text);
                         }
                     }
                 }
@@ -132,8 +133,10 @@ impl Stream {
 
     fn push(&self, entry: Entry<'_>, text: &mut String) {
         let (record, key, series) = match entry {
-            Entry::Row(row) => (Record::Row(row), row.device, row.series),
-            Entry::Gap(gap) if gap.sink.is_none() => (Record::Gap(gap), gap.device, gap.series),
+            Entry::Row(row) | Entry::EarlyRow(_, row) => (Record::Row(row), row.device, row.series),
+            Entry::Gap(gap) | Entry::EarlyGap(_, gap) if gap.sink.is_none() => {
+                (Record::Gap(gap), gap.device, gap.series)
+            }
             _ => return,
         };
         let wanted = |device: &str| device == key || has_tag(series, device);
@@ -142,7 +145,8 @@ impl Stream {
         }
         let start = text.len();
         text.push_str("data: ");
-        if push_line(text, Dialect::V2, &record.point()) {
+        let push = if entry.is_early() { push_undated } else { push_line };
+        if push(text, Dialect::V2, &record.point()) {
             text.push('\n');
         } else {
             text.truncate(start);

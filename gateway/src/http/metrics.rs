@@ -79,6 +79,26 @@ pub fn render(status: &Status) -> String {
         status.dead_lettered_rows,
     );
 
+    let clock = &status.clock;
+    page.single(
+        "forebay_clock_trusted",
+        "gauge",
+        "Whether the gateway's own clock is believed.",
+        u64::from(status.clock_trusted),
+    );
+    page.single(
+        "forebay_clock_waiting_rows",
+        "gauge",
+        "Rows that are durable here and wait for their time until the clock is believed.",
+        clock.waiting_rows,
+    );
+    page.single(
+        "forebay_clock_estimated_rows_total",
+        "counter",
+        "Rows whose time is an estimate, since nothing vouched for the clock.",
+        clock.estimated_rows,
+    );
+
     let journal = &status.journal;
     page.single("forebay_journal_bytes", "gauge", "Bytes of the journal's files.", journal.bytes);
     page.single("forebay_journal_max_bytes", "gauge", "Bound of the journal's files.", journal.max_bytes);

@@ -1,5 +1,5 @@
-//! In: submissions, parsed rows of foreign devices or dated rows and gaps of native ones.
-//! Out: journal entries with frozen identity, series and nanosecond; the receipt is the offset to wait for.
+//! In: submissions, parsed rows of foreign devices, or rows of native ones, dated in steady nanoseconds, and gaps.
+//! Out: journal entries with frozen identity, series and time (`dating.rs`); the receipt is the offset to wait for.
 //! Next: `journal/writer.rs`.
 //!
 //! Every decision is taken under the journal's lock, from the state that the journal's entries add up to, and becomes
@@ -7,6 +7,7 @@
 //! time once given is never given again.
 
 pub mod clock_map;
+mod dating;
 pub mod exchange;
 pub mod identity;
 mod redelivery;
@@ -22,14 +23,18 @@ use forebay_shared::message::{GapCause, Hello};
 use thiserror::Error;
 use tracing::warn;
 
+use crate::clock::Moment;
 use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, RowEntry};
-use crate::journal::state::{DeviceState, NewAccounts, State};
+use crate::journal::state::{BootState, DeviceState, NewAccounts, State};
 use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
 use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
 use crate::stats::Stats;
 
+pub use dating::OwnClock;
+
+use dating::Dating;
 use identity::{Named, Naming};
 use redelivery::Redelivery;
 
@@ -41,6 +46,7 @@ pub struct Ingest {
     journal: Journal,
     naming: Naming,
     stats: Arc<Stats>,
+    clock: OwnClock,
     redelivery: Mutex<Redelivery>,
 }
 
@@ -73,20 +79,22 @@ pub struct Admission {
     pub boot: Boot,
     /// Sequence of the next row that is not journaled.
     pub next: LongSeq,
-    /// Time of the boot's latest row, in nanoseconds since 1970 UTC.
+    /// The boot's latest row in steady nanoseconds; `i64::MIN` if it is not known where that lies.
     pub last_ns: i64,
+    /// What makes steady nanoseconds those since 1970, unless the gateway's clock is not believed.
+    pub offset_ns: Option<i64>,
     /// Everything below `next` is durable once the watermark has reached this.
     pub receipt: Offset,
 }
 
-/// What a native device's block says, dated.
+/// What a native device's block says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NativeRow {
     /// A row.
     Sample {
         /// Position of its group in the schema.
         group: usize,
-        /// Nanoseconds since 1970 UTC.
+        /// Nanoseconds of the steady clock.
         ns: i64,
         /// Names and values; empty if none of the values can be stored.
         fields: Vec<(String, Value)>,
@@ -147,9 +155,9 @@ pub enum AdmitError {
 impl Ingest {
     /// A door into `journal`, with the names of the configuration.
     #[must_use]
-    pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>) -> Ingest {
+    pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>, clock: OwnClock) -> Ingest {
         let redelivery = Mutex::new(Redelivery::of(&journal));
-        Ingest { journal, naming, stats, redelivery }
+        Ingest { journal, naming, stats, clock, redelivery }
     }
 
     /// The journal behind the door.
@@ -165,7 +173,7 @@ impl Ingest {
     }
 
     /// Takes what one foreign message became: its rows, and a letter for what could not be read, in one submission.
-    /// Rows without a time of their own get `received_ns`, or the next free nanosecond. Of a message that the broker
+    /// Rows without a time of their own get that of their receipt, or the next free nanosecond. Of a message that the broker
     /// marks as sent `again`, points that are journaled already are left out; its receipt covers them.
     ///
     /// # Errors
@@ -174,32 +182,34 @@ impl Ingest {
         &self,
         parsed: &Parsed,
         origin: Origin<'_>,
-        received_ns: i64,
+        received: Moment,
         again: bool,
     ) -> Result<Taken, Refused> {
+        let dating = self.dating(received);
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
         let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
-            let mut last_stamp = state.last_stamp();
-            let mut stamp = || {
-                last_stamp = timestamp::stamp(last_stamp, received_ns);
-                last_stamp
-            };
+            let mut dating = dating(state);
             let mut rows = 0;
             let mut numbers = Numbers::default();
             for (row, key) in parsed.rows.iter().zip(&keys) {
                 if again && key.is_some_and(|key| redelivery.knows(key)) {
                     continue;
                 }
-                let ns = row.timestamp.unwrap_or_else(&mut stamp);
                 let (account, number) = numbers.next(state, &row.device);
-                submission.add(&foreign_entry(row, account, number, ns))?;
+                match row.timestamp {
+                    Some(ns) => submission.add(&Entry::Row(foreign_row(row, account, number, ns)))?,
+                    None => {
+                        let ns = dating.stamp();
+                        dating.add_row(submission, foreign_row(row, account, number, ns))?;
+                    }
+                }
                 rows += 1;
             }
             if let Some(refusal) = &parsed.refused {
                 let device = self.refused_device(refusal);
                 let account = state.account(device, &mut numbers.new);
-                submission.add(&letter(account, refusal.rows, &refusal.reason, origin, received_ns))?;
+                submission.add(&letter(account, refusal.rows, &refusal.reason, origin, received.ns))?;
             }
             Ok::<u64, Refused>(rows)
         })?;
@@ -219,13 +229,13 @@ impl Ingest {
     fn push_gap(
         &self,
         submission: &mut Submission<'_>,
+        dating: &mut Dating,
         device: &str,
         named: Option<&Named<'_>>,
         lost: Lost,
-        ns: i64,
     ) -> Result<(), Refused> {
         let series = self.naming.gap_series(named, lost.cause);
-        submission.add(&Entry::Gap(GapEntry {
+        let gap = GapEntry {
             device,
             boot: lost.boot,
             from: lost.from,
@@ -235,8 +245,9 @@ impl Ingest {
             sink: None,
             stamped: true,
             series: &series,
-            ns,
-        }))
+            ns: dating.stamp(),
+        };
+        dating.add_gap(submission, gap)
     }
 
     /// Looks a native device up at its `Hello`: continues its boot, adopts one that another journal assigned, or
@@ -244,30 +255,29 @@ impl Ingest {
     ///
     /// # Errors
     /// The journal takes nothing now, or knows as many devices as it may.
-    pub fn admit(&self, hello: &Hello, now_ns: i64) -> Result<Admission, AdmitError> {
+    pub fn admit(&self, hello: &Hello, now: Moment) -> Result<Admission, AdmitError> {
         let device = hello.chip.to_string();
+        let dating = self.dating(now);
         let (mut admission, receipt) = self.journal.submit(Class::Native, |state, submission| {
             if !state.has_room_for(&device) {
                 return Err(AdmitError::DeviceLimit);
             }
+            let mut dating = dating(state);
             let name = self.native_name(state, &device, &hello.name);
             let known = state.device(&device);
-            let present = hello.boot.and_then(|boot| Some((boot, known?.boot(boot.get())?)));
-            if let Some((boot, at)) = present {
-                let (next, last_ns) = (LongSeq(at.next), at.last_ns);
-                return Ok(Admission {
-                    device: device.clone(),
-                    name,
-                    boot,
-                    next,
-                    last_ns,
-                    receipt: Offset(0),
-                });
+            let offset_ns = dating.offset_ns();
+            let admission = |name, boot, next, last_ns| {
+                let (device, receipt) = (device.clone(), Offset(0));
+                Admission { device, name, boot, next, last_ns, offset_ns, receipt }
+            };
+            let present = hello.boot.and_then(|boot| Some((boot, known?, known?.boot(boot.get())?)));
+            if let Some((boot, known, at)) = present {
+                let last_ns = self.last_steady_ns(known, at, offset_ns);
+                return Ok(admission(name, boot, LongSeq(at.next), last_ns));
             }
             if let Some(lost) = self.lost_with_reset(&device, known) {
                 let named = self.naming.native(&device, &name);
-                let ns = timestamp::stamp(state.last_stamp(), now_ns);
-                self.push_gap(submission, &device, Some(&named), lost, ns)?;
+                self.push_gap(submission, &mut dating, &device, Some(&named), lost)?;
             }
             let boot = match hello.boot {
                 Some(boot) => boot,
@@ -280,11 +290,17 @@ impl Ingest {
                 boot: boot.get(),
                 first: next.0,
             }))?;
-            let last_ns = i64::MIN;
-            Ok(Admission { device: device.clone(), name, boot, next, last_ns, receipt: Offset(0) })
+            Ok(admission(name, boot, next, i64::MIN))
         })?;
         admission.receipt = receipt;
         Ok(admission)
+    }
+
+    /// Where the latest row of a device's boot lies on the steady clock, if that can be told.
+    fn last_steady_ns(&self, known: &DeviceState, at: BootState, offset_ns: Option<i64>) -> i64 {
+        let early = known.early.filter(|early| early.boot == at.boot && early.machine == self.clock.machine);
+        let dated = offset_ns.filter(|_| at.last_ns != i64::MIN);
+        early.map(|early| early.ns).or(dated.map(|ns| at.last_ns.saturating_sub(ns))).unwrap_or(i64::MIN)
     }
 
     /// What the closed boot had told of and never handed over: at least this much went with the device's memory.
@@ -325,7 +341,7 @@ impl Ingest {
         self.naming.series(group, Some(&named), Vec::new())
     }
 
-    /// Takes dated rows of a native device, the first of which is number `first` of the admitted boot. Rows that are
+    /// Takes rows of a native device, the first of which is number `first` of the admitted boot. Rows that are
     /// journaled already are left out.
     ///
     /// # Errors
@@ -336,9 +352,11 @@ impl Ingest {
         series: &[SeriesKey],
         first: LongSeq,
         rows: &[NativeRow],
-        now_ns: i64,
+        now: Moment,
     ) -> Result<Taken, NativeError> {
+        let dating = self.dating(now);
         let (taken, receipt) = self.journal.submit(Class::Native, |state, submission| {
+            let mut dating = dating(state);
             let known = expected(state, admission, first.0)?;
             let (mut taken, mut sequence, boot) = (0, first.0, admission.boot.get());
             for row in rows {
@@ -353,21 +371,22 @@ impl Ingest {
                     NativeRow::Sample { group, ns, fields } => match series.get(*group) {
                         Some(series) if !fields.is_empty() => {
                             taken += 1;
-                            submission.add(&Entry::Row(RowEntry {
+                            let row = RowEntry {
                                 device: &admission.device,
                                 boot,
                                 sequence: from,
                                 stamped: false,
                                 series: series.as_str(),
-                                ns: *ns,
+                                ns: dating.ns(*ns),
                                 fields: Fields::of(fields),
-                            }))?;
+                            };
+                            dating.add_row(submission, row)?;
                             continue;
                         }
                         _ => lost(Cause::Unparseable),
                     },
                 };
-                self.push_native_gap(state, submission, admission, lost, now_ns)?;
+                self.push_native_gap(submission, &mut dating, admission, lost)?;
             }
             Ok::<_, NativeError>(taken)
         })?;
@@ -384,14 +403,15 @@ impl Ingest {
         (from, to): (LongSeq, LongSeq),
         reason: &str,
         origin: Origin<'_>,
-        now_ns: i64,
+        now: Moment,
     ) -> Result<Taken, NativeError> {
+        let dating = self.dating(now);
         let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
             let (boot, cause) = (admission.boot.get(), Cause::Unparseable);
             let lost = Lost { boot, from: expected(state, admission, from.0)?, to: to.0, cause };
             if lost.from < lost.to {
-                self.push_native_gap(state, submission, admission, lost, now_ns)?;
-                submission.add(&letter(&admission.device, 0, reason, origin, now_ns))?;
+                self.push_native_gap(submission, &mut dating(state), admission, lost)?;
+                submission.add(&letter(&admission.device, 0, reason, origin, now.ns))?;
             }
             Ok::<_, NativeError>(())
         })?;
@@ -408,8 +428,9 @@ impl Ingest {
         from: LongSeq,
         to: LongSeq,
         cause: Cause,
-        now_ns: i64,
+        now: Moment,
     ) -> Result<Taken, NativeError> {
+        let dating = self.dating(now);
         let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
             let lost = Lost {
                 boot: admission.boot.get(),
@@ -418,7 +439,7 @@ impl Ingest {
                 cause,
             };
             if lost.from < lost.to {
-                self.push_native_gap(state, submission, admission, lost, now_ns)?;
+                self.push_native_gap(submission, &mut dating(state), admission, lost)?;
             }
             Ok::<_, NativeError>(())
         })?;
@@ -427,16 +448,13 @@ impl Ingest {
 
     fn push_native_gap(
         &self,
-        state: &State,
         submission: &mut Submission<'_>,
+        dating: &mut Dating,
         admission: &Admission,
         lost: Lost,
-        now_ns: i64,
     ) -> Result<(), Refused> {
         let named = self.naming.native(&admission.device, &admission.name).renamed(&admission.name);
-        // Several gaps of one submission are told apart by the sequence that they begin at.
-        let ns = timestamp::stamp(state.last_stamp(), now_ns).saturating_add(i64::from(submission.entries()));
-        self.push_gap(submission, &admission.device, Some(&named), lost, ns)
+        self.push_gap(submission, dating, &admission.device, Some(&named), lost)
     }
 }
 
@@ -526,8 +544,8 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-fn foreign_entry<'a>(row: &'a Row, device: &'a str, sequence: u64, ns: i64) -> Entry<'a> {
-    Entry::Row(RowEntry {
+fn foreign_row<'a>(row: &'a Row, device: &'a str, sequence: u64, ns: i64) -> RowEntry<'a> {
+    RowEntry {
         device,
         boot: 0,
         sequence,
@@ -535,5 +553,5 @@ fn foreign_entry<'a>(row: &'a Row, device: &'a str, sequence: u64, ns: i64) -> E
         series: row.series.as_str(),
         ns,
         fields: Fields::of(&row.fields),
-    })
+    }
 }

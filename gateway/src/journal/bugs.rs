@@ -40,11 +40,15 @@ pub(super) enum Bug {
     CursorBeforeItsGaps,
     EvictedRowsComeBack,
     SparesNotCounted,
+    FixShownBeforeItIsDurable,
+    LaterFixWins,
+    SnapshotWithoutClocks,
+    EarlyInAnOldSegment,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(super) const ALL: [Bug; 29] = [
+    pub(super) const ALL: [Bug; 33] = [
         Bug::AckBeforeSync,
         Bug::SyncOnlyTheLastSegment,
         Bug::RetryFailedSync,
@@ -74,6 +78,10 @@ impl Bug {
         Bug::CursorBeforeItsGaps,
         Bug::EvictedRowsComeBack,
         Bug::SparesNotCounted,
+        Bug::FixShownBeforeItIsDurable,
+        Bug::LaterFixWins,
+        Bug::SnapshotWithoutClocks,
+        Bug::EarlyInAnOldSegment,
     ];
 }
 

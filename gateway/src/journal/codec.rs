@@ -36,6 +36,12 @@ pub(super) fn take_byte(input: &mut &[u8]) -> Result<u8, Undecodable> {
     take_array::<1>(input).map(|[byte]| byte)
 }
 
+/// Takes a byte of flags, of which none may be set but those that are known.
+pub(super) fn take_flags(input: &mut &[u8], known: u8) -> Result<u8, Undecodable> {
+    let flags = take_byte(input)?;
+    if flags & !known == 0 { Ok(flags) } else { Err(Undecodable("unknown flags")) }
+}
+
 pub(super) fn take_varint(input: &mut &[u8]) -> Result<u64, Undecodable> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {

@@ -20,17 +20,30 @@
 //! | forget | `7`, sink text |
 //! | skip | `9`, sink text, to varint |
 //! | letters | `8`, flags u8 (bit 0: unkept), to varint, then device text and rows varint to the end |
+//! | early row | `11`, machine u64, and the rest as a row, whose ns are those of the steady clock |
+//! | early gap | `12`, machine u64, and the rest as a gap, likewise |
+//! | early gap again | `13`, machine u64, and the rest as a gap, likewise |
+//! | clock | `14`, machine u64, told ns i64 |
+//! | clock fix | `15`, flags u8 (bit 0: estimated), machine u64, offset ns i64 |
+//!
+//! The last five are in segments alone whose header says so (`segment.rs`).
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
 //! Failure: decoding checks everything, fields included, so that the iterators over a decoded entry cannot fail.
 
+mod cause;
+
 use thiserror::Error;
 
+use super::clocks::{ClockEntry, FixEntry, take_machine};
 pub use super::codec::Undecodable;
-use super::codec::{push_text, push_varint, take, take_array, take_byte, take_text, take_u32, take_varint};
+use super::codec::{
+    push_text, push_varint, take, take_array, take_byte, take_flags, take_text, take_u32, take_varint,
+};
 pub use super::lists::{Counts, Fields};
-use crate::record::Offset;
+use crate::record::{MachineBoot, Offset};
+pub use cause::Cause;
 
 /// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
 pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame::FRAME_HEADER_BYTES;
@@ -63,6 +76,17 @@ pub enum Entry<'a> {
     Letter(LetterEntry<'a>),
     /// Letters below an offset are in the dead letters, or given up and counted.
     Letters(LettersEntry<'a>),
+    /// A row that came before the gateway's clock was believed: its nanoseconds are those of the steady clock in a boot of
+    /// the machine, and it has no time until that is fixed.
+    EarlyRow(MachineBoot, RowEntry<'a>),
+    /// A gap of that time.
+    EarlyGap(MachineBoot, GapEntry<'a>),
+    /// A gap of that time, as [`Entry::GapAgain`].
+    EarlyGapAgain(MachineBoot, GapEntry<'a>),
+    /// Early entries of a boot of the machine begin.
+    Clock(ClockEntry),
+    /// When the early entries of a boot of the machine happened.
+    ClockFix(FixEntry),
 }
 
 /// A row with frozen identity, series and time.
@@ -182,69 +206,6 @@ pub struct LettersEntry<'a> {
     pub rows: Counts<'a>,
 }
 
-/// Why rows are lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Cause {
-    /// A device's ring was full.
-    Overflow = 0,
-    /// A device lost its memory; the count is a lower bound.
-    DeviceReset = 1,
-    /// A payload could not be read as rows.
-    Unparseable = 2,
-    /// A database refused the row, and it is kept among the dead letters.
-    Rejected = 3,
-    /// The journal's medium lost what was written.
-    Damaged = 4,
-    /// A database came back without what it had confirmed.
-    SinkReset = 5,
-    /// The journal was full, and the oldest rows made room.
-    Evicted = 6,
-    /// It could not be read or stored, and the disk had no room to keep it among the dead letters.
-    Unkept = 7,
-    /// A device was too busy to take the row from where it was sampled.
-    Overrun = 8,
-    /// A device's sensor did not answer when the row was due.
-    Sensor = 9,
-    /// A device restarted before the row came to a sealed block; what it had sealed survived.
-    Reset = 10,
-}
-
-impl Cause {
-    /// All causes, in the order of their numbers.
-    pub const ALL: [Cause; 11] = [
-        Cause::Overflow,
-        Cause::DeviceReset,
-        Cause::Unparseable,
-        Cause::Rejected,
-        Cause::Damaged,
-        Cause::SinkReset,
-        Cause::Evicted,
-        Cause::Unkept,
-        Cause::Overrun,
-        Cause::Sensor,
-        Cause::Reset,
-    ];
-
-    /// The stable name, as in tags, metrics and the ledger.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Overflow => "overflow",
-            Cause::DeviceReset => "device_reset",
-            Cause::Unparseable => "unparseable",
-            Cause::Rejected => "rejected",
-            Cause::Damaged => "damaged",
-            Cause::SinkReset => "sink_reset",
-            Cause::Evicted => "evicted",
-            Cause::Unkept => "unkept",
-            Cause::Overrun => "overrun",
-            Cause::Sensor => "sensor",
-            Cause::Reset => "reset",
-        }
-    }
-}
-
 /// An entry exceeds [`ENTRY_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the entry has {bytes} bytes; the limit is {ENTRY_BYTES_MAX}")]
@@ -262,9 +223,30 @@ impl Entry<'_> {
         let start = out.len();
         out.extend_from_slice(&[0; LENGTH_BYTES]);
         match self {
-            Entry::Row(row) => row.encode(out),
-            Entry::Gap(gap) => gap.encode(2, out),
-            Entry::GapAgain(gap) => gap.encode(10, out),
+            Entry::Row(row) => {
+                out.push(1);
+                row.encode(out);
+            }
+            Entry::EarlyRow(machine, row) => {
+                push_early(out, 11, *machine);
+                row.encode(out);
+            }
+            Entry::Gap(gap) => {
+                out.push(2);
+                gap.encode(out);
+            }
+            Entry::EarlyGap(machine, gap) => {
+                push_early(out, 12, *machine);
+                gap.encode(out);
+            }
+            Entry::GapAgain(gap) => {
+                out.push(10);
+                gap.encode(out);
+            }
+            Entry::EarlyGapAgain(machine, gap) => {
+                push_early(out, 13, *machine);
+                gap.encode(out);
+            }
             Entry::Device(device) => device.encode(out),
             Entry::Sink(sink) => {
                 out.push(4);
@@ -292,6 +274,14 @@ impl Entry<'_> {
                 push_varint(out, letters.to.0);
                 letters.rows.encode(out);
             }
+            Entry::Clock(clock) => {
+                out.push(14);
+                clock.encode(out);
+            }
+            Entry::ClockFix(fix) => {
+                out.push(15);
+                fix.encode(out);
+            }
         }
         let bytes = out.len() - start;
         let Ok(length) = u16::try_from(bytes - LENGTH_BYTES) else {
@@ -312,17 +302,31 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn rows_learned(&self) -> u64 {
         match self {
-            Entry::Row(_) => 1,
-            Entry::Gap(gap) if gap.sink.is_none() => gap.count,
+            Entry::Row(_) | Entry::EarlyRow(..) => 1,
+            Entry::Gap(gap) | Entry::EarlyGap(_, gap) if gap.sink.is_none() => gap.count,
             Entry::Letter(letter) => letter.rows,
             _ => 0,
         }
     }
 
-    /// Whether somebody beyond the journal is to get it, so that it must not be trimmed before.
+    /// Whether somebody beyond the journal is to get it, or what somebody is to get depends on it, so that it must not be
+    /// trimmed before.
     #[must_use]
     pub(super) fn is_owed(&self) -> bool {
         matches!(self, Entry::Row(_) | Entry::Gap(_) | Entry::GapAgain(_) | Entry::Letter(_))
+            || self.is_of_clocks()
+    }
+
+    /// Whether it is early, or tells of what early entries need: a gateway that knows of no such thing must not read it.
+    #[must_use]
+    pub(super) fn is_of_clocks(&self) -> bool {
+        self.is_early() || matches!(self, Entry::Clock(_) | Entry::ClockFix(_))
+    }
+
+    /// Whether it has no time of its own.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        matches!(self, Entry::EarlyRow(..) | Entry::EarlyGap(..) | Entry::EarlyGapAgain(..))
     }
 
     /// Decodes one entry without its length prefix.
@@ -332,7 +336,7 @@ impl<'a> Entry<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, Undecodable> {
         let entry = Entry::decode_own(bytes)?;
         match &entry {
-            Entry::Row(row) => row.fields.check()?,
+            Entry::Row(row) | Entry::EarlyRow(_, row) => row.fields.check()?,
             Entry::Cursor(cursor) => cursor.confirmed.check()?,
             Entry::Letters(letters) => letters.rows.check()?,
             _ => {}
@@ -349,6 +353,14 @@ impl<'a> Entry<'a> {
                 input = &[];
                 Entry::Row(row)
             }
+            11 => {
+                let machine = take_machine(&mut input)?;
+                let row = RowEntry::decode(&mut input)?;
+                input = &[];
+                Entry::EarlyRow(machine, row)
+            }
+            12 => Entry::EarlyGap(take_machine(&mut input)?, GapEntry::decode(&mut input)?),
+            13 => Entry::EarlyGapAgain(take_machine(&mut input)?, GapEntry::decode(&mut input)?),
             2 => Entry::Gap(GapEntry::decode(&mut input)?),
             10 => Entry::GapAgain(GapEntry::decode(&mut input)?),
             3 => Entry::Device(DeviceEntry {
@@ -376,6 +388,8 @@ impl<'a> Entry<'a> {
                 to: Offset(take_varint(&mut input)?),
                 rows: Counts::encoded(std::mem::take(&mut input)),
             }),
+            14 => Entry::Clock(ClockEntry::decode(&mut input)?),
+            15 => Entry::ClockFix(FixEntry::decode(&mut input)?),
             _ => return Err(Undecodable("unknown kind")),
         };
         if input.is_empty() { Ok(entry) } else { Err(Undecodable("bytes behind the last field")) }
@@ -393,7 +407,7 @@ pub(super) fn take_entry<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Undecodab
 
 impl RowEntry<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[1, if self.stamped { STAMPED } else { 0 }]);
+        out.push(if self.stamped { STAMPED } else { 0 });
         push_text(out, self.device);
         push_varint(out, u64::from(self.boot));
         push_varint(out, self.sequence);
@@ -418,10 +432,10 @@ impl<'a> RowEntry<'a> {
 }
 
 impl GapEntry<'_> {
-    fn encode(&self, kind: u8, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut Vec<u8>) {
         let stamped = if self.stamped { STAMPED } else { 0 };
         let has_sink = if self.sink.is_some() { HAS_SINK } else { 0 };
-        out.extend_from_slice(&[kind, stamped | has_sink, self.cause as u8]);
+        out.extend_from_slice(&[stamped | has_sink, self.cause as u8]);
         push_text(out, self.device);
         for number in [u64::from(self.boot), self.from, self.to, self.count] {
             push_varint(out, number);
@@ -490,9 +504,9 @@ impl<'a> LetterEntry<'a> {
     }
 }
 
-fn take_flags(input: &mut &[u8], known: u8) -> Result<u8, Undecodable> {
-    let flags = take_byte(input)?;
-    if flags & !known == 0 { Ok(flags) } else { Err(Undecodable("unknown flags")) }
+fn push_early(out: &mut Vec<u8>, kind: u8, machine: MachineBoot) {
+    out.push(kind);
+    out.extend_from_slice(&machine.0.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -535,6 +549,7 @@ mod tests {
                 device: &device, boot, sequence, stamped, series: &series, ns, fields: Fields::of(&fields),
             };
             round_trip(&Entry::Row(row));
+            round_trip(&Entry::EarlyRow(MachineBoot(sequence), row));
         }
 
         #[test]
@@ -548,6 +563,9 @@ mod tests {
             };
             round_trip(&Entry::Gap(gap));
             round_trip(&Entry::GapAgain(gap));
+            let machine = MachineBoot(gap.to);
+            round_trip(&Entry::EarlyGap(machine, gap));
+            round_trip(&Entry::EarlyGapAgain(machine, gap));
         }
 
         #[test]
@@ -563,6 +581,10 @@ mod tests {
             round_trip(&Entry::Cursor(CursorEntry {
                 sink: &name, next: Offset(number), confirmed: Counts::of(&counts),
             }));
+            let machine = MachineBoot(number);
+            round_trip(&Entry::Clock(ClockEntry { machine, told_ns: -i64::from(boot) }));
+            let fix = FixEntry { machine, offset_ns: i64::from(boot), estimated: boot % 2 == 0 };
+            round_trip(&Entry::ClockFix(fix));
             let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
             round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {
@@ -572,7 +594,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 11)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 16)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();

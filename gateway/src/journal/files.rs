@@ -102,8 +102,8 @@ impl Files {
         let found = match opened.header {
             HeaderRead::Intact(header) => {
                 self.search_earlier()?;
-                let SegmentHeader { journal, first, void, .. } = header;
-                self.push(Segment { journal, first, void, ..segment }, Some(header));
+                let SegmentHeader { journal, first, void, early, .. } = header;
+                self.push(Segment { journal, first, void, early, ..segment }, Some(header));
                 return Ok(());
             }
             HeaderRead::Spare => Scanner::new(&segment).next_adjacent(),
@@ -155,6 +155,8 @@ impl Files {
             first: Offset(0),
             void: Offset(0),
             length: bytes,
+            // Nobody knows; a segment without a header is not gone on with.
+            early: true,
             file,
             snapshot: false,
             idle: false,

@@ -95,7 +95,7 @@ impl Folded {
         self.entries += 1;
         match entry {
             Ok(entry) => {
-                if let Entry::Row(row) = &entry
+                if let Entry::Row(row) | Entry::EarlyRow(_, row) = &entry
                     && hole.open
                 {
                     hole.attribute(&mut self.state, row);

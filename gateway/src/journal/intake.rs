@@ -139,11 +139,11 @@ impl Intake {
     ) -> Result<(T, Offset), E> {
         self.admit(class)?;
         self.scratch.clear();
-        let mut submission = Submission { out: &mut self.scratch, entries: 0 };
+        let mut submission = Submission { out: &mut self.scratch, entries: 0, of_clocks: false };
         let value = decide(&self.state, &mut submission)?;
-        let entries = submission.entries;
+        let Submission { entries, of_clocks, .. } = submission;
         if entries > 0 {
-            self.make_room(class)?;
+            self.make_room(class, of_clocks && !seeded(Bug::EarlyInAnOldSegment))?;
             self.append(entries);
         }
         Ok((value, self.tail.end))
@@ -207,8 +207,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Sees to it that the collected entries fit the current segment, by opening the next one if need be.
-    fn make_room(&mut self, class: Class) -> Result<(), Refused> {
+    /// Sees to it that the collected entries fit the current segment, by opening the next one if need be. Early entries
+    /// need one whose header says so.
+    fn make_room(&mut self, class: Class, early: bool) -> Result<(), Refused> {
         let (bytes, limit) = (self.scratch.len(), self.submission_bytes_max());
         if bytes > limit {
             return Err(Refused::TooLarge { bytes, limit });
@@ -219,9 +220,9 @@ impl Intake {
         {
             return Err(self.refuse_as_full(class));
         }
-        if cost > self.tail.left() {
+        if cost > self.tail.left() || early && !self.tail.early {
             self.may_open(class)?;
-            self.open_segment(cost)?;
+            self.open_segment(cost, early)?;
         }
         match class {
             Class::Foreign => self.full[0] = false,
@@ -302,7 +303,7 @@ impl Intake {
         Refused::Full
     }
 
-    fn open_segment(&mut self, needed: u64) -> Result<(), Refused> {
+    fn open_segment(&mut self, needed: u64, early: bool) -> Result<(), Refused> {
         let limit = usize::try_from(self.tail.shape.segment_bytes / 4).unwrap_or(usize::MAX);
         let too_large = |bytes: usize| Refused::TooLarge { bytes, limit };
         let snapshot = self.state.to_bytes().map_err(|_| too_large(usize::MAX))?;
@@ -312,6 +313,8 @@ impl Intake {
         if self.tail.shape.opening_cost(snapshot.len()) + needed > self.tail.shape.segment_bytes {
             return Err(too_large(snapshot.len()));
         }
+        // Clocks in the snapshot are as unknown to an older gateway as early entries are.
+        self.tail.early = early || !self.state.clocks().is_empty();
         self.pending.open_segment(&mut self.tail, &snapshot, self.state.learned());
         self.live_bytes += self.tail.shape.segment_bytes;
         self.unopened += 1;
@@ -327,11 +330,15 @@ impl Intake {
         while !rest.is_empty() {
             let whole = rest;
             let Ok(body) = take_entry(&mut rest) else { break };
-            if let Ok(entry) = Entry::decode_own(body) {
-                self.state.apply(self.tail.end, &entry);
+            let decoded = Entry::decode_own(body);
+            if let Ok(entry) = &decoded {
+                self.state.apply(self.tail.end, entry);
             }
             let entry = &whole[..whole.len() - rest.len()];
             self.pending.push(&mut self.tail, entry, self.state.learned());
+            if let Ok(Entry::Clock(_) | Entry::ClockFix(_)) = decoded {
+                self.pending.fixes = Some((self.tail.end, Arc::new(self.state.clocks().fixes())));
+            }
         }
         self.pending.complete();
     }

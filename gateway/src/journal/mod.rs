@@ -11,14 +11,15 @@
 //!
 //! A directory of segments (`segment.rs`) of frames (`frame.rs`) of entries (`entry.rs`); among them spare segments that
 //! have not begun; and the end mark (`end.rs`). Entries are numbered from 0 for the life of the directory; the number is
-//! their *offset*. A segment begins with a snapshot of the state (`state.rs`) in frames of its own, so that older ones can
+//! their *offset*. Entries of a time when the gateway's clock was not believed are *early* (`clocks.rs`); the header of a
+//! segment says whether it may hold any, so that an older gateway refuses it. A segment begins with a snapshot of the state (`state.rs`) in frames of its own, so that older ones can
 //! go. A commit begins on a sector boundary.
 //!
 //! # Operation
 //!
 //! [`Journal::submit`] lets the caller decide from the state and collects entries, under the only lock (`intake.rs`),
 //! into the pending buffer (`pending.rs`). The committer (`writer.rs`) takes the buffer, writes it, syncs, and moves the
-//! watermark. Readers (`reader.rs`) see what is below the watermark. Segments below every sink's durable cursor are
+//! watermark. Readers (`reader.rs`) see what is below the watermark, and the fixes of clocks among it. Segments below every sink's durable cursor are
 //! trimmed; the two newest with a snapshot stay.
 //!
 //! Three kinds of threads meet here: whoever submits, the committer, and the keeper (`keeper.rs`), which keeps spare
@@ -32,6 +33,7 @@
 //! nothing acknowledged until the next start; delivery goes on. After a crash: `recovery.rs`, `judge.rs`, `fold.rs`.
 
 mod bugs;
+pub mod clocks;
 mod codec;
 mod end;
 pub mod entry;
@@ -80,6 +82,7 @@ pub use types::{
 
 use crate::cache::{RECENT_BYTES_MAX, Recent};
 use crate::record::Offset;
+use clocks::Fixes;
 use end::{EndFile, EndMark};
 use entry::SinkEntry;
 use intake::{Intake, Phase};
@@ -111,6 +114,8 @@ struct Shared {
     preparer: Condvar,
     segments: Mutex<Segments>,
     recent: Mutex<Recent>,
+    /// Durable fixes of clocks.
+    fixes: Mutex<Arc<Fixes>>,
     spares: Spares,
     watermark: watch::Sender<Offset>,
     room: watch::Sender<u64>,
@@ -278,6 +283,12 @@ impl Journal {
         Reader::new(Arc::clone(&self.shared), from)
     }
 
+    /// The fixes that are durable: what gives early entries their time.
+    #[must_use]
+    pub fn fixes(&self) -> Arc<Fixes> {
+        Arc::clone(&self.shared.fixes())
+    }
+
     /// What the journal holds.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -327,6 +338,7 @@ impl Shared {
             .inspect_err(|cause| warn!(%cause, "cannot open the journal's end mark"));
         let spares =
             Spares::new(Arc::clone(&storage), tail.shape.segment_bytes, recovered.spares, recovered.next);
+        let fixes = Mutex::new(Arc::new(recovered.state.clocks().fixes()));
         let intake = Intake::new(recovered.state, tail, *options, live_bytes, spares.ready_count());
         let shared = Arc::new(Shared {
             options: *options,
@@ -337,6 +349,7 @@ impl Shared {
             preparer: Condvar::new(),
             segments: Mutex::new(recovered.segments),
             recent: Mutex::new(Recent::new(RECENT_BYTES_MAX)),
+            fixes,
             spares,
             watermark: watch::Sender::new(tail.end),
             room: watch::Sender::new(0),
@@ -372,6 +385,10 @@ impl Shared {
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
         lock_of(&self.segments)
+    }
+
+    fn fixes(&self) -> MutexGuard<'_, Arc<Fixes>> {
+        lock_of(&self.fixes)
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {

@@ -3,6 +3,9 @@
 //! Frames are built in place with room for their headers, which the committer fills in, so that a row is copied once on
 //! its way from the submission to the file.
 
+use std::sync::Arc;
+
+use super::clocks::Fixes;
 use super::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use super::segment::FRAMES_AT;
 use crate::record::Offset;
@@ -15,6 +18,8 @@ const PIECE_HEADER_BYTES: usize = 8;
 pub(super) struct Pending {
     pub(super) bytes: Vec<u8>,
     pub(super) frames: Vec<PendingFrame>,
+    /// Fixes that readers may know once everything below the offset is durable.
+    pub(super) fixes: Option<(Offset, Arc<Fixes>)>,
 }
 
 /// One frame in the buffer; it ends where the next begins.
@@ -29,6 +34,8 @@ pub(super) struct PendingFrame {
     pub(super) snapshot: bool,
     /// Whether it begins a segment.
     pub(super) opens: bool,
+    /// Whether its segment may hold early entries.
+    pub(super) early: bool,
     /// Rows learned up to its end.
     pub(super) learned: u64,
 }
@@ -40,6 +47,8 @@ pub(super) struct Tail {
     pub(super) end: Offset,
     /// Position behind the last frame in its segment.
     pub(super) at: u64,
+    /// Whether the segment may hold early entries.
+    pub(super) early: bool,
     pub(super) shape: Shape,
 }
 
@@ -90,6 +99,7 @@ impl Pending {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.frames.clear();
+        self.fixes = None;
     }
 
     /// Makes ready for a submission of `bytes` bytes and `count` entries, for which there must be room: it goes into the
@@ -164,6 +174,7 @@ impl Pending {
             complete: false,
             snapshot: false,
             opens: false,
+            early: tail.early,
             learned: 0,
         });
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::clocks::Fixes;
 use super::scan::Scanner;
 use super::segment::Segment;
 use super::{Frame, Shared};
@@ -73,6 +74,12 @@ impl Reader {
     #[must_use]
     pub fn position(&self) -> Offset {
         self.next
+    }
+
+    /// The fixes that are durable: what gives early entries their time.
+    #[must_use]
+    pub fn fixes(&self) -> Arc<Fixes> {
+        Arc::clone(&self.shared.fixes())
     }
 
     /// Reads on. What was trimmed is passed over in silence: it never is above the cursor of a registered sink.

@@ -128,7 +128,8 @@ pub(super) fn recover(
     files.candidates.into_iter().for_each(|candidate| segments.insert(candidate.segment));
     // A tail that is full makes the first submission open a segment.
     let at = active.as_ref().map_or(shape.segment_bytes, |active| active.at);
-    let tail = Tail { end: verdict.end, at, shape };
+    let early = active.as_ref().is_some_and(|active| active.segment.early);
+    let tail = Tail { end: verdict.end, at, early, shape };
     Ok(Recovered { state, segments, spares, next, tail, active, end: files.end, report })
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | magic, 8 bytes |
 //! | 8 | format version, u32 |
-//! | 12 | feature bits, u32; one that is unknown makes the file unreadable |
+//! | 12 | feature bits, u32: 1, there may be early entries and their clocks; one that is unknown makes the file unreadable |
 //! | 16 | id of the journal, u64 |
 //! | 24 | id of the segment, u64 |
 //! | 32 | offset of the first entry, u64: everything below was durable when this was written |
@@ -38,6 +38,10 @@ pub(super) const FRAMES_AT: u64 = SECTOR_BYTES;
 /// Version of the format that this program writes, the only one so far.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
+/// Feature bit of a segment that may hold early entries, and clocks in its snapshot. Gateways that do not know it pass over
+/// such entries, so they must refuse the file.
+const EARLY: u32 = 1;
+
 /// Steps in which a file is tried that refuses to be read somewhere.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -58,6 +62,8 @@ pub(super) struct SegmentHeader {
     pub(super) first: Offset,
     pub(super) void: Offset,
     pub(super) length: u64,
+    /// Whether there may be early entries.
+    pub(super) early: bool,
 }
 
 /// What the first sector of a segment turns out to be.
@@ -86,6 +92,8 @@ pub(super) struct Segment {
     /// From here on up to `first`, nobody is owed anything.
     pub(super) void: Offset,
     pub(super) length: u64,
+    /// Whether its header allows early entries.
+    pub(super) early: bool,
     pub(super) file: Arc<dyn StorageFile>,
     /// Whether it begins with an intact snapshot, as far as is known.
     pub(super) snapshot: bool,
@@ -121,6 +129,7 @@ impl SegmentHeader {
         let mut sector = [0; SECTOR_BYTES as usize];
         sector[..8].copy_from_slice(&MAGIC);
         sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        sector[12..16].copy_from_slice(&(if self.early { EARLY } else { 0 }).to_le_bytes());
         let numbers = [self.journal.0, self.segment.0, self.first.0, self.void.0, self.length];
         for (place, number) in sector[16..56].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -148,7 +157,7 @@ impl SegmentHeader {
             return Ok(HeaderRead::Unknown);
         }
         let (version, features) = (u32_at(8), u32_at(12));
-        if version != FORMAT_VERSION || features != 0 {
+        if version != FORMAT_VERSION || features & !EARLY != 0 {
             return Ok(HeaderRead::Newer { version, features });
         }
         let header = SegmentHeader {
@@ -157,6 +166,7 @@ impl SegmentHeader {
             first: Offset(u64_at(32)),
             void: Offset(u64_at(40)),
             length: u64_at(48),
+            early: features & EARLY != 0,
         };
         Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Spare })
     }
@@ -165,8 +175,8 @@ impl SegmentHeader {
 impl Segment {
     /// The header that it begins with.
     pub(super) fn header(&self) -> SegmentHeader {
-        let Segment { journal, id, first, void, length, .. } = *self;
-        SegmentHeader { journal, segment: id, first, void, length }
+        let Segment { journal, id, first, void, length, early, .. } = *self;
+        SegmentHeader { journal, segment: id, first, void, length, early }
     }
 }
 
@@ -281,6 +291,7 @@ mod tests {
             first: Offset(3),
             void: Offset(3),
             length: 4,
+            early: true,
         };
         let file = MemoryStorage::new().create("x").unwrap();
         let (sector, _) = header.encode();

@@ -7,7 +7,8 @@
 //! Constraint: this is the only source of truth for identity, ledger and cursors. It changes through
 //! [`State::apply`] alone and depends on nothing but the entries, so that recovery arrives at the same state.
 //! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter. A snapshot
-//! is a version byte, 1, and the fields below in postcard.
+//! is a version byte, 1, and the fields below in postcard. Once there was an early entry it is version 2: behind that come
+//! the clocks and, for each device with an early row, its place in the list and where that row lies.
 //!
 //! Operation: natives are listed by their chip id, foreign devices by their tag. Intake decides which account a row goes
 //! to ([`State::account`]): that of a foreign device for which there is no room is [`OTHERS`]; a native one is refused.
@@ -15,6 +16,7 @@
 //! gone through again.
 
 mod device;
+mod snapshot;
 
 use std::collections::HashMap;
 
@@ -22,13 +24,14 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalId;
 use super::bugs::{Bug, seeded};
+use super::clocks::{Clocks, FixEntry};
 use super::entry::{
     Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
     SkipEntry,
 };
 use crate::record::Offset;
 
-pub use device::{BOOTS_MAX, BootState, DeviceState, Gaps, Ledger};
+pub use device::{BOOTS_MAX, BootState, DeviceState, Early, Gaps, Ledger};
 
 /// Ledger key of all foreign devices beyond the limit together.
 pub const OTHERS: &str = "(others)";
@@ -36,14 +39,13 @@ pub const OTHERS: &str = "(others)";
 /// Ledger key of rows that were lost with every sign of whose they were.
 pub const UNKNOWN: &str = "(unknown)";
 
-/// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest, two causes of gaps.
+/// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest, two causes of gaps. Where its
+/// latest early row lies is not reckoned; that takes less than varints fall short of their longest.
 const DEVICE_BYTES_MAX: usize = 160;
 /// What one sink's counts for one device take in a snapshot.
 const LEDGER_BYTES_MAX: usize = 50;
 /// What a device with a name of usual length takes in a snapshot, with one or two sinks.
 pub(super) const USUAL_DEVICE_BYTES: usize = 2 * 16 + DEVICE_BYTES_MAX + 2 * LEDGER_BYTES_MAX;
-/// Version of the snapshot's fields.
-const SNAPSHOT_VERSION: u8 = 1;
 
 /// The fold over all entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,8 @@ pub struct State {
     learned: u64,
     letters: Option<Letters>,
     device_bytes: usize,
+    #[serde(skip)]
+    clocks: Clocks,
     #[serde(skip)]
     device_bytes_max: usize,
     /// Ledger key to place in `devices`.
@@ -98,23 +102,10 @@ impl State {
             learned: 0,
             letters: None,
             device_bytes: 0,
+            clocks: Clocks::default(),
             device_bytes_max,
             places: HashMap::new(),
         }
-    }
-
-    /// The state as a snapshot holds it.
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_extend(self, vec![SNAPSHOT_VERSION])
-    }
-
-    /// The state from a snapshot, under the limit that now holds; none if the bytes are no snapshot.
-    pub(super) fn from_bytes(bytes: &[u8], device_bytes_max: usize) -> Option<State> {
-        let (&SNAPSHOT_VERSION, bytes) = bytes.split_first()? else { return None };
-        let (mut state, rest) = postcard::take_from_bytes::<State>(bytes).ok()?;
-        state.device_bytes_max = device_bytes_max;
-        state.places = state.devices.iter().enumerate().map(|(at, d)| (d.key.clone(), at)).collect();
-        rest.is_empty().then_some(state)
     }
 
     /// Identity of this journal, given when it was created.
@@ -202,6 +193,18 @@ impl State {
         self.last_stamp
     }
 
+    /// The clocks of early entries.
+    #[must_use]
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
+    /// Whether another boot of the machine may have early entries.
+    #[must_use]
+    pub fn has_room_for_clock(&self) -> bool {
+        self.clocks.has_room(self.done_below())
+    }
+
     /// Number that the next row of a foreign account gets.
     #[must_use]
     pub fn next_number(&self, account: &str) -> u64 {
@@ -236,9 +239,38 @@ impl State {
     pub fn apply(&mut self, offset: Offset, entry: &Entry<'_>) {
         self.learned = self.learned.saturating_add(entry.rows_learned());
         match entry {
-            Entry::Row(row) => self.apply_row(row),
-            Entry::Gap(gap) => self.apply_gap(gap),
+            Entry::Row(row) => {
+                if row.stamped {
+                    // Stamps increase but for a step of the clock to the past, and then go on from there.
+                    self.last_stamp = row.ns;
+                }
+                self.apply_row(row, row.ns);
+            }
+            Entry::EarlyRow(machine, row) => {
+                let clock = self.clocks.take_in(*machine, offset, row.ns, row.stamped);
+                clock.rows = clock.rows.saturating_add(1);
+                self.apply_row(row, i64::MIN);
+                if row.boot != 0 {
+                    let early = Early { boot: row.boot, machine: *machine, ns: row.ns };
+                    self.entry(row.device).advance_early(early);
+                }
+            }
+            Entry::Gap(gap) => {
+                if gap.stamped {
+                    self.last_stamp = gap.ns;
+                }
+                self.apply_gap(gap);
+            }
+            Entry::EarlyGap(machine, gap) => {
+                self.clocks.take_in(*machine, offset, gap.ns, gap.stamped);
+                self.apply_gap(gap);
+            }
             Entry::GapAgain(_) => {}
+            Entry::EarlyGapAgain(machine, gap) => {
+                self.clocks.take_in(*machine, offset, gap.ns, false);
+            }
+            Entry::Clock(clock) => self.clocks.begin(clock, self.done_below()),
+            Entry::ClockFix(fix) => self.apply_fix(fix),
             Entry::Device(device) => self.apply_device(device),
             Entry::Sink(sink) => self.apply_sink(sink),
             Entry::Forget(sink) => self.apply_forget(sink),
@@ -249,20 +281,25 @@ impl State {
         }
     }
 
-    fn apply_row(&mut self, row: &RowEntry<'_>) {
-        if row.stamped {
-            // Stamps increase but for a step of the clock to the past, and then go on from there.
-            self.last_stamp = row.ns;
-        }
+    /// A row; `ns` is its time, if it has one.
+    fn apply_row(&mut self, row: &RowEntry<'_>, ns: i64) {
         let device = self.entry(row.device);
         device.rows = device.rows.saturating_add(1);
-        device.advance(row.boot, row.sequence.saturating_add(1), row.ns);
+        device.advance(row.boot, row.sequence.saturating_add(1), ns);
+    }
+
+    /// Early stamps and the latest early row of each boot get their time, and stamps go on from there.
+    fn apply_fix(&mut self, fix: &FixEntry) {
+        let Some(clock) = self.clocks.fix(fix) else { return };
+        if let Some((_, last)) = clock.stamps {
+            self.last_stamp = last.saturating_add(fix.offset_ns);
+        }
+        for device in &mut self.devices {
+            device.fix(fix.machine, fix.offset_ns);
+        }
     }
 
     fn apply_gap(&mut self, gap: &GapEntry<'_>) {
-        if gap.stamped {
-            self.last_stamp = gap.ns;
-        }
         let sink = gap.sink.map(|name| self.sinks.iter().position(|s| &*s.name == name));
         let device = self.entry(gap.device);
         match sink {

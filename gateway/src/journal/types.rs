@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
+use super::clocks::CLOCKS_MAX;
 use super::entry::{Counts, CursorEntry, ENTRY_BYTES_MAX, Entry, EntryTooLarge};
 use super::segment::SECTOR_BYTES;
 use crate::config;
@@ -65,6 +66,11 @@ pub enum Refused {
         /// What would be taken.
         limit: usize,
     },
+    /// It holds rows of too many boots of the machine that came before the clock was believed: try again later.
+    #[error(
+        "the journal holds early rows of {CLOCKS_MAX} starts of this machine; it takes those of another one once the databases have some, or the clock is believed"
+    )]
+    Clocks,
     /// The journal failed to write, or is closed, and takes nothing until the next start.
     #[error("the journal has failed or is closed; see the log, check the disk under data_dir and restart")]
     Failed,
@@ -175,6 +181,8 @@ pub struct Commits {
 pub struct Submission<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) entries: u32,
+    /// Whether there are early entries among them, or clocks.
+    pub(super) of_clocks: bool,
 }
 
 impl Submission<'_> {
@@ -185,6 +193,7 @@ impl Submission<'_> {
     pub fn add(&mut self, entry: &Entry<'_>) -> Result<(), Refused> {
         entry.encode(self.out)?;
         self.entries += 1;
+        self.of_clocks |= entry.is_of_clocks();
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use super::bugs::{Bug, seeded};
 use super::end::{EndFile, EndMark};
 use super::frame::{Frame, FrameHeader};
 use super::intake::Phase;
-use super::pending::Pending;
+use super::pending::{Pending, PendingFrame};
 use super::segment::{FRAMES_AT, Segment, sector_up};
 use super::storage::Storage;
 use crate::record::Offset;
@@ -238,6 +238,9 @@ impl Committer {
         if seeded(Bug::TrimBeforeCursorIsDurable) {
             self.trim();
         }
+        if seeded(Bug::FixShownBeforeItIsDurable) {
+            self.show_fixes();
+        }
         while self.done < self.taken.frames.len() {
             let rest = &self.taken.frames[self.done..];
             let run = rest.iter().skip(1).position(|f| f.opens).map_or(rest.len(), |at| at + 1);
@@ -300,7 +303,7 @@ impl Committer {
     fn write_run(&mut self, run: Range<usize>) -> Result<(), CommitError> {
         let head = self.taken.frames[run.start];
         if self.active.is_none() || head.opens && !self.opened {
-            self.active = Some(self.open_segment(head.first, head.opens)?);
+            self.active = Some(self.open_segment(&head)?);
             self.opened = true;
         }
         let Some(active) = &mut self.active else { return Ok(()) };
@@ -332,7 +335,8 @@ impl Committer {
     }
 
     /// Takes a file for the next segment: with a snapshot as intake planned it, or without where a file was given up.
-    fn open_segment(&self, first: Offset, snapshot: bool) -> Result<Active, CommitError> {
+    fn open_segment(&self, head: &PendingFrame) -> Result<Active, CommitError> {
+        let PendingFrame { first, opens: snapshot, early, .. } = *head;
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
@@ -341,7 +345,8 @@ impl Committer {
         let void = idle.map_or(first, |idle| idle.void);
         drop(segments);
         let journal = self.shared.journal;
-        let segment = Segment { journal, id, first, void, length, file, snapshot, idle: false, sound: true };
+        let sound = true;
+        let segment = Segment { journal, id, first, void, length, early, file, snapshot, idle: false, sound };
         let (_, previous) = segment.header().encode();
         self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();
@@ -383,11 +388,21 @@ impl Committer {
         if tidy {
             self.shared.preparer.notify_one();
         }
+        // Whoever waits for a fix wakes by the watermark.
+        if self.taken.fixes.as_ref().is_some_and(|(end, _)| *end <= self.watermark) {
+            self.show_fixes();
+        }
         self.shared.watermark.send_if_modified(|watermark| {
             let moved = *watermark != self.watermark;
             *watermark = self.watermark;
             moved
         });
+    }
+
+    fn show_fixes(&mut self) {
+        if let Some((_, fixes)) = self.taken.fixes.take() {
+            *self.shared.fixes() = fixes;
+        }
     }
 
     /// Lets go of the segments that nobody needs any more.

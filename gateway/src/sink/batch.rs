@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::journal::Frame;
+use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
 use crate::record::{Offset, Value, ValueRef};
 
@@ -14,6 +15,8 @@ use crate::record::{Offset, Value, ValueRef};
 #[derive(Debug)]
 pub struct Batch {
     sink: Arc<str>,
+    /// The fixes that were known when the batch began. It keeps to them, so that it always has the same points.
+    fixes: Arc<Fixes>,
     frames: Vec<Arc<Frame>>,
     from: Offset,
     to: Offset,
@@ -26,7 +29,9 @@ pub struct Batch {
 pub struct Added {
     /// It was used up; otherwise the rest of it belongs to the next batch.
     pub whole_frame: bool,
-    /// Entries in it that cannot be decoded and are passed over.
+    /// The rest of it begins with an entry whose time is not known yet.
+    pub waits: bool,
+    /// Entries in it that cannot be decoded, or were delivered and have no time any more, and are passed over.
     pub unreadable: usize,
 }
 
@@ -61,21 +66,29 @@ impl Batch {
     /// An empty batch of the sink named `sink`.
     #[must_use]
     pub fn new(sink: Arc<str>, from: Offset) -> Batch {
-        Batch { sink, frames: Vec::new(), from, to: from, points: 0, bytes: 0 }
+        Batch { sink, fixes: Arc::default(), frames: Vec::new(), from, to: from, points: 0, bytes: 0 }
     }
 
-    /// Adds the frame's entries from the batch's end on, until the batch has `points_max` points.
-    pub fn add(&mut self, frame: &Arc<Frame>, points_max: usize) -> Added {
-        let (mut end, mut unreadable, before) = (frame.end(), 0, self.points);
+    /// Adds the frame's entries from the batch's end on, until the batch has `points_max` points or stands before an entry
+    /// to which no fix gives its time.
+    pub fn add(&mut self, frame: &Arc<Frame>, fixes: &Arc<Fixes>, points_max: usize) -> Added {
+        if self.points == 0 {
+            self.fixes = Arc::clone(fixes);
+        }
+        let (mut end, mut waits, mut unreadable, before) = (frame.end(), false, 0, self.points);
         for (offset, entry) in frame.entries() {
             if offset < self.to {
                 continue;
             }
-            if self.points >= points_max {
+            let entry = entry.map(|entry| self.fixes.date(entry));
+            let early = entry.as_ref().is_ok_and(|entry| concerns(entry, &self.sink) && entry.is_early());
+            waits = early && !self.fixes.has_forgotten(offset);
+            if self.points >= points_max || waits {
                 end = offset;
                 break;
             }
             match entry {
+                Ok(_) if early => unreadable += 1,
                 Ok(entry) => self.points += usize::from(Record::of(entry, &self.sink).is_some()),
                 Err(_) => unreadable += 1,
             }
@@ -85,7 +98,7 @@ impl Batch {
             self.bytes += frame.bytes();
             self.frames.push(Arc::clone(frame));
         }
-        Added { whole_frame: end == frame.end(), unreadable }
+        Added { whole_frame: end == frame.end(), waits, unreadable }
     }
 
     /// Points in the batch.
@@ -141,7 +154,10 @@ impl Batch {
             .iter()
             .flat_map(|frame| frame.entries())
             .skip_while(|(offset, _)| *offset < self.from)
-            .filter_map(|(offset, entry)| Some((offset, Record::of(entry.ok()?, &self.sink)?)))
+            .filter_map(|(offset, entry)| {
+                let entry = self.fixes.date(entry.ok()?);
+                Some((offset, Record::of(entry, &self.sink)?))
+            })
             .take(self.points)
     }
 }
@@ -165,9 +181,7 @@ impl<'a> Record<'a> {
     fn of(entry: Entry<'a>, sink: &str) -> Option<Record<'a>> {
         match entry {
             Entry::Row(row) => Some(Record::Row(row)),
-            Entry::Gap(gap) | Entry::GapAgain(gap) if gap.sink.is_none_or(|name| name == sink) => {
-                Some(Record::Gap(gap))
-            }
+            Entry::Gap(gap) | Entry::GapAgain(gap) if concerns(&entry, sink) => Some(Record::Gap(gap)),
             _ => None,
         }
     }
@@ -180,6 +194,16 @@ impl<'a> Record<'a> {
             Record::Gap(gap) => (gap.series, gap.ns),
         };
         Point { series, ns, record: self }
+    }
+}
+
+/// Whether a sink is to get what an entry tells of, if it tells of rows.
+fn concerns(entry: &Entry<'_>, sink: &str) -> bool {
+    match entry {
+        Entry::Gap(gap) | Entry::GapAgain(gap) | Entry::EarlyGap(_, gap) | Entry::EarlyGapAgain(_, gap) => {
+            gap.sink.is_none_or(|name| name == sink)
+        }
+        _ => true,
     }
 }
 

@@ -56,6 +56,24 @@ pub fn encode<'a>(points: impl Iterator<Item = Point<'a>>, dialect: Dialect) -> 
 /// Appends one line with its line feed. A point without fields cannot be written: nothing is appended and the
 /// answer is `false`.
 pub fn push_line(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool {
+    let has_fields = push_series_and_fields(out, dialect, point);
+    if has_fields {
+        // Formatting into a String cannot fail.
+        let _ = writeln!(out, " {}", point.ns);
+    }
+    has_fields
+}
+
+/// The same without the time, for a point that has none yet.
+pub fn push_undated(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool {
+    let has_fields = push_series_and_fields(out, dialect, point);
+    if has_fields {
+        out.push('\n');
+    }
+    has_fields
+}
+
+fn push_series_and_fields(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool {
     let start = out.len();
     out.push_str(point.series);
     let mut separator = ' ';
@@ -68,11 +86,8 @@ pub fn push_line(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool 
     }
     if separator == ' ' {
         out.truncate(start);
-        return false;
     }
-    // Formatting into a String cannot fail.
-    let _ = writeln!(out, " {}", point.ns);
-    true
+    separator != ' '
 }
 
 fn push_value(out: &mut String, dialect: Dialect, value: ValueRef<'_>) {

@@ -19,8 +19,7 @@ use forebay_shared::ids::Epoch;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use crate::clock;
-use crate::config;
+use crate::clock::{self, Moment};
 use crate::ingest::{Ingest, Origin, Taken};
 use crate::journal::Refused;
 use crate::record::Offset;
@@ -41,8 +40,6 @@ pub struct Context {
     pub clocks: Arc<Clocks>,
     /// What devices told of.
     pub stats: Arc<Stats>,
-    /// When the gateway's own clock is believed.
-    pub clock: config::Clock,
     /// Becomes true when the gateway stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -60,30 +57,17 @@ impl Context {
         self.ingest.journal().room()
     }
 
-    /// Whether rows may be dated by the gateway's own clock.
-    #[must_use]
-    pub fn clock_is_trusted(&self) -> bool {
-        clock::trusted(self.clock)
-    }
-
-    /// Journals what one foreign message became. `None` says that there is no room now, or that its rows need a
-    /// clock that is not trusted yet: the message is to be held and tried again.
+    /// Journals what one foreign message became. `None` says that there is no room now: the message is to be held and
+    /// tried again.
     pub fn take_foreign(
         &self,
         parsed: &Parsed,
         origin: Origin<'_>,
-        received_ns: i64,
+        received: Moment,
         again: bool,
         reporter: &Reporter,
     ) -> Option<Taken> {
-        if parsed.rows.iter().any(|row| row.timestamp.is_none()) && !self.clock_is_trusted() {
-            reporter.trouble(
-                "clock",
-                "the clock is not trusted yet; rows without a time wait (see [clock] trust)",
-            );
-            return None;
-        }
-        match self.ingest.foreign(parsed, origin, received_ns, again) {
+        match self.ingest.foreign(parsed, origin, received, again) {
             Ok(taken) => {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
@@ -100,7 +84,7 @@ impl Context {
                 Some(taken)
             }
             Err(e @ Refused::TooLarge { .. }) => {
-                self.take_in_parts(parsed, &e.to_string(), origin, received_ns, again, reporter)
+                self.take_in_parts(parsed, &e.to_string(), origin, received, again, reporter)
             }
             Err(Refused::Busy) => None,
             Err(e) => {
@@ -116,19 +100,19 @@ impl Context {
         parsed: &Parsed,
         reason: &str,
         origin: Origin<'_>,
-        received_ns: i64,
+        received: Moment,
         again: bool,
         reporter: &Reporter,
     ) -> Option<Taken> {
         if parsed.rows.len() <= 1 {
             let refused = parsed.refuse_all(reason.to_owned());
-            return self.take_foreign(&refused, origin, received_ns, again, reporter);
+            return self.take_foreign(&refused, origin, received, again, reporter);
         }
         let (before, behind) = parsed.rows.split_at(parsed.rows.len() / 2);
         let before = Parsed { rows: before.to_vec(), refused: None };
         let behind = Parsed { rows: behind.to_vec(), refused: parsed.refused.clone() };
-        let first = self.take_foreign(&before, origin, received_ns, again, reporter)?;
-        let last = self.take_foreign(&behind, origin, received_ns, again, reporter)?;
+        let first = self.take_foreign(&before, origin, received, again, reporter)?;
+        let last = self.take_foreign(&behind, origin, received, again, reporter)?;
         // The later receipt covers the earlier one.
         Some(Taken { receipt: last.receipt, rows: first.rows + last.rows })
     }

@@ -29,7 +29,7 @@ use queues::{DueAck, Held, Queues};
 use super::fleet::Fleet;
 use super::native::Now;
 use super::{Context, Reporter, payload, sleep_until};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::config;
 use crate::ingest::{Origin, Taken};
 use crate::record::Offset;
@@ -211,15 +211,13 @@ impl Broker {
             return;
         }
         self.reporter.stats().messages.add(1);
-        let held = Held { publish, received_ns: clock::both_ns().1 };
+        let held = Held { publish, received_ns: Moment::now().steady_ns };
         if queues.held.is_empty() && self.take(&mut queues, &held) {
             return;
         }
         if held.publish.qos == QoS::AtMostOnce {
-            self.reporter.loss(
-                "qos0",
-                "a message at QoS 0 is dropped, because older ones wait for the journal or the clock",
-            );
+            self.reporter
+                .loss("qos0", "a message at QoS 0 is dropped, because older ones wait for the journal");
             return;
         }
         queues.hold(held);
@@ -245,7 +243,7 @@ impl Broker {
             // The link has acks of its own, so the broker may forget the message at once.
             Some(Taken { receipt: Offset(0), rows: 0 })
         } else {
-            self.take_foreign(publish, clock::wall_ns(held.received_ns))
+            self.take_foreign(publish, Moment::of_steady(held.received_ns))
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
@@ -268,7 +266,7 @@ impl Broker {
     }
 
     /// What intake made of a foreign message; `None` if it is to be held.
-    fn take_foreign(&self, publish: &Publish, received_ns: i64) -> Option<Taken> {
+    fn take_foreign(&self, publish: &Publish, received: Moment) -> Option<Taken> {
         let nothing = Taken { receipt: Offset(0), rows: 0 };
         let mut matching = self.config.subscribe.iter().filter_map(|subscribe| {
             subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
@@ -291,7 +289,7 @@ impl Broker {
             return Some(nothing);
         }
         let origin = Origin { name: &publish.topic, payload: &publish.payload };
-        self.context.take_foreign(&parsed, origin, received_ns, publish.dup, &self.reporter)
+        self.context.take_foreign(&parsed, origin, received, publish.dup, &self.reporter)
     }
 
     /// Hands acks and requests to rumqttc.

@@ -25,7 +25,7 @@ pub use device::Schemas;
 use device::{Device, Lot, Release, Waiting, new_exchanges};
 
 use super::{Context, Reporter};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::ingest::{Admission, AdmitError, NativeError, cause_of};
 use crate::journal::Refused;
 use crate::record::{Offset, SeriesKey};
@@ -47,24 +47,15 @@ const RETRY_MS: u32 = 1_000;
 pub struct Now {
     /// Monotonic milliseconds.
     pub ms: Millis,
-    /// Nanoseconds since 1970 UTC.
-    pub ns: i64,
-    /// Nanoseconds of the clock that never steps.
-    pub steady_ns: i64,
+    /// Of the wall clock and the one that never steps.
+    pub at: Moment,
 }
 
 impl Now {
     /// The present instant.
     #[must_use]
     pub fn read() -> Now {
-        let (ns, steady_ns) = clock::both_ns();
-        Now { ms: Millis(clock::monotonic_ms()), ns, steady_ns }
-    }
-
-    /// What makes steady nanoseconds those since 1970.
-    #[must_use]
-    pub fn offset_ns(self) -> i64 {
-        self.ns.saturating_sub(self.steady_ns)
+        Now { ms: Millis(clock::monotonic_ms()), at: Moment::now() }
     }
 }
 
@@ -140,7 +131,7 @@ impl Session {
     /// The next message for the device. A time request is dated now, so it is to be sent at once.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Message> {
         if let Some(device) = &mut self.device
-            && let Some(token) = device.exchanges.poll_request(now.ms.0, now.steady_ns)
+            && let Some(token) = device.exchanges.poll_request(now.ms.0, now.at.steady_ns)
         {
             self.receiver.request_time(Token(token));
         }
@@ -239,13 +230,7 @@ impl Session {
     fn welcome(&mut self, now: Now, hello: Hello, reporter: &Reporter) {
         self.device = None;
         self.unanswered = None;
-        if !self.context.clock_is_trusted() {
-            reporter
-                .trouble("clock", "the clock is not trusted yet; native devices wait (see [clock] trust)");
-            self.unanswered = Some((hello, now.ms.plus(RETRY_MS)));
-            return;
-        }
-        let admission = match self.context.ingest.admit(&hello, now.ns) {
+        let admission = match self.context.ingest.admit(&hello, now.at) {
             Ok(admission) => admission,
             Err(AdmitError::DeviceLimit) => {
                 reporter.trouble(
@@ -289,13 +274,12 @@ impl Session {
         let groups = series.as_ref().map_or(0, |(_, series)| series.len());
         let builder = series.is_none().then(|| Box::new(SchemaBuilder::new(hello.schema)));
         let release = Release { receipt: admission.receipt, to: admission.next, rows: 0 };
-        let last_ns = admission.last_ns.saturating_sub(now.offset_ns());
         self.device = Some(Device {
             exchanges: new_exchanges(),
-            clock: self.context.clocks.begin(&admission, &hello, now.offset_ns()),
+            clock: self.context.clocks.begin(&admission, &hello),
             builder,
             schema: series,
-            last_ns: vec![last_ns; groups],
+            last_ns: vec![admission.last_ns; groups],
             waiting: VecDeque::new(),
             retry_at: None,
             has_credit: false,
@@ -325,7 +309,7 @@ impl Session {
         let schema = self.context.schemas.insert(&admission.device, birth.schema, schema);
         let series = self.with_series(&admission, schema, reporter);
         if let (Some(device), Some(series)) = (&mut self.device, series) {
-            device.last_ns = vec![admission.last_ns.saturating_sub(now.offset_ns()); series.1.len()];
+            device.last_ns = vec![admission.last_ns; series.1.len()];
             device.schema = Some(series);
             self.receiver.births_complete(now.ms);
         }

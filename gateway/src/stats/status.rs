@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Ledger, SourceState, SourceStats, Stats};
 use crate::clock::Belief;
 use crate::delivery::status::SinkStatus;
+use crate::journal::clocks::Clocks;
 use crate::journal::entry::Cause;
 use crate::journal::state::{Gaps, Ledger as Account};
 use crate::journal::{Condition, Journal, State};
@@ -56,8 +57,14 @@ pub struct ClockReport {
     pub reason: String,
     /// For how many seconds at most it will not be believed.
     pub wait_s: u64,
-    /// Messages that wait for it or for room in the journal; they are not acked. Native devices keep what they have.
+    /// Messages that wait for room in the journal; they are not acked. Native devices keep what they have.
     pub waiting_messages: u64,
+    /// Rows that are journaled, and wait for their time until the clock is believed.
+    #[serde(default)]
+    pub waiting_rows: u64,
+    /// Rows whose time is an estimate since nothing vouched for the clock, since the data directory was made.
+    #[serde(default)]
+    pub estimated_rows: u64,
 }
 
 /// One device.
@@ -161,7 +168,7 @@ impl Status {
             started_ns: stats.started_ns(),
             now_ns,
             clock_trusted: belief.is_trust(),
-            clock: ClockReport::of(belief, stats),
+            clock: ClockReport::of(belief, stats, state.clocks()),
             ledger: Ledger::default(),
             devices: BTreeMap::new(),
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
@@ -216,10 +223,16 @@ impl Status {
 }
 
 impl ClockReport {
-    fn of(belief: Belief, stats: &Stats) -> ClockReport {
+    fn of(belief: Belief, stats: &Stats, clocks: &Clocks) -> ClockReport {
         let wait_s = if let Belief::Waiting(wait) = belief { wait.as_secs() } else { 0 };
         let waiting_messages = stats.sources().values().map(|source| source.waiting.get()).sum();
-        ClockReport { reason: belief.reason().to_owned(), wait_s, waiting_messages }
+        ClockReport {
+            reason: belief.reason().to_owned(),
+            wait_s,
+            waiting_messages,
+            waiting_rows: clocks.waiting_rows(),
+            estimated_rows: clocks.estimated_rows(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Entries of a dump, for people and as JSON. Text from outside is made harmless for the terminal.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value, json};
 
@@ -9,9 +9,9 @@ use crate::cli::plain;
 use crate::journal::Entry;
 use crate::journal::entry::{Counts, GapEntry, LetterEntry, RowEntry};
 use crate::journal::inspect::Item;
-use crate::record::{Offset, ValueRef};
+use crate::record::{MachineBoot, Offset, ValueRef};
 use crate::sink::batch::Record;
-use crate::sink::line_protocol::{Dialect, push_line};
+use crate::sink::line_protocol::{Dialect, push_line, push_undated};
 
 /// Bytes of a letter that are shown to people.
 const BODY_SHOWN_BYTES: usize = 200;
@@ -51,19 +51,32 @@ pub(super) fn push_json(out: &mut String, item: &Item<'_>) {
 
 fn push_entry(text: &mut String, entry: &Entry<'_>) {
     let _ = match entry {
-        Entry::Row(row) => {
-            let _ = write!(text, "row {} boot {} sequence {}: ", row.device, row.boot, row.sequence);
-            text.push_str(&line_of(Record::Row(*row)));
-            Ok(())
+        Entry::Row(row) => push_row(text, row, None),
+        Entry::EarlyRow(machine, row) => push_row(text, row, Some(*machine)),
+        Entry::Gap(gap) => push_gap(text, gap, None),
+        Entry::EarlyGap(machine, gap) => push_gap(text, gap, Some(*machine)),
+        Entry::GapAgain(gap) => {
+            text.push_str("again the ");
+            push_gap(text, gap, None)
         }
-        Entry::Gap(gap) | Entry::GapAgain(gap) => {
-            let cause = gap.cause.as_str();
-            text.push_str(if matches!(entry, Entry::GapAgain(_)) { "again the " } else { "" });
-            let _ = write!(text, "gap {} {cause} {} rows", gap.device, gap.count);
-            if let Some(sink) = gap.sink {
-                let _ = write!(text, " in {sink}");
-            }
-            write!(text, ": {}", line_of(Record::Gap(*gap)))
+        Entry::EarlyGapAgain(machine, gap) => {
+            text.push_str("again the ");
+            push_gap(text, gap, Some(*machine))
+        }
+        Entry::Clock(clock) => {
+            write!(
+                text,
+                "clock of machine boot {}, which says {} ns at its start",
+                clock.machine, clock.told_ns
+            )
+        }
+        Entry::ClockFix(fix) => {
+            let estimated = if fix.estimated { ", estimated" } else { "" };
+            write!(
+                text,
+                "clock fix of machine boot {}: {} ns at its start{estimated}",
+                fix.machine, fix.offset_ns
+            )
         }
         Entry::Device(device) => write!(
             text,
@@ -102,10 +115,31 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
     };
 }
 
-/// The point that a row or a gap becomes, as line protocol.
-fn line_of(record: Record<'_>) -> String {
+fn push_row(text: &mut String, row: &RowEntry<'_>, machine: Option<MachineBoot>) -> fmt::Result {
+    write!(text, "row {} boot {} sequence {}", row.device, row.boot, row.sequence)?;
+    push_unfixed(text, machine, row.ns)?;
+    write!(text, ": {}", line_of(Record::Row(*row), machine))
+}
+
+fn push_gap(text: &mut String, gap: &GapEntry<'_>, machine: Option<MachineBoot>) -> fmt::Result {
+    write!(text, "gap {} {} {} rows", gap.device, gap.cause.as_str(), gap.count)?;
+    if let Some(sink) = gap.sink {
+        write!(text, " in {sink}")?;
+    }
+    push_unfixed(text, machine, gap.ns)?;
+    write!(text, ": {}", line_of(Record::Gap(*gap), machine))
+}
+
+/// Says of what has no time yet where it lies.
+fn push_unfixed(text: &mut String, machine: Option<MachineBoot>, ns: i64) -> fmt::Result {
+    machine.map_or(Ok(()), |machine| write!(text, " without a time, {ns} ns into machine boot {machine}"))
+}
+
+/// The point that a row or a gap becomes, as line protocol; without a time if there is none yet.
+fn line_of(record: Record<'_>, machine: Option<MachineBoot>) -> String {
     let mut line = String::new();
-    push_line(&mut line, Dialect::V2, &record.point());
+    let push = if machine.is_some() { push_undated } else { push_line };
+    push(&mut line, Dialect::V2, &record.point());
     line.truncate(line.trim_end_matches('\n').len());
     line
 }
@@ -123,9 +157,19 @@ fn entry_json(
     entry: &Result<Entry<'_>, crate::journal::entry::Undecodable>,
 ) -> Value {
     let mut value = match entry {
-        Ok(Entry::Row(row)) => row_json(row),
-        Ok(Entry::Gap(gap)) => gap_json("gap", gap),
-        Ok(Entry::GapAgain(gap)) => gap_json("gap_again", gap),
+        Ok(Entry::Row(row)) => row_json(row, None),
+        Ok(Entry::EarlyRow(machine, row)) => row_json(row, Some(*machine)),
+        Ok(Entry::Gap(gap)) => gap_json("gap", gap, None),
+        Ok(Entry::EarlyGap(machine, gap)) => gap_json("gap", gap, Some(*machine)),
+        Ok(Entry::GapAgain(gap)) => gap_json("gap_again", gap, None),
+        Ok(Entry::EarlyGapAgain(machine, gap)) => gap_json("gap_again", gap, Some(*machine)),
+        Ok(Entry::Clock(clock)) => json!({
+            "kind": "clock", "machine": clock.machine.to_string(), "told_ns": clock.told_ns,
+        }),
+        Ok(Entry::ClockFix(fix)) => json!({
+            "kind": "clock_fix", "machine": fix.machine.to_string(), "offset_ns": fix.offset_ns,
+            "estimated": fix.estimated,
+        }),
         Ok(Entry::Device(device)) => json!({
             "kind": "device", "device": device.device, "name": device.name, "boot": device.boot, "first": device.first,
         }),
@@ -146,20 +190,36 @@ fn entry_json(
     value
 }
 
-fn row_json(row: &RowEntry<'_>) -> Value {
+fn row_json(row: &RowEntry<'_>, machine: Option<MachineBoot>) -> Value {
     let fields: Map<String, Value> =
         row.fields.iter().map(|(name, value)| (name.to_owned(), value_json(value))).collect();
-    json!({
+    let mut json = json!({
         "kind": "row", "device": row.device, "boot": row.boot, "sequence": row.sequence, "stamped": row.stamped,
-        "series": row.series, "ns": row.ns, "fields": fields, "line": line_of(Record::Row(*row)),
-    })
+        "series": row.series, "fields": fields, "line": line_of(Record::Row(*row), machine),
+    });
+    put_time(&mut json, row.ns, machine);
+    json
 }
 
-fn gap_json(kind: &str, gap: &GapEntry<'_>) -> Value {
-    json!({
+/// When it was: `ns`, or what is known of what has no time yet.
+fn put_time(json: &mut Value, ns: i64, machine: Option<MachineBoot>) {
+    match machine {
+        None => json["ns"] = json!(ns),
+        Some(machine) => {
+            json["ns"] = Value::Null;
+            json["steady_ns"] = json!(ns);
+            json["machine"] = json!(machine.to_string());
+        }
+    }
+}
+
+fn gap_json(kind: &str, gap: &GapEntry<'_>, machine: Option<MachineBoot>) -> Value {
+    let mut json = json!({
         "kind": kind, "device": gap.device, "boot": gap.boot, "from": gap.from, "to": gap.to, "count": gap.count,
-        "cause": gap.cause.as_str(), "sink": gap.sink, "stamped": gap.stamped, "series": gap.series, "ns": gap.ns,
-    })
+        "cause": gap.cause.as_str(), "sink": gap.sink, "stamped": gap.stamped, "series": gap.series,
+    });
+    put_time(&mut json, gap.ns, machine);
+    json
 }
 
 fn letter_json(letter: &LetterEntry<'_>) -> Value {

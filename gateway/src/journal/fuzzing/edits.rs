@@ -141,6 +141,7 @@ fn header(files: &mut Files, feed: &mut Feed<'_>) {
         first: Offset(first.into()),
         void: Offset(first.saturating_sub(back.into()).into()),
         length: SHAPE.segment_bytes,
+        early: kind & 32 != 0,
     };
     let (mut sector, _) = header.encode();
     if kind & 12 == 12 {

@@ -27,10 +27,16 @@ fn kept_entries_are_of_the_kinds_that_they_are_named_after() {
         Entry::Forget(_) => "forget",
         Entry::Letters(_) => "letters",
         Entry::Skip(_) => "skip",
+        Entry::EarlyRow(..) => "early_row",
+        Entry::EarlyGap(..) => "early_gap",
+        Entry::EarlyGapAgain(..) => "early_gap_again",
+        Entry::Clock(_) => "clock",
+        Entry::ClockFix(_) => "clock_fix",
     };
-    let names =
-        ["row", "gap", "gap_again", "device", "sink", "cursor", "letter", "forget", "letters", "skip"];
-    for name in names {
+    let own_time = ["row", "gap", "gap_again"];
+    let early = ["early_row", "early_gap", "early_gap_again", "clock", "clock_fix"];
+    let others = ["device", "sink", "cursor", "letter", "forget", "letters", "skip"];
+    for name in own_time.into_iter().chain(early).chain(others) {
         let bytes = input("entry", name);
         assert_eq!(Entry::decode(&bytes).as_ref().map(kind), Ok(name));
     }

@@ -28,7 +28,7 @@ pub enum Item<'a> {
         offset: Offset,
         /// The number of its segment.
         segment: u64,
-        /// The entry, unless it cannot be decoded.
+        /// The entry, with its time where that is fixed, unless it cannot be decoded.
         entry: Result<Entry<'a>, Undecodable>,
     },
     /// Something is damaged here.
@@ -50,6 +50,7 @@ pub fn dump(
     let names = storage.list().map_err(|cause| unreadable("the directory", cause))?;
     let survey = survey(storage, &names)?;
     let mut damage = Damage::of(&inspection, wanted);
+    let fixes = survey.folded.state.clocks().fixes();
     let mut goes_on = true;
     walk_all(&survey, |at, position, frame| {
         let id = survey.files.candidates[at].segment.id;
@@ -62,6 +63,7 @@ pub fn dump(
             return Ok(());
         }
         for (offset, entry) in frame.entries().filter(|(o, _)| (wanted.from..wanted.to).contains(o)) {
+            let entry = entry.map(|entry| fixes.date(entry));
             goes_on = goes_on && show(Item::Entry { offset, segment: id.0, entry });
         }
         Ok::<_, OpenError>(())

@@ -118,7 +118,7 @@ impl Walk {
         for (offset, entry) in frame.entries() {
             self.entries += 1;
             match entry {
-                Ok(Entry::Row(_)) => self.rows += 1,
+                Ok(Entry::Row(_) | Entry::EarlyRow(..)) => self.rows += 1,
                 Ok(_) => {}
                 Err(_) => self.undecodable.push((bytes, offset)),
             }

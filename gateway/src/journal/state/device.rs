@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::entry::Cause;
+use crate::record::MachineBoot;
 
 /// Boots kept per native device.
 pub const BOOTS_MAX: usize = 4;
@@ -27,6 +28,20 @@ pub struct DeviceState {
     /// Rows that no sink will get.
     pub gaps: Gaps,
     pub(super) ledgers: Vec<Ledger>,
+    /// Where its latest early row lies.
+    #[serde(skip)]
+    pub early: Option<Early>,
+}
+
+/// Where the latest early row of a native device lies: it is none of the boot's times until the clock is fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Early {
+    /// The device's boot.
+    pub boot: u32,
+    /// The machine's boot.
+    pub machine: MachineBoot,
+    /// The row's nanosecond of the steady clock.
+    pub ns: i64,
 }
 
 /// What is known of one boot of a native device.
@@ -72,6 +87,21 @@ impl DeviceState {
         if let Some(known) = self.boots.iter_mut().find(|b| b.boot == boot) {
             known.next = known.next.max(next);
             known.last_ns = known.last_ns.max(ns);
+        }
+    }
+
+    /// An early row of a boot.
+    pub(super) fn advance_early(&mut self, early: Early) {
+        let same = |known: &Early| (known.boot, known.machine) == (early.boot, early.machine);
+        let ns = self.early.filter(same).map_or(early.ns, |known| known.ns.max(early.ns));
+        self.early = Some(Early { ns, ..early });
+    }
+
+    /// The clock of a boot of the machine is fixed: the latest early row has a time.
+    pub(super) fn fix(&mut self, machine: MachineBoot, offset_ns: i64) {
+        let Some(early) = self.early.take_if(|early| early.machine == machine) else { return };
+        if let Some(known) = self.boots.iter_mut().find(|b| b.boot == early.boot) {
+            known.last_ns = known.last_ns.max(early.ns.saturating_add(offset_ns));
         }
     }
 

@@ -25,6 +25,7 @@ fn sample_frames(bytes: &[u8]) -> Vec<(usize, usize, u64, u64)> {
     let header = SegmentHeader::read(&*storage.open(SAMPLE).unwrap(), SegmentId(1)).unwrap();
     let HeaderRead::Intact(header) = header else { panic!("{header:?}") };
     let segment = segment::Segment {
+        early: false,
         journal: header.journal,
         id: SegmentId(1),
         first: Offset(0),

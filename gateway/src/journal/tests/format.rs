@@ -11,7 +11,7 @@ use super::segment::SegmentHeader;
 use super::small::{every_kind, open_small, survey_small};
 use super::*;
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -97,6 +97,7 @@ fn the_bytes_of_a_header() {
         first: Offset(300),
         void: Offset(299),
         length: 6144,
+        early: false,
     };
     let (sector, checksum) = header.encode();
     assert_eq!(
@@ -163,35 +164,44 @@ fn the_bytes_of_a_snapshot() {
     assert_eq!(State::from_bytes(&bytes, 10_000), Some(state));
 }
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1")
-}
+/// A journal that is kept, by the name of its directory. It is never edited and never made anew: a further version of the
+/// format gets a further directory.
+pub(super) struct Kept(pub(super) &'static str);
 
-/// The journal that is kept, in memory.
-fn kept() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    for entry in fs::read_dir(fixture()).unwrap() {
-        let path = entry.unwrap().path();
-        storage.put(path.file_name().unwrap().to_str().unwrap(), fs::read(&path).unwrap());
+impl Kept {
+    fn directory(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(self.0)
     }
-    storage
+
+    /// The journal, in memory.
+    pub(super) fn read(&self) -> MemoryStorage {
+        let storage = MemoryStorage::new();
+        for entry in fs::read_dir(self.directory()).unwrap() {
+            let path = entry.unwrap().path();
+            storage.put(path.file_name().unwrap().to_str().unwrap(), fs::read(&path).unwrap());
+        }
+        storage
+    }
+
+    pub(super) fn make(&self, journal: &MemoryStorage) {
+        fs::create_dir(self.directory()).expect("the fixture is there already, and is never made anew");
+        for (name, bytes) in journal.files() {
+            fs::write(self.directory().join(name), bytes).unwrap();
+        }
+    }
 }
 
-/// Made the journal that is kept. That one is never edited and never made anew: a further version of the format gets a
-/// further directory.
+/// Made the journal that is kept.
 #[test]
 #[ignore = "makes the fixture, which is kept; it refuses to replace one"]
 fn make_the_journal_that_is_kept() {
     println!("cargo test --release -p forebay-gateway --lib make_the_journal_that_is_kept -- --ignored");
-    fs::create_dir(fixture()).expect("the fixture is there already, and is never made anew");
-    for (name, bytes) in every_kind().files() {
-        fs::write(fixture().join(name), bytes).unwrap();
-    }
+    Kept("journal-v1").make(&every_kind());
 }
 
 #[test]
 fn a_journal_of_version_1_is_read_and_goes_on() {
-    let storage = kept();
+    let storage = Kept("journal-v1").read();
     let survey = survey_small(&storage);
     let found: Vec<_> = survey.files.candidates.iter().map(|c| (c.segment.id.0, c.segment.first.0)).collect();
     assert_eq!(found, [(2, 11), (3, 20), (4, 25), (5, 30), (6, 35), (7, 40), (8, 45), (11, 50)]);

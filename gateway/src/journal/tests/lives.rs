@@ -9,6 +9,7 @@ mod named;
 
 use proptest::prelude::*;
 
+use super::super::clocks::{ClockEntry, FixEntry};
 use super::super::entry::{
     Cause, Counts, CursorEntry, DeviceEntry, GapEntry, LetterEntry, LettersEntry, SkipEntry,
 };
@@ -17,6 +18,7 @@ use super::super::keeper;
 use super::super::memory::{CallKind, Fault};
 use super::super::state::NewAccounts;
 use super::*;
+use crate::record::MachineBoot;
 use model::{Model, NATIVES, SINKS, Step, encoded, name, step, when_full};
 
 const SHAPE: Shape = Shape { segment_bytes: 8 << 10, frame_bytes: 1 << 10 };
@@ -120,6 +122,14 @@ impl World {
                     CursorEntry { sink: SINKS[sink], next: back(b), confirmed: Counts::of(&confirmed) };
                 self.submit(&[Entry::Cursor(cursor)])?;
             }
+            Step::Early { device, machine, rows } => {
+                return self.early(device, MachineBoot(machine), rows);
+            }
+            Step::Fix { machine, offset_ns } => {
+                let machine = MachineBoot(machine);
+                let fix = FixEntry { machine, offset_ns, estimated: offset_ns % 2 == 0 };
+                self.submit(&[Entry::ClockFix(fix)])?;
+            }
             Step::Skip { sink, back: b } => {
                 self.submit(&[Entry::Skip(SkipEntry { sink: SINKS[sink], to: back(b) })])?;
             }
@@ -132,6 +142,24 @@ impl World {
             Step::Reopen { kill, segments, when_full } => return self.reopen(kill, segments, when_full),
         }
         Ok(())
+    }
+
+    /// Early rows of a device, announced if need be.
+    fn early(&mut self, device: usize, machine: MachineBoot, rows: u64) -> Result<(), TestCaseError> {
+        if device < NATIVES && !self.model.state.has_room_for(&name(device)) {
+            return Ok(());
+        }
+        let (account, fields) = (self.account(device), fields(0, "early"));
+        let first = self.model.state.next_number(&account);
+        let row = |sequence| {
+            let boot = if device < NATIVES { 1 } else { 0 };
+            let (ns, fields) = (sequence as i64, Fields::of(&fields));
+            let row = RowEntry { device: &account, boot, sequence, stamped: true, series: "m", ns, fields };
+            Entry::EarlyRow(machine, row)
+        };
+        let known = self.model.state.clocks().get(machine).is_some();
+        let clock = (!known).then_some(Entry::Clock(ClockEntry { machine, told_ns: 3 }));
+        self.submit(&clock.into_iter().chain((first..first + rows).map(row)).collect::<Vec<_>>())
     }
 
     /// Submits entries as delivery does, and commits them.
@@ -293,6 +321,10 @@ impl World {
         let intake = self.shared.intake();
         prop_assert_eq!(&intake.state, &self.model.state);
         prop_assert_eq!(intake.state.learned(), self.model.learned);
+        for (machine, fix) in &self.model.fixes {
+            let shown = self.shared.fixes().ns(*machine, 0);
+            prop_assert_eq!(shown, *fix, "the first fix stands, and is shown once it is durable");
+        }
         prop_assert_eq!(intake.tail.end, self.model.end());
         for (account, rows) in &self.model.accounts {
             prop_assert_eq!(

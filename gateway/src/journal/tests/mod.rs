@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod early;
 mod format;
 mod found;
 mod hostile;

@@ -6,8 +6,9 @@
 //! Constraint: nothing here is needed for a promise. What is missing or damaged costs accuracy alone: the rows of that
 //! outage are dated backward from its end. So it is no part of the journal, and is written a minute late.
 //!
-//! Format: a device a line: chip id, boot, ticks a second, tick, nanoseconds since 1970, rate and how well it is known in
-//! ns per second, and the CRC-32C of all that, in hex. A line that does not fit is passed over.
+//! Format: a device a line: chip id, boot, ticks a second, tick, nanoseconds of the steady clock, the boot of the machine that
+//! this counts in, what makes them those since 1970 or `-` if the gateway's clock was not believed, rate and how well it
+//! is known in ns per second, and the CRC-32C of all that, in hex. A line that does not fit is passed over.
 //!
 //! Operation: the file is written anew under another name, synced, and put in the place of the old one.
 
@@ -19,6 +20,7 @@ use std::path::Path;
 use forebay_shared::ids::{Boot, Tick};
 
 use crate::ingest::clock_map::{Anchor, Rate};
+use crate::record::MachineBoot;
 
 /// Devices that are kept; of others the clock is not known after a restart.
 const DEVICES_MAX: usize = 16_384;
@@ -28,8 +30,21 @@ const DEVICES_MAX: usize = 16_384;
 pub(super) struct Saved {
     pub(super) boot: Boot,
     pub(super) tick_hz: u32,
-    /// In nanoseconds since 1970.
+    /// In nanoseconds of the steady clock.
     pub(super) anchor: Anchor,
+    /// The boot of the machine that these count in.
+    pub(super) machine: MachineBoot,
+    /// What makes them those since 1970, if the gateway's clock was believed.
+    pub(super) offset_ns: Option<i64>,
+}
+
+impl Saved {
+    /// The anchor on the steady clock of a boot of the machine, in which that is off those since 1970 by `offset_ns`;
+    /// none if it cannot be told where it lies there.
+    pub(super) fn anchor_in(&self, machine: MachineBoot, offset_ns: Option<i64>) -> Option<Anchor> {
+        let moved_ns = if machine == self.machine { 0 } else { self.offset_ns?.saturating_sub(offset_ns?) };
+        Some(Anchor { ns: self.anchor.ns.saturating_add(moved_ns), ..self.anchor })
+    }
 }
 
 /// Anchors by device.
@@ -58,9 +73,10 @@ pub(super) fn save(path: &Path, anchors: &Anchors) -> io::Result<()> {
 }
 
 fn line(device: &str, saved: &Saved) -> String {
-    let Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate } } = saved;
+    let Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate }, machine, offset_ns } = saved;
     let (boot, tick, Rate { ppb, sigma_ppb }) = (boot.get(), tick.0, rate);
-    let text = format!("{device} {boot} {tick_hz} {tick} {ns} {ppb:.0} {sigma_ppb:.0}");
+    let offset = offset_ns.map_or("-".to_owned(), |ns| ns.to_string());
+    let text = format!("{device} {boot} {tick_hz} {tick} {ns} {machine} {offset} {ppb:.0} {sigma_ppb:.0}");
     format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
@@ -74,8 +90,13 @@ fn parse(line: &str) -> Option<(String, Saved)> {
     let boot = Boot::new(words.next()?.parse().ok()?)?;
     let tick_hz = words.next()?.parse().ok()?;
     let (tick, ns) = (Tick(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
+    let machine = MachineBoot(u64::from_str_radix(words.next()?, 16).ok()?);
+    let offset_ns = match words.next()? {
+        "-" => None,
+        offset => Some(offset.parse().ok()?),
+    };
     let rate = Rate { ppb: words.next()?.parse().ok()?, sigma_ppb: words.next()?.parse().ok()? };
-    let saved = Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate } };
+    let saved = Saved { boot, tick_hz, anchor: Anchor { tick, ns, rate }, machine, offset_ns };
     words.next().is_none().then_some((device, saved))
 }
 
@@ -85,9 +106,10 @@ mod tests {
 
     fn anchors() -> Anchors {
         let rate = Rate { ppb: -499_812.0, sigma_ppb: 1_250.0 };
-        let anchor = Anchor { tick: Tick(u64::MAX), ns: 1_700_000_000_000_000_001, rate };
-        let saved = Saved { boot: Boot::new(7).unwrap(), tick_hz: 1_000_000, anchor };
-        let other = Saved { tick_hz: 1_000, anchor: Anchor { ns: -5, ..anchor }, ..saved };
+        let anchor = Anchor { tick: Tick(u64::MAX), ns: 5_000_000_000_001, rate };
+        let (boot, tick_hz, machine) = (Boot::new(7).unwrap(), 1_000_000, MachineBoot(0xf0));
+        let saved = Saved { boot, tick_hz, anchor, machine, offset_ns: Some(1_700_000_000_000_000_001) };
+        let other = Saved { tick_hz: 1_000, anchor: Anchor { ns: -5, ..anchor }, offset_ns: None, ..saved };
         Anchors::from([("e661".to_owned(), saved), ("e662".to_owned(), other)])
     }
 

@@ -1,6 +1,6 @@
 //! A native device that was let in: what it calls its channels, how its ticks lie in time, and what of it is on its way.
 //!
-//! In: blocks and lost ranges, in order. Out: rows with series and nanosecond, handed to `ingest/mod.rs`.
+//! In: blocks and lost ranges, in order. Out: rows with series and steady nanosecond, handed to `ingest/mod.rs`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +73,7 @@ impl Device {
 
     /// Takes the answer to a question for the tick. Returns the shortest round trip so far, if it was one of ours.
     pub(super) fn handle_time(&mut self, now: Now, token: u32, tick: Tick) -> Option<i64> {
-        let exchange = self.exchanges.handle_reply(now.ms.0, now.steady_ns, token, tick)?;
+        let exchange = self.exchanges.handle_reply(now.ms.0, now.at.steady_ns, token, tick)?;
         let mut clock = self.clock.lock();
         clock.map.handle_exchange(exchange);
         self.exchanges.set_pace(now.ms.0, clock.map.rate().sigma_ppb);
@@ -89,8 +89,8 @@ impl Device {
     ) -> Result<Release, NativeError> {
         let Waiting { from, to, .. } = *waiting;
         let taken = match &waiting.what {
-            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.ns)?,
-            Lot::Block { skip, bytes } => match self.date(*skip, bytes, now.offset_ns()) {
+            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.at)?,
+            Lot::Block { skip, bytes } => match self.date(*skip, bytes) {
                 Ok(dated) => {
                     let taken = self.take_rows(ingest, &dated, from, &dated.rows, now)?;
                     // Only what was taken counts as given: a refused block is dated anew when it is tried again.
@@ -104,7 +104,7 @@ impl Device {
                     reporter.stats().bad_messages.add(1);
                     reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
                     let origin = Origin { name: reporter.name(), payload: &bytes.bytes };
-                    ingest.native_undecodable(&self.admission, (from, to), &e.to_string(), origin, now.ns)?
+                    ingest.native_undecodable(&self.admission, (from, to), &e.to_string(), origin, now.at)?
                 }
             },
         };
@@ -121,7 +121,7 @@ impl Device {
         rows: &[NativeRow],
         now: Now,
     ) -> Result<Taken, NativeError> {
-        match ingest.native_rows(&self.admission, dated.series, from, rows, now.ns) {
+        match ingest.native_rows(&self.admission, dated.series, from, rows, now.at) {
             Err(NativeError::Refused(Refused::TooLarge { .. })) if rows.len() > 1 => {
                 let (before, behind) = rows.split_at(rows.len() / 2);
                 let first = self.take_rows(ingest, dated, from, before, now)?;
@@ -135,8 +135,8 @@ impl Device {
     }
 
     /// Decodes a block and dates its rows, each group's strictly after the one before. The first `skip` numbers came
-    /// before. `offset_ns` makes steady nanoseconds those since 1970.
-    fn date(&self, skip: u32, block: &BlockBytes, offset_ns: i64) -> Result<Dated<'_>, BlockError> {
+    /// before.
+    fn date(&self, skip: u32, block: &BlockBytes) -> Result<Dated<'_>, BlockError> {
         let clock = self.clock.lock();
         let (mut front, mut last_ns) = (clock.front, self.last_ns.clone());
         let Some((schema, series)) = &self.schema else {
@@ -164,7 +164,6 @@ impl Device {
                 ns = stamp(*last, ns);
                 *last = ns;
             }
-            let ns = ns.saturating_add(offset_ns);
             let channels = schema.group(row.group).unwrap_or_default();
             let fields = row.values.iter().filter_map(|(at, value)| {
                 let channel = channels.get(usize::from(*at))?;

@@ -9,7 +9,7 @@ use forebay_shared::ids::Millis;
 
 use super::lines::{LINE_BYTES_MAX, Lines, Piece};
 use super::port::Chunk;
-use crate::clock;
+use crate::clock::Moment;
 use crate::config::{Format, Layout};
 use crate::dead_letters::INTAKE_BODY_BYTES_MAX;
 use crate::ingest::Origin;
@@ -110,7 +110,7 @@ impl Text {
             batch.add(parsed, line);
         }
         // The clock may have been set since the chunk came.
-        let at = Now { ns: clock::wall_ns(chunk.at.steady_ns), ..chunk.at };
+        let at = Now { at: Moment::of_steady(chunk.at.at.steady_ns), ..chunk.at };
         self.take(batch, at, reporter);
         valid
     }
@@ -144,8 +144,8 @@ impl Text {
     pub(super) fn tend(&mut self, now: Now, reporter: &Reporter) {
         if let Some(held) = self.held.take() {
             let steady_ns = held.received_ns;
-            let ns = steady_ns.saturating_add(now.offset_ns());
-            self.take(held.batch, Now { ns, steady_ns, ..now }, reporter);
+            let ns = steady_ns.saturating_add(now.at.offset_ns());
+            self.take(held.batch, Now { at: Moment { ns, steady_ns }, ..now }, reporter);
         }
     }
 
@@ -164,8 +164,8 @@ impl Text {
             return;
         }
         let origin = Origin { name: &self.origin, payload: &batch.bad };
-        if self.context.take_foreign(&batch.parsed, origin, at.ns, false, reporter).is_none() {
-            self.held = Some(Held { batch, received_ns: at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
+        if self.context.take_foreign(&batch.parsed, origin, at.at, false, reporter).is_none() {
+            self.held = Some(Held { batch, received_ns: at.at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
         } else if let Some(refused) = &batch.parsed.refused {
             // Intake counts a message, which here is a line.
             reporter.stats().bad_messages.add(refused.rows.saturating_sub(1));

@@ -188,7 +188,7 @@ impl Sample {
     }
 
     fn open(&self, storage: &MemoryStorage) -> Result<Told, String> {
-        let Profile { options, shape } = &self.profile;
+        let Profile { options, shape, .. } = &self.profile;
         let opened = Shared::open(Arc::new(storage.clone()), options, *shape, JournalId(1));
         let (shared, _, report) = opened.map_err(|cause| format!("it does not open: {cause}"))?;
         let state = shared.intake().state.clone();

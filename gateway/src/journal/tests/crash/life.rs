@@ -9,6 +9,7 @@ use super::names::{DEVICES, NATIVES, Rng, SINKS};
 use super::oracle;
 use super::tap::{Known, Meanwhile, Tap};
 use crate::journal::bugs::{Bug, anew, seeded};
+use crate::journal::clocks::{ClockEntry, FixEntry};
 use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
@@ -17,13 +18,16 @@ use crate::journal::pending::Shape;
 use crate::journal::state::NewAccounts;
 use crate::journal::writer::{CommitError, Committer};
 use crate::journal::{
-    Class, Entry, JournalId, Options, Refused, Shared, State, Submission, WhenFull, keeper,
+    Class, Entry, JournalId, Options, Read, Reader, Refused, Shared, State, Submission, WhenFull, keeper,
 };
-use crate::record::{Offset, Value};
+use crate::record::{MachineBoot, Offset, Value};
 
 /// Rows that fill a frame.
 const FRAME_ROWS: u64 = 8;
 const FRAME_BYTES: usize = 600;
+/// From this seed on, workloads have early rows; those before are what they were when there were none.
+pub(super) const EARLY_FROM: u64 = 8;
+
 const SERIES: &str = "climate,device=boiler,room=cellar..";
 
 /// Size and habits of a journal.
@@ -31,6 +35,8 @@ const SERIES: &str = "climate,device=boiler,room=cellar..";
 pub(super) struct Profile {
     pub(super) shape: Shape,
     pub(super) options: Options,
+    /// Whether the clock is not believed now and then, and rows are early.
+    early: bool,
 }
 
 /// An open journal under observation.
@@ -49,6 +55,7 @@ struct World {
     shared: Arc<Shared>,
     tap: Tap,
     profile: Profile,
+    machine: MachineBoot,
     trouble: Mutex<Option<String>>,
 }
 
@@ -59,7 +66,8 @@ impl Profile {
         let when_full = [WhenFull::DropOldest, WhenFull::Auto, WhenFull::DropOldest, WhenFull::Refuse];
         let when_full = when_full[(seed / 2 % 4) as usize];
         let options = Options { when_full, ..Options::sized(4096 + segments * segment_bytes) };
-        Profile { shape: Shape { segment_bytes, frame_bytes: FRAME_BYTES }, options }
+        let early = seed >= EARLY_FROM;
+        Profile { shape: Shape { segment_bytes, frame_bytes: FRAME_BYTES }, options, early }
     }
 
     pub(super) fn device_bytes_max(&self) -> usize {
@@ -87,7 +95,8 @@ impl Life {
         tap.follow(shared.watermark.subscribe());
         let spared = if end > 0 { profile.shape.segment_bytes } else { 0 };
         let limit_bytes = start_bytes.max(profile.options.max_bytes) + spared;
-        let world = World { shared, tap, profile, trouble: Mutex::new(None) };
+        let machine = MachineBoot(offered.0 % 3);
+        let world = World { shared, tap, profile, machine, trouble: Mutex::new(None) };
         Ok(Life { world: Arc::new(world), committer, rng, over: false, limit_bytes })
     }
 
@@ -110,6 +119,7 @@ impl Life {
             70..72 => world.read(self.rng.next())?,
             72..75 => self.fault()?,
             75..77 => self.restart()?,
+            77..80 if world.profile.early => world.fix(self.rng.next()),
             _ => self.commit()?,
         }
         self.judge()
@@ -126,6 +136,7 @@ impl Life {
     pub(super) fn empty(&mut self) -> Result<(), String> {
         self.world.tap.inner().heal();
         for _ in 0..4 {
+            self.world.fix(0);
             self.commit()?;
             self.world.sink(0);
             (0..SINKS.len()).for_each(|sink| self.world.confirm_all(SINKS[sink]));
@@ -190,10 +201,12 @@ impl Life {
     /// What another thread does while the committer waits for the disk.
     fn meanwhile(&self, what: u64) -> Meanwhile {
         let world = Arc::clone(&self.world);
-        Box::new(move || match what % 4 {
+        let kinds = if world.profile.early { 5 } else { 4 };
+        Box::new(move || match what % kinds {
             0 => drop(world.rows(what, 1)),
             1 => drop(world.rows(what, FRAME_ROWS)),
             2 => world.tidy(),
+            3 if world.profile.early => world.deliver(what),
             _ => {
                 if let Err(trouble) = world.read(what) {
                     *world.trouble.lock().unwrap() = Some(trouble);
@@ -275,17 +288,20 @@ impl World {
             }
             let boot = if native { boot.max(1) } else { 0 };
             let next = state.expected(device, boot).unwrap_or(0);
+            let early = self.early(state, submission, choice)?;
             for sequence in next..next + count {
                 let fields = [("v".to_owned(), Value::Float((rng.next() >> 12) as f64))];
-                submission.add(&Entry::Row(RowEntry {
+                let ns = state.last_stamp().saturating_add(1).max(1 << 60);
+                let row = RowEntry {
                     device,
                     boot,
                     sequence,
                     stamped: true,
                     series: SERIES,
-                    ns: state.last_stamp().saturating_add(1).max(1 << 60),
+                    ns: if early.is_some() { sequence as i64 } else { ns },
                     fields: Fields::of(&fields),
-                }))?;
+                };
+                submission.add(&early.map_or(Entry::Row(row), |machine| Entry::EarlyRow(machine, row)))?;
             }
             Ok(())
         });
@@ -293,6 +309,38 @@ impl World {
             self.tidy();
         }
         submitted
+    }
+
+    /// The boot of the machine, if entries are early now: as long as it waits for its fix, and before that now and then.
+    fn early(
+        &self,
+        state: &State,
+        submission: &mut Submission<'_>,
+        choice: u64,
+    ) -> Result<Option<MachineBoot>, Refused> {
+        let machine = self.machine;
+        match state.clocks().get(machine) {
+            Some(clock) => Ok(clock.offset_ns.is_none().then_some(machine)),
+            None if self.profile.early && choice.is_multiple_of(3) => {
+                submission.add(&Entry::Clock(ClockEntry { machine, told_ns: 5 }))?;
+                Ok(Some(machine))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The clock is believed. Now and then what is fixed is fixed again, which must change nothing.
+    fn fix(&self, choice: u64) {
+        self.submit(Class::Internal, |state, submission| {
+            let mut rng = Rng(choice);
+            let again =
+                rng.one_in(3).then_some(self.machine).filter(|again| state.clocks().get(*again).is_some());
+            let due = state.clocks().waiting().map(|clock| clock.machine).chain(again);
+            due.into_iter().try_for_each(|machine| {
+                let (offset_ns, estimated) = ((rng.next() >> 4) as i64, rng.one_in(2));
+                submission.add(&Entry::ClockFix(FixEntry { machine, offset_ns, estimated }))
+            })
+        });
     }
 
     fn boot(&self, choice: u64) {
@@ -313,7 +361,8 @@ impl World {
             let Some(boot) = state.device(device).and_then(|known| known.boots.last()) else { return Ok(()) };
             let count = 1 + choice / 8 % 5;
             let (from, to) = (boot.next, boot.next + count);
-            submission.add(&gap(device, boot.boot, from..to, count, None))
+            let early = self.early(state, submission, choice)?;
+            submission.add(&gap(device, boot.boot, from..to, count, None, early))
         });
     }
 
@@ -381,10 +430,11 @@ impl World {
             return;
         }
         let next = cursor.0 + if rng.one_in(2) { behind } else { 1 + rng.below(behind) };
+        let next = self.date(cursor.0, next);
         let mut rows = self.rows_between(cursor.0, next);
         let rejected = rows.iter_mut().next().filter(|_| rng.one_in(4)).map(|(device, count)| {
             *count -= 1;
-            gap(device, 0, 0..1, 1, Some((sink, Cause::Rejected)))
+            gap(device, 0, 0..1, 1, Some((sink, Cause::Rejected)), None)
         });
         let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
         if rejected.is_some() && seeded(Bug::CursorBeforeItsGaps) {
@@ -408,9 +458,31 @@ impl World {
         let Some(cursor) = self.shared.intake().state.cursor(sink).filter(|cursor| cursor.0 < next) else {
             return;
         };
+        let next = self.date(cursor.0, next);
         let rows = self.rows_between(cursor.0, next);
         let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
         self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(next), &confirmed));
+    }
+
+    /// Gives entries from an offset on their times, as delivery does; up to where, at most to `to`.
+    fn date(&self, from: u64, to: u64) -> u64 {
+        let mut reader = Reader::new(Arc::clone(&self.shared), Offset(from));
+        let fixes = reader.fixes();
+        while let Ok(Read::Frame(frame)) = reader.next() {
+            for (offset, entry) in frame.entries().filter(|(offset, _)| offset.0 >= from) {
+                let Ok(entry) = entry else { continue };
+                let dated = fixes.date(entry);
+                if offset.0 >= to || dated.is_early() {
+                    return to.min(offset.0);
+                }
+                if let Some(ns) = oracle::time_of(&dated).filter(|_| entry.is_early()) {
+                    self.tap.learn(|known| {
+                        Arc::make_mut(&mut known.times).insert(offset.0, ns);
+                    });
+                }
+            }
+        }
+        to
     }
 
     /// Lets go of the oldest rows for every sink that does not have them, as delivery does: gaps and jump in one.
@@ -426,7 +498,7 @@ impl World {
             }
             self.submit(Class::Internal, |_, submission| {
                 for (device, count) in rows {
-                    submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted))))?;
+                    submission.add(&gap(device, 0, 0..count, count, Some((sink, Cause::Evicted)), None))?;
                 }
                 submission.add(&Entry::Skip(SkipEntry { sink, to: Offset(target) }))
             });
@@ -480,8 +552,9 @@ fn gap<'a>(
     rows: std::ops::Range<u64>,
     count: u64,
     sink: Option<(&'a str, Cause)>,
+    early: Option<MachineBoot>,
 ) -> Entry<'a> {
-    Entry::Gap(GapEntry {
+    let gap = GapEntry {
         device,
         boot,
         from: rows.start,
@@ -492,5 +565,6 @@ fn gap<'a>(
         stamped: false,
         series: "forebay_gap",
         ns: 7,
-    })
+    };
+    early.map_or(Entry::Gap(gap), |machine| Entry::EarlyGap(machine, gap))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::names::{DEVICES, SINKS, interned};
 use crate::journal::entry::{Entry, take_entry};
 use crate::journal::{JournalId, State};
-use crate::record::Offset;
+use crate::record::{MachineBoot, Offset};
 
 /// What was submitted, in order, without what a crash took.
 #[derive(Clone, Default)]
@@ -43,6 +43,8 @@ pub(super) enum Fact {
     Cursor { sink: &'static str, next: u64 },
     Letter { rows: u64 },
     Letters { kept: u64 },
+    Clock { machine: MachineBoot },
+    Fix { machine: MachineBoot, offset_ns: i64 },
 }
 
 /// What the standing entries say, worked out without [`State`].
@@ -51,6 +53,8 @@ pub(super) struct Facts {
     /// Next sequence by device and boot.
     pub(super) next: BTreeMap<(&'static str, u32), u64>,
     pub(super) cursors: BTreeMap<&'static str, u64>,
+    /// What each boot of the machine that there are early entries of was fixed at, if it was.
+    pub(super) fixes: BTreeMap<MachineBoot, Option<i64>>,
     pub(super) learned: u64,
     pub(super) oldest_letter: Option<u64>,
     newest_letter: u64,
@@ -125,12 +129,12 @@ impl Fact {
         let device = |name: &str| interned(&DEVICES, name);
         let sink = |name: &str| interned(&SINKS, name);
         match entry {
-            Entry::Row(row) => {
+            Entry::Row(row) | Entry::EarlyRow(_, row) => {
                 Fact::Row { device: device(row.device), boot: row.boot, sequence: row.sequence }
             }
-            Entry::GapAgain(_) => Fact::SinkGap,
-            Entry::Gap(gap) if gap.sink.is_some() => Fact::SinkGap,
-            Entry::Gap(gap) => {
+            Entry::GapAgain(_) | Entry::EarlyGapAgain(..) => Fact::SinkGap,
+            Entry::Gap(gap) | Entry::EarlyGap(_, gap) if gap.sink.is_some() => Fact::SinkGap,
+            Entry::Gap(gap) | Entry::EarlyGap(_, gap) => {
                 Fact::Lost { device: device(gap.device), boot: gap.boot, to: gap.to, rows: gap.count }
             }
             Entry::Device(boot) => {
@@ -142,14 +146,18 @@ impl Fact {
             Entry::Skip(skip) => Fact::Cursor { sink: sink(skip.sink), next: skip.to.0 },
             Entry::Letter(letter) => Fact::Letter { rows: letter.rows },
             Entry::Letters(letters) => Fact::Letters { kept: letters.to.0 },
+            Entry::Clock(clock) => Fact::Clock { machine: clock.machine },
+            Entry::ClockFix(fix) => Fact::Fix { machine: fix.machine, offset_ns: fix.offset_ns },
         }
     }
 }
 
 impl Fact {
-    /// Whether a sink or the dead letters are to get it.
+    /// Whether a sink or the dead letters are to get it, or need it for what they are to get.
     pub(super) fn is_owed(self) -> bool {
-        matches!(self, Fact::Row { .. } | Fact::Lost { .. } | Fact::SinkGap | Fact::Letter { .. })
+        let is_of_clocks = matches!(self, Fact::Clock { .. } | Fact::Fix { .. });
+        is_of_clocks
+            || matches!(self, Fact::Row { .. } | Fact::Lost { .. } | Fact::SinkGap | Fact::Letter { .. })
     }
 }
 
@@ -168,6 +176,12 @@ impl Facts {
                 self.learned += rows;
             }
             Fact::SinkGap => {}
+            Fact::Clock { machine } => {
+                self.fixes.entry(machine).or_default();
+            }
+            Fact::Fix { machine, offset_ns } => {
+                self.fixes.entry(machine).or_default().get_or_insert(offset_ns);
+            }
             Fact::Sink { sink, start } => {
                 self.cursors.entry(sink).or_insert(start);
             }

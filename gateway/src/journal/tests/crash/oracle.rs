@@ -41,6 +41,7 @@ pub(super) fn judge_opened(
         return Err(format!("the journal was {:?} and is {:?}", view.journal, state.journal()));
     }
     judge_state(&state, view, end, device_bytes_max)?;
+    judge_times(shared, known)?;
     read_back(shared, view, view.facts(end).needed_from(), end)
 }
 
@@ -70,7 +71,36 @@ pub(super) fn judge_state(
     if state.learned() != facts.learned || letter != facts.oldest_letter {
         return Err(format!("{} rows learned, oldest letter {letter:?}, but {facts:?}", state.learned()));
     }
+    for (machine, fix) in &facts.fixes {
+        let told = state.clocks().get(*machine).map(|clock| clock.offset_ns);
+        if told != Some(*fix) {
+            return Err(format!("the clock of {machine} is fixed at {fix:?}, not {told:?}"));
+        }
+    }
     judge_ledger(state, view, end)
+}
+
+/// What a sink was told of an early entry is its time for ever.
+fn judge_times(shared: &Shared, known: &Known) -> Result<(), String> {
+    let fixes = shared.fixes();
+    for (offset, told) in &*known.times {
+        let (_, entry) = known.view.entries_from(*offset).next().ok_or("a delivered entry is gone")?;
+        let entry = Entry::decode(&entry.body).map_err(|cause| cause.to_string())?;
+        let ns = time_of(&fixes.date(entry));
+        if ns != Some(*told) {
+            return Err(format!("entry {offset} was delivered with the time {told}, and now has {ns:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The time of a row or gap that has one.
+pub(super) fn time_of(entry: &Entry<'_>) -> Option<i64> {
+    match entry {
+        Entry::Row(row) => Some(row.ns),
+        Entry::Gap(gap) | Entry::GapAgain(gap) => Some(gap.ns),
+        _ => None,
+    }
 }
 
 /// What a sink is still to get of a device must be what it would read.
@@ -117,6 +147,10 @@ pub(super) fn read_back(shared: &Arc<Shared>, view: &View, from: u64, end: u64) 
         let begin = next;
         for (offset, entry) in frame.entries().skip_while(|(offset, _)| offset.0 < begin) {
             let entry = entry.map_err(|cause| format!("entry {offset}: {cause}"))?;
+            if entry.is_of_clocks() && !shared.segments().holding(offset).is_some_and(|(held, _)| held.early)
+            {
+                return Err(format!("entry {offset} is where an older gateway would pass it over"));
+            }
             if offset.0 >= end {
                 return Err(format!("entry {offset} is read though only {end} are durable"));
             }

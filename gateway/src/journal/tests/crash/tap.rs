@@ -3,6 +3,7 @@
 //! One run of a workload so gives all its crash points. A copy costs about a microsecond, because contents are shared.
 //! The tap also lets something happen *meanwhile*, within a write or sync of the committer, as other threads would.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,8 @@ pub(super) struct Point {
 #[derive(Clone, Default)]
 pub(super) struct Known {
     pub(super) view: Arc<View>,
+    /// The times that sinks were given of early entries, by offset.
+    pub(super) times: Arc<BTreeMap<u64, i64>>,
     /// Everything below was acknowledged.
     pub(super) acked: u64,
 }

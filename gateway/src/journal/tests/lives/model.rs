@@ -4,11 +4,14 @@ use proptest::prelude::*;
 
 use super::super::*;
 use crate::journal::entry::Cause;
+use crate::record::MachineBoot;
 
 pub(super) const SINKS: [&str; 3] = ["main", "second", "sqlite"];
 /// Of these, the ten foreign devices do not all find room for an account of their own.
 pub(super) const DEVICES: usize = 12;
 pub(super) const NATIVES: usize = 2;
+/// Boots of the machine that there are early rows of.
+pub(super) const MACHINES: u64 = 4;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -20,6 +23,8 @@ pub(super) enum Step {
     Sink(usize),
     Forget(usize),
     Cursor { sink: usize, back: u64 },
+    Early { device: usize, machine: u64, rows: u64 },
+    Fix { machine: u64, offset_ns: i64 },
     Skip { sink: usize, back: u64 },
     FailSync(u64),
     Mark,
@@ -48,6 +53,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..SINKS.len()).prop_map(Step::Forget),
         2 => (0..SINKS.len(), 0..60u64).prop_map(|(sink, back)| Step::Cursor { sink, back }),
         1 => (0..SINKS.len(), 0..60u64).prop_map(|(sink, back)| Step::Skip { sink, back }),
+        2 => (0..DEVICES, 0..MACHINES, 1..9u64)
+            .prop_map(|(device, machine, rows)| Step::Early { device, machine, rows }),
+        1 => (0..MACHINES, any::<i64>()).prop_map(|(machine, offset_ns)| Step::Fix { machine, offset_ns }),
         1 => (0..4u64).prop_map(Step::FailSync),
         1 => Just(Step::Mark),
         1 => (any::<bool>(), 10..24u64, when_full())
@@ -65,24 +73,41 @@ pub(super) struct Model {
     pub(super) done_below: Offset,
     /// Rows of each account of foreign devices.
     pub(super) accounts: BTreeMap<String, u64>,
+    /// What each boot of the machine with early rows was fixed at, if it was.
+    pub(super) fixes: BTreeMap<MachineBoot, Option<i64>>,
 }
 
 impl Model {
     pub(super) fn new(state: State) -> Model {
-        Model { state, entries: Vec::new(), learned: 0, done_below: Offset(0), accounts: BTreeMap::new() }
+        Model {
+            state,
+            entries: Vec::new(),
+            learned: 0,
+            done_below: Offset(0),
+            accounts: BTreeMap::new(),
+            fixes: BTreeMap::new(),
+        }
     }
 
     pub(super) fn take_in(&mut self, entries: &[Vec<u8>]) -> Result<(), TestCaseError> {
         for bytes in entries {
             let entry = Entry::decode(&bytes[2..]).unwrap();
             match &entry {
-                Entry::Row(row) if row.boot == 0 => {
+                Entry::ClockFix(fix) => {
+                    if let Some(known) = self.fixes.get_mut(&fix.machine) {
+                        known.get_or_insert(fix.offset_ns);
+                    }
+                }
+                Entry::Clock(clock) => {
+                    self.fixes.entry(clock.machine).or_default();
+                }
+                Entry::Row(row) | Entry::EarlyRow(_, row) if row.boot == 0 => {
                     let number = self.accounts.entry(row.device.to_owned()).or_default();
                     prop_assert_eq!(row.sequence, *number, "the number of a row of {}", row.device);
                     *number += 1;
                     self.learned += 1;
                 }
-                Entry::Row(_) => self.learned += 1,
+                Entry::Row(_) | Entry::EarlyRow(..) => self.learned += 1,
                 Entry::Gap(gap) if gap.sink.is_none() => self.learned += gap.count,
                 Entry::Letter(letter) => self.learned += letter.rows,
                 _ => {}
