@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    const SENT: [u8; 20_000] = [0x55; 20_000];
+    static SENT: [u8; 20_000] = [0x55; 20_000];
 
     /// What arrives of [`SENT`] when it is handed over in pieces, and what was done to it.
     fn pass(noise: Noise, seed: u64, piece: usize) -> (Vec<u8>, Harmed) {
