@@ -207,9 +207,17 @@ fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>)
 /// Ports are looked for before there is a configuration.
 fn list_ports(path: Option<PathBuf>, json: bool) -> ExitCode {
     let usual = || Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.exists());
-    match path.or_else(usual) {
-        Some(path) => with_config(&path, |loaded| report(ports::run(Some(&loaded.config), json))),
-        None => report(ports::run(None, json)),
+    let Some(path) = path.or_else(usual) else { return report(ports::run(None, json)) };
+    match config::load(&path) {
+        Ok(loaded) => report(ports::run(Some(&loaded.config), json)),
+        // Who mends it may need the list for that.
+        Err(error) => {
+            report(ports::run(None, json));
+            eprintln!(
+                "{error}\nforebay: the configuration cannot be read, so no gateway was asked about the ports"
+            );
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -240,6 +240,11 @@ impl SourceStats {
         lock(&self.condition).state = state;
     }
 
+    /// All is well again: what went wrong before is no reason to look any more.
+    pub fn recover(&self) {
+        *lock(&self.condition) = Condition { state: SourceState::Connected, last_error: None };
+    }
+
     /// Changes the state for a reason that an operator wants to read.
     pub fn fail(&self, state: SourceState, at_ns: i64, text: &str) {
         *lock(&self.condition) = Condition { state, last_error: Some(LastError::new(at_ns, text)) };
@@ -266,6 +271,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_forgotten_once_all_is_well() {
+        let source = SourceStats::default();
+        source.fail(SourceState::Disconnected, 1, "unplugged");
+        source.recover();
+        assert!(matches!(source.condition(), (SourceState::Connected, None)));
+        source.note(2, "a bad line");
+        let (state, error) = source.condition();
+        assert!(state == SourceState::Connected && error.is_some());
+    }
 
     #[test]
     fn what_a_device_told_of_grows_within_a_boot() {

@@ -423,6 +423,39 @@ fn one_port_that_never_stops_babbling_starves_none_of_sixty_three() -> anyhow::R
 }
 
 #[test]
+fn a_port_that_is_not_understood_says_why_and_what_came_before_is_forgotten_with_the_cure()
+-> anyhow::Result<()> {
+    let scratch = Scratch::new("serial-garbage")?;
+    let (link, endless) = (scratch.path().join("native"), scratch.path().join("endless"));
+    let tables = format!(
+        "[[serial]]\nport = {link:?}\n[[serial]]\nport = {endless:?}\nformat = \"json\"\ndevice = \"d\"\nmeasurement = \"m\"\n"
+    );
+    let gateway = start(&scratch, program(), &tables)?;
+    let (name, endless_name) = (link.to_string_lossy(), endless.to_string_lossy());
+    await_source(&gateway, &name, "the word that it is missing", |source| says(source, &["not there"]))?;
+    let lines = [Line::plug_in(&link)?, Line::plug_in(&endless)?];
+    let source = await_source(&gateway, &name, "the port", is_connected)?;
+    assert!(source["last_error"].is_null(), "it is there now: {source}");
+    let too_long = vec![b'x'; 20_000];
+    lines[0].write_all("temperature=21.5\r\n".repeat(100).as_bytes(), LIMIT)?;
+    let source =
+        await_source(&gateway, &name, "a word about the text", |source| says(source, &["`format`"]))?;
+    assert!(source["bad_messages"].as_u64() > Some(0), "{source}");
+    lines[1].write_all(&too_long, LIMIT)?;
+    let words = ["without an end of a line", "`baud`"];
+    await_source(&gateway, &endless_name, "a word about the line", |source| says(source, &words))?;
+    lines[1].write_all(&too_long, LIMIT)?;
+    lines[1].write_all(b"\n{\"t\":1}\n{\"t\":x}\n{\"u\n", LIMIT)?;
+    await_source(&gateway, &endless_name, "the lines behind it", |source| source["bad_messages"] == 3)?;
+    gateway.drain(DRAIN_LIMIT)?;
+    assert_eq!(gateway.status()?["ledger"]["dead_lettered"], 3);
+    assert_eq!(points(&gateway, "m")?.len(), 1);
+    lines.into_iter().for_each(Line::unplug);
+    scratch.passed();
+    Ok(())
+}
+
+#[test]
 fn ports_are_listed_with_and_without_a_gateway() -> anyhow::Result<()> {
     let scratch = Scratch::new("serial-ports")?;
     let usb = UsbPorts::new(&scratch.path().join("machine"))?;
@@ -445,6 +478,14 @@ fn ports_are_listed_with_and_without_a_gateway() -> anyhow::Result<()> {
     let (ok, page) = listed(&["--config", &named])?;
     assert!(ok && page.contains("2e8a:000a") && page.contains("serial E6614104"), "{page}");
     assert!(page.contains("always at") && page.contains("by-id/usb-E6614104"), "{page}");
+    // One that cannot be read is a fault, and no reason to show nothing: the list may be what mends it.
+    let faulty = scratch.path().join("faulty.toml");
+    std::fs::write(&faulty, "data_dir = \"/nowhere\"\n[[serial]]\nbaud = \"fast\"\n")?;
+    let output = program.output("ports", &faulty)?;
+    let (page_again, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*page_again), (Some(1), &*page), "{said}");
+    assert!(said.contains("baud") && said.contains("the configuration cannot be read"), "{said}");
     // The lines that it shows configure a gateway, which then says what it does with the port.
     let gateway = start(&scratch, program.clone(), &lines(&page))?;
     await_source(&gateway, "usb:2e8a:000a", "the opening of the port", is_connected)?;

@@ -203,9 +203,14 @@ impl ClockMap {
         let ns = self.fit(exchange);
         let point = Point { tick: exchange.tick.0, ns, slope: self.slope(self.rate.ppb) };
         let last = self.points.back().copied();
+        // Requests that were held up together are answered together, whatever lies between their sending.
+        let is_close = |last: Point| {
+            let passed_ns = point.tick.saturating_sub(last.tick) as f64 * self.tick_ns();
+            ns.saturating_sub(last.ns) < SPACING_NS || passed_ns < SPACING_NS as f64
+        };
         match (self.joint, last.filter(|_| !first)) {
             (Some(joint), None) => self.join(joint, point),
-            (joint, Some(last)) if ns.saturating_sub(last.ns) < SPACING_NS || last.tick >= point.tick => {
+            (joint, Some(last)) if is_close(last) => {
                 let better = self.moved(point, last.tick);
                 match joint {
                     Some(joint) => self.join(joint, better),
@@ -241,9 +246,13 @@ impl ClockMap {
     #[must_use]
     pub fn ns(&self, tick: Tick) -> i64 {
         let before = self.points.iter().rev().find(|point| point.tick <= tick.0);
-        match before.or_else(|| self.points.front()) {
-            Some(point) => point.ns.saturating_add(span(point.slope, point.tick, tick.0)),
-            None => 0,
+        match (before, self.points.front()) {
+            (Some(point), _) => point.ns.saturating_add(span(point.slope, point.tick, tick.0)),
+            // What lies between two points is no rate to go backward by.
+            (None, Some(first)) => {
+                first.ns.saturating_add(span(self.slope(self.rate.ppb), first.tick, tick.0))
+            }
+            (None, None) => 0,
         }
     }
 
@@ -544,6 +553,31 @@ mod tests {
             steps.fold((i64::MAX, 0), |(least, most), step| (step.min(least), step.max(most)));
         assert!((874_000..876_000).contains(&least) && most < 1_010_000, "{least} to {most}");
         assert!(off_ms(&map, 203_999, 203.899) < 1.0 && dated[3_999] == map.ns(Tick(203_999)));
+    }
+
+    #[test]
+    fn requests_that_were_held_up_together_bend_nothing() {
+        // Asked since 100 s on, and answered all at once at 103 s, as it happens behind a connection that was cut.
+        let mut map = map();
+        let (came_ns, tick) = (103 * SECOND, 103_000);
+        for (number, sent_ms) in (0..).zip([100_000, 100_250, 100_750, 101_750, 102_950]) {
+            let round_trip_ns = came_ns - sent_ms * 1_000_000;
+            let ns = came_ns - round_trip_ns / 2;
+            map.handle_exchange(Exchange { tick: Tick(tick + number / 2), ns, round_trip_ns });
+            for (tick, at_s) in [(93_000, 93.0), (1_000, 1.0)] {
+                assert!(off_ms(&map, tick, at_s) < 1_600.0, "{number}: {} ms", off_ms(&map, tick, at_s));
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_before_the_first_point_follows_the_rate_and_not_the_second_point() {
+        let mut map = map();
+        // The first exchange is three seconds late on one way, and a second later comes a quick one.
+        let late = Exchange { tick: Tick(100_000), ns: 101_500_000_000, round_trip_ns: 3 * SECOND };
+        map.handle_exchange(late);
+        connect(&mut map, [102, 104, 106].into_iter(), 1.0, 0);
+        assert!(off_ms(&map, 1_000, 1.0) < 1_700.0, "{} ms", off_ms(&map, 1_000, 1.0));
     }
 
     #[test]

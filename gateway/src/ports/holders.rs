@@ -1,6 +1,7 @@
 //! Which processes have a port open, as `/proc` tells.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,12 @@ pub struct Holder {
     pub pid: u32,
     /// Its command, without arguments; empty if it has just ended.
     pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.command)
+    }
 }
 
 impl Places {
@@ -40,11 +47,12 @@ impl Places {
         holders
     }
 
-    /// Whether another process has this port open, as far as this one may see it.
+    /// The other processes that have this port open, as far as this one may see it.
     #[must_use]
-    pub fn is_held(&self, port: PortId) -> bool {
+    pub fn others(&self, port: PortId) -> Vec<Holder> {
         let own = std::process::id();
-        self.holders(&BTreeSet::from([port])).into_values().flatten().any(|holder| holder.pid != own)
+        let holders = self.holders(&BTreeSet::from([port])).into_values().flatten();
+        holders.filter(|holder| holder.pid != own).collect()
     }
 }
 
@@ -74,10 +82,11 @@ mod tests {
         let command = std::fs::read_to_string("/proc/self/comm").unwrap().trim().to_owned();
         assert_eq!(of(&held), [Holder { pid: std::process::id(), command }]);
         assert_eq!(of(&free), []);
-        assert!(!machine.places.is_held(PortId::of(&held).unwrap()), "by this process only");
+        assert_eq!(machine.places.others(PortId::of(&held).unwrap()), [], "by this process only");
         let other = std::process::Command::new("sleep").arg("60").stdin(open.try_clone().unwrap()).spawn();
         let mut other = other.unwrap();
-        assert!(machine.places.is_held(PortId::of(&held).unwrap()));
+        let others = machine.places.others(PortId::of(&held).unwrap());
+        assert_eq!(others.iter().map(|other| other.pid).collect::<Vec<_>>(), [other.id()]);
         other.kill().unwrap();
         other.wait().unwrap();
         drop(open);

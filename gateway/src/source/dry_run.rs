@@ -1,8 +1,9 @@
 //! `forebay run --dry-run`: shows what would be written, and touches nothing.
 //!
 //! Brokers are asked at QoS 0, with a clean session and a client id of its own, so that no session of the real gateway
-//! is taken over and nothing is acked. Ports are only listened to: a native device waits for an answer and gets none,
-//! so all that can be shown of it is that it is there. Nothing is journaled, and rows are printed as they come.
+//! is taken over and nothing is acked. Ports are only listened to, and marked as nobody's: a native device waits for an
+//! answer and gets none, so all that can be shown of it is that it is there. Nothing is journaled, and rows are printed
+//! as they come.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -21,6 +22,7 @@ use super::serial::{
     self,
     lines::{Lines, Piece},
     port,
+    text::{SILENCE_MS, is_whole},
 };
 use crate::clock;
 use crate::config::{self, Config, Layout, Speech};
@@ -113,7 +115,7 @@ fn listen(config: &config::Serial, naming: &Naming) {
     loop {
         for (path, _) in serial::find(&config.selector, &Places::default().ports()) {
             let name = path.display().to_string();
-            match port::open(&path, config.baud) {
+            match port::open_unmarked(&path, config.baud) {
                 Ok(port) => match &config.speech {
                     Speech::Native => hear_devices(&port, &name),
                     Speech::Text(layout) => hear_lines(&port, &name, layout, naming),
@@ -140,19 +142,39 @@ fn hear_devices(port: &OwnedFd, name: &str) {
 }
 
 fn hear_lines(port: &OwnedFd, name: &str, layout: &Layout, naming: &Naming) {
-    let mut table = csv::Table::of(layout);
-    let mut lines = Lines::new();
-    hear(port, name, |mut input| {
-        while let Some(piece) = lines.next(&mut input) {
-            let parsed = match (piece, &mut table) {
-                (Piece::Line(line), Some(table)) => payload::parse_csv_line(layout, naming, table, line),
-                (Piece::Line(line), None) => payload::parse(layout, naming, &[], line),
-                // Both are refused by the gateway too, which says why.
-                (Piece::Rest(_) | Piece::TooLong(..), _) => continue,
-            };
-            show(&parsed, name);
+    let mut text = Text { layout, table: csv::Table::of(layout), lines: Lines::new() };
+    let opened = clock::monotonic_ms();
+    hear(port, name, |input| {
+        if clock::monotonic_ms() - opened >= u64::from(SILENCE_MS) {
+            text.lines.note_silence();
         }
+        text.read(naming, input, |parsed| show(parsed, name));
     });
+}
+
+/// The text of one port.
+struct Text<'a> {
+    layout: &'a Layout,
+    table: Option<csv::Table>,
+    lines: Lines,
+}
+
+impl Text<'_> {
+    /// Hands over what the gateway would make of each line.
+    fn read(&mut self, naming: &Naming, mut input: &[u8], mut take: impl FnMut(&payload::Parsed)) {
+        while let Some(piece) = self.lines.next(&mut input) {
+            let line = match piece {
+                Piece::Line(line) => line,
+                Piece::Rest(line) if is_whole(self.layout, self.table.as_ref(), line) => line,
+                // Both are refused by the gateway too, which says why.
+                Piece::Rest(_) | Piece::TooLong(_) => continue,
+            };
+            take(&match &mut self.table {
+                Some(table) => payload::parse_csv_line(self.layout, naming, table, line),
+                None => payload::parse(self.layout, naming, &[], line),
+            });
+        }
+    }
 }
 
 /// Hands over what comes until the port fails.
@@ -166,5 +188,46 @@ fn hear(port: &OwnedFd, name: &str, mut take: impl FnMut(&[u8])) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(e) => return eprintln!("{name}: {e}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, Selector};
+
+    /// What is shown of a text that is heard from the opening of its port on.
+    fn shown(format: Format, text: &str) -> Vec<String> {
+        let fixed = |text: &str| Some(Selector::Fixed(text.to_owned()));
+        let layout = Layout {
+            device: fixed("d"),
+            measurement: fixed("m"),
+            timestamp: None,
+            timestamp_format: None,
+            integer_fields: Vec::new(),
+            text_fields: Vec::new(),
+            tags_from: vec![config::JsonPath::parse("$.room").unwrap()],
+            format,
+        };
+        let mut heard = Text { table: csv::Table::of(&layout), lines: Lines::new(), layout: &layout };
+        let mut series = Vec::new();
+        heard.read(&Naming::default(), text.as_bytes(), |parsed| {
+            series.extend(parsed.rows.iter().map(|row| row.series.as_str().to_owned()));
+        });
+        series
+    }
+
+    #[test]
+    fn a_first_line_is_left_out_only_if_it_may_be_cut() {
+        let json = "{\"room\":\"a\",\"t\":1}\n{\"room\":\"b\",\"t\":2}\n";
+        assert_eq!(shown(Format::Json, json), ["m,device=d,room=a", "m,device=d,room=b"]);
+        let csv = Format::Csv { columns: None, separator: ',' };
+        assert_eq!(
+            shown(csv.clone(), "room,t\na,1\n"),
+            ["m,device=d,room=a"],
+            "its header names the columns"
+        );
+        let csv = Format::Csv { columns: Some(vec!["room".to_owned(), "t".to_owned()]), separator: ',' };
+        assert_eq!(shown(csv, "llar,1\nb,2\n"), ["m,device=d,room=b"]);
     }
 }

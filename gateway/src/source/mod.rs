@@ -161,8 +161,13 @@ impl Reporter {
     /// The broker or port is there.
     pub fn connected(&self, how: &str) {
         self.stats.connects.add(1);
-        self.stats.set_state(SourceState::Connected);
+        self.stats.recover();
         tracing::info!(source = self.name, "connected: {how}");
+    }
+
+    /// Who was not understood before is understood now.
+    pub fn understood(&self) {
+        self.stats.recover();
     }
 
     /// The broker or port is gone.

@@ -15,7 +15,7 @@ mod line;
 pub(super) mod lines;
 pub(super) mod port;
 mod serve;
-mod text;
+pub(super) mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

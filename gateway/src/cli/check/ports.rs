@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Finding;
 use crate::config::{Serial, SerialSelector, Speech};
-use crate::ports::Places;
+use crate::ports::{Places, PortId};
 use crate::source::serial;
 use crate::stats::SourceState;
 use crate::stats::status::SourceReport;
@@ -45,7 +45,7 @@ fn look(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
         };
     }
     match selector {
-        SerialSelector::Port(path) => check_path(path),
+        SerialSelector::Port(path) => check_path(path).and_then(|found| check_free(path, found)),
         SerialSelector::Usb { vendor, product } => check_usb(*vendor, *product, &Places::default()),
         // A directory that is not there is no fault either, as that of the ids is while nothing is plugged in.
         SerialSelector::Any(_) => check_any(selector, &Places::default()),
@@ -71,6 +71,21 @@ fn check_path(path: &Path) -> Finding {
     if is_device { Ok("is there".to_owned()) } else { Err("is no serial port; name another path".to_owned()) }
 }
 
+/// A port that is named is to be this gateway's alone.
+fn check_free(path: &Path, found: String) -> Finding {
+    match PortId::of(path).filter(|id| !id.is_pseudo()).map(|id| others(id, &Places::default())) {
+        // The other end of a pseudo-terminal may have this one open too.
+        None => Ok(found),
+        Some(others) if others.is_empty() => Ok(found),
+        Some(others) => Err(format!("is open in {others}; stop it, or name another port")),
+    }
+}
+
+/// The other processes that have a port open, as words.
+fn others(id: PortId, places: &Places) -> String {
+    places.others(id).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// A device that is not plugged in is no fault: it is claimed whenever it appears.
 fn check_usb(vendor: u16, product: Option<u16>, places: &Places) -> Finding {
     let of_kind = |port: &crate::ports::Port| {
@@ -78,23 +93,25 @@ fn check_usb(vendor: u16, product: Option<u16>, places: &Places) -> Finding {
             .as_ref()
             .is_some_and(|usb| vendor == usb.vendor && product.is_none_or(|product| product == usb.product))
     };
-    check_all(places.ports().iter().filter(|port| of_kind(port)).map(|port| port.path.as_path()))
+    check_all(places.ports().iter().filter(|port| of_kind(port)).map(|port| port.path.as_path()), places)
 }
 
 fn check_any(selector: &SerialSelector, places: &Places) -> Finding {
-    check_all(serial::find(selector, &places.ports()).iter().map(|(path, _)| path.as_path()))
+    check_all(serial::find(selector, &places.ports()).iter().map(|(path, _)| path.as_path()), places)
 }
 
 fn is_absent(selector: &SerialSelector) -> bool {
     serial::find(selector, &Places::default().ports()).is_empty()
 }
 
-fn check_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Finding {
+/// Ports that are claimed are left to whoever has them, which is no fault.
+fn check_all<'a>(paths: impl Iterator<Item = &'a Path>, places: &Places) -> Finding {
     let mut names = Vec::new();
     for path in paths {
         let name = path.display().to_string();
         check_path(path).map_err(|fault| format!("{name} {fault}"))?;
-        names.push(name);
+        let others = PortId::of(path).map(|id| others(id, places)).unwrap_or_default();
+        names.push(if others.is_empty() { name } else { format!("{name}, which is left to {others}") });
     }
     match names[..] {
         [] => Ok(ABSENT.to_owned()),
@@ -117,7 +134,16 @@ mod tests {
         let port = |path: &str| look(&selector(path), None);
         assert!(port("/dev/no-such-port").unwrap_err().contains("plug the device in"));
         assert!(port("/proc/self/status").is_err());
-        assert_eq!(port("/dev/null").unwrap(), "is there");
+        let mut machine = FakeMachine::new();
+        let there = machine.add("ttyA", "a", &[]);
+        assert_eq!(port(&there.to_string_lossy()).unwrap(), "is there");
+        // A device that somebody has open, which is no pseudo-terminal.
+        let mut other =
+            std::process::Command::new("sleep").arg("60").stdin(std::process::Stdio::null()).spawn().unwrap();
+        let fault = port("/dev/null").unwrap_err();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(fault.contains("is open in process ") && fault.contains("stop it"), "{fault}");
     }
 
     #[test]
@@ -138,6 +164,20 @@ mod tests {
         assert_eq!(any(&pico.with_file_name("tty*").to_string_lossy()), format!("is at {}", pico.display()));
         assert!(any("/nowhere/tty*").contains("not plugged in"));
         assert!(any("/dev/tty").contains("not plugged in"), "a console is no port");
+    }
+
+    #[test]
+    fn whoever_has_a_port_open_is_named() {
+        let mut machine = FakeMachine::new();
+        let pico = machine.add_pico("ttyACM0", "1");
+        let open = std::fs::File::options().read(true).write(true).open(&pico).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").stdin(open).spawn().unwrap();
+        let found = check_usb(0x2e8a, None, &machine.places).unwrap();
+        let expected = format!("is at {}, which is left to process {} (sleep)", pico.display(), other.id());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(check_free(&pico, "is there".to_owned()), Ok("is there".to_owned()), "a pseudo-terminal");
     }
 
     #[test]

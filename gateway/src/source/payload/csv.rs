@@ -308,6 +308,12 @@ mod tests {
     }
 
     #[test]
+    fn empty_cells_at_the_edges_count_whatever_separates_them() {
+        let mut table = table(Some(&["a", "b", "c"]), '\t');
+        assert_eq!(table.read("\t1\t"), Ok(Some(json!({"a": null, "b": 1, "c": null}))));
+    }
+
+    #[test]
     fn broken_quotes_are_refused() {
         let mut table = table(Some(&["a", "b"]), ',');
         for line in ["\"x,1", "\"x\"y,1", "1,\""] {

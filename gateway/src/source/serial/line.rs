@@ -15,6 +15,9 @@ use crate::source::{Context, Reporter};
 /// How long a claimed port may bring nothing valid, in milliseconds.
 pub(super) const PATIENCE_MS: u32 = 10_000;
 
+/// So many bytes without a frame among them are no noise.
+const UNFRAMED_BYTES: usize = 4 * FRAME_BYTES_MAX;
+
 /// A conversation on one open port.
 pub(super) struct Line {
     talk: Talk,
@@ -33,6 +36,8 @@ enum Talk {
 struct Native {
     decoder: Decoder,
     session: Session,
+    /// Bytes since the last one that was part of a frame.
+    unframed: usize,
 }
 
 impl Line {
@@ -47,7 +52,7 @@ impl Line {
         let talk = match speech {
             Speech::Native => {
                 let session = Session::new(context.clone(), Transport::Serial);
-                Talk::Native(Box::new(Native { decoder: Decoder::new(), session }))
+                Talk::Native(Box::new(Native { decoder: Decoder::new(), session, unframed: 0 }))
             }
             Speech::Text(layout) => {
                 Talk::Text(Box::new(Text::new(context.clone(), layout.clone(), name, now)))
@@ -131,10 +136,12 @@ impl Native {
     fn receive(&mut self, chunk: &Chunk, reporter: &Reporter, matters: bool) -> bool {
         let (mut valid, mut bad, mut first_fault) = (false, 0, None);
         let mut input = chunk.bytes.as_slice();
+        self.unframed += input.len();
         while let Some(frame) = self.decoder.next(&mut input) {
             reporter.stats().messages.add(1);
             match frame {
                 Ok(message) => {
+                    self.unframed = input.len();
                     valid |= matters && FromDevice::parse(message).is_ok();
                     self.session.handle(chunk.at, message, reporter);
                 }
@@ -144,11 +151,37 @@ impl Native {
                 }
             }
         }
-        // Once a chunk: a babbling line has thousands of them.
-        if let Some(e) = first_fault {
-            reporter.stats().bad_messages.add(bad);
+        if self.unframed >= UNFRAMED_BYTES {
+            self.unframed = 0;
+            // What never ends is no frame either.
+            bad = bad.max(1);
+            reporter.trouble("garbage", likely_cause(&chunk.bytes));
+        } else if let Some(e) = first_fault {
+            // Once a chunk: a babbling line has thousands of them.
             reporter.trouble("frame", &format!("bytes on the line are no frame: {e}"));
         }
+        reporter.stats().bad_messages.add(bad);
         valid
+    }
+}
+
+/// Why a line brings bytes and no frames.
+fn likely_cause(bytes: &[u8]) -> &'static str {
+    if bytes.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        "the line brings text, and no frame of a device; say with `format` what text it is"
+    } else {
+        "the line brings bytes, and no frame of a device; see whether `baud` is its line rate, and whether the device \
+         runs Forebay's firmware"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::likely_cause;
+
+    #[test]
+    fn text_is_told_from_a_wrong_rate() {
+        assert!(likely_cause(b"t=21.5 h=40\r\n").contains("`format`"));
+        assert!(likely_cause(&[0xf8, 0x00, 0x80]).contains("`baud`"));
     }
 }

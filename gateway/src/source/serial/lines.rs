@@ -1,7 +1,8 @@
 //! Bytes of a line into lines of text, without IO and without an end to what may come.
 //!
-//! A line ends at a line feed; a carriage return before it and blanks around it are no part of it, and empty lines are
-//! none. Of a line that is longer than [`LINE_BYTES_MAX`] the beginning is kept, and it is refused when it ends.
+//! A line ends at a line feed; a carriage return before it and spaces around it are no part of it, and lines of white space
+//! are none. Tabs stay, since they may separate cells that are empty. Of a line that is longer than [`LINE_BYTES_MAX`]
+//! the beginning is handed out as soon as it is, since it may never end, and the rest of it is passed over.
 //!
 //! What comes first after the opening of a port may be the rest of a line whose beginning nobody heard. It is marked as
 //! such, unless the line was silent before its first byte for as long as no device is within a line.
@@ -18,18 +19,18 @@ pub(in crate::source) enum Piece<'a> {
     Line(&'a [u8]),
     /// What may be the rest of a line.
     Rest(&'a [u8]),
-    /// A line that is too long: its beginning, and how many bytes it had.
-    TooLong(&'a [u8], u64),
+    /// The beginning of a line that is too long.
+    TooLong(&'a [u8]),
 }
 
 /// The lines of one open port.
 #[derive(Debug)]
 pub(in crate::source) struct Lines {
     buffer: Vec<u8>,
-    /// Bytes of the present line, those that are not kept included.
-    bytes: u64,
     /// The buffer holds a line that was handed out.
     done: bool,
+    /// The present line is too long, and was handed out.
+    passes_over: bool,
     /// The present line may lack its beginning.
     is_rest: bool,
 }
@@ -37,12 +38,12 @@ pub(in crate::source) struct Lines {
 impl Lines {
     /// Nothing has come.
     pub(in crate::source) fn new() -> Lines {
-        Lines { buffer: Vec::new(), bytes: 0, done: false, is_rest: true }
+        Lines { buffer: Vec::new(), done: false, passes_over: false, is_rest: true }
     }
 
     /// The line was silent since the port was opened, so what comes now begins a line.
-    pub(super) fn note_silence(&mut self) {
-        if self.bytes == 0 {
+    pub(in crate::source) fn note_silence(&mut self) {
+        if self.buffer.is_empty() {
             self.is_rest = false;
         }
     }
@@ -56,47 +57,54 @@ impl Lines {
                 Some(end) => (&input[..end], &input[end + 1..]),
                 None => (*input, &input[input.len()..]),
             };
-            let room = LINE_BYTES_MAX.saturating_sub(self.buffer.len());
-            self.buffer.extend_from_slice(&part[..part.len().min(room)]);
-            self.bytes += part.len() as u64;
+            if self.passes_over {
+                *input = behind;
+                end?;
+                self.passes_over = false;
+                continue;
+            }
+            let room = LINE_BYTES_MAX - self.buffer.len();
+            if part.len() > room {
+                *input = &input[room..];
+                self.buffer.extend_from_slice(&part[..room]);
+                (self.done, self.passes_over, self.is_rest) = (true, true, false);
+                return Some(Piece::TooLong(&self.buffer[..INTAKE_BODY_BYTES_MAX]));
+            }
+            self.buffer.extend_from_slice(part);
             *input = behind;
             end?;
             self.done = true;
-            if !self.buffer.trim_ascii().is_empty() || self.is_too_long() {
+            if !self.buffer.trim_ascii().is_empty() {
                 break;
             }
             // Behind an empty line begins a whole one.
             self.is_rest = false;
         }
         let is_rest = std::mem::replace(&mut self.is_rest, false);
-        Some(self.piece(is_rest))
+        let line = trim(&self.buffer);
+        Some(if is_rest { Piece::Rest(line) } else { Piece::Line(line) })
     }
 
     /// What came of a line that does not end any more; `None` if nothing did.
     pub(super) fn finish(&mut self) -> Option<&[u8]> {
         self.begin();
-        let line = self.buffer.trim_ascii();
-        (!line.is_empty()).then_some(&line[..line.len().min(INTAKE_BODY_BYTES_MAX)])
+        let line = trim(&self.buffer);
+        (!line.trim_ascii().is_empty()).then_some(&line[..line.len().min(INTAKE_BODY_BYTES_MAX)])
     }
 
     fn begin(&mut self) {
         if std::mem::take(&mut self.done) {
             self.buffer.clear();
-            self.bytes = 0;
         }
     }
+}
 
-    fn is_too_long(&self) -> bool {
-        self.bytes > LINE_BYTES_MAX as u64
-    }
-
-    fn piece(&self, is_rest: bool) -> Piece<'_> {
-        if self.is_too_long() {
-            return Piece::TooLong(&self.buffer[..INTAKE_BODY_BYTES_MAX], self.bytes);
-        }
-        let line = self.buffer.trim_ascii();
-        if is_rest { Piece::Rest(line) } else { Piece::Line(line) }
-    }
+/// A line without the spaces around it, and without what ends it.
+fn trim(line: &[u8]) -> &[u8] {
+    let is_part = |byte: &u8| *byte != b' ' && *byte != b'\r';
+    let Some(from) = line.iter().position(is_part) else { return &[] };
+    let to = line.iter().rposition(is_part).map_or(from, |at| at + 1);
+    &line[from..to]
 }
 
 #[cfg(test)]
@@ -106,24 +114,22 @@ mod tests {
     use super::*;
 
     /// All pieces of a text that comes in parts of `part` bytes.
-    fn pieces(lines: &mut Lines, text: &[u8], part: usize) -> Vec<(char, String, u64)> {
+    fn pieces(lines: &mut Lines, text: &[u8], part: usize) -> Vec<(char, String)> {
         let mut found = Vec::new();
         for mut input in text.chunks(part) {
             while let Some(piece) = lines.next(&mut input) {
                 found.push(match piece {
-                    Piece::Line(line) => ('l', String::from_utf8_lossy(line).into_owned(), 0),
-                    Piece::Rest(line) => ('r', String::from_utf8_lossy(line).into_owned(), 0),
-                    Piece::TooLong(begin, bytes) => {
-                        ('t', String::from_utf8_lossy(&begin[..3]).into_owned(), bytes)
-                    }
+                    Piece::Line(line) => ('l', String::from_utf8_lossy(line).into_owned()),
+                    Piece::Rest(line) => ('r', String::from_utf8_lossy(line).into_owned()),
+                    Piece::TooLong(begin) => ('t', String::from_utf8_lossy(&begin[..3]).into_owned()),
                 });
             }
         }
         found
     }
 
-    fn of(kind: char, text: &str) -> (char, String, u64) {
-        (kind, text.to_owned(), 0)
+    fn of(kind: char, text: &str) -> (char, String) {
+        (kind, text.to_owned())
     }
 
     #[test]
@@ -151,13 +157,36 @@ mod tests {
         let mut lines = Lines::new();
         lines.note_silence();
         let text = [b"a\n", "x".repeat(100_000).as_bytes(), b"\nb\n"].concat();
-        let expected = [of('l', "a"), ('t', "xxx".to_owned(), 100_000), of('l', "b")];
+        let expected = [of('l', "a"), of('t', "xxx"), of('l', "b")];
         for part in [1, 4096, 1 << 20] {
             assert_eq!(pieces(&mut lines, &text, part), expected);
             assert!(lines.buffer.capacity() <= 2 * LINE_BYTES_MAX, "{}", lines.buffer.capacity());
         }
         let longest = [vec![b'y'; LINE_BYTES_MAX], vec![b'\n']].concat();
         assert_eq!(pieces(&mut lines, &longest, 1000), [of('l', &"y".repeat(LINE_BYTES_MAX))]);
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_told_once_and_while_it_goes_on() {
+        let mut lines = Lines::new();
+        let endless = vec![b'x'; LINE_BYTES_MAX];
+        assert_eq!(pieces(&mut lines, &endless, 1000), []);
+        assert_eq!(pieces(&mut lines, b"x", 1), [of('t', "xxx")]);
+        for _ in 0..100 {
+            assert_eq!(pieces(&mut lines, &endless, 4096), []);
+        }
+        assert_eq!(lines.finish(), None, "it was told");
+        let mut ends = Lines::new();
+        ends.note_silence();
+        let text = [endless.as_slice(), b"xx\na\n"].concat();
+        assert_eq!(pieces(&mut ends, &text, 7), [of('t', "xxx"), of('l', "a")]);
+    }
+
+    #[test]
+    fn tabs_at_the_edges_of_a_line_are_cells_that_are_empty() {
+        let mut lines = Lines::new();
+        lines.note_silence();
+        assert_eq!(pieces(&mut lines, b" \t1\t \r\n\t\t\n", 3), [of('l', "\t1\t")]);
     }
 
     #[test]

@@ -79,21 +79,30 @@ impl From<serialport::Error> for OpenError {
 
 /// Opens a port for this process alone, raw, at `baud` bit/s.
 pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
-    // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
-    let _first = ask(path)?;
     // Marked as the last thing, since where somebody else has the port open too, the mark would outlive a failure here.
-    let port = owned(serialport::new(path.to_string_lossy(), baud).exclusive(false).open_native()?);
-    fcntl_setfl(&port, OFlags::NONBLOCK)?;
+    let port = open_unmarked(path, baud)?;
     lock(&port)?;
-    // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock of the
-    // adapter makes of it.
-    if tcgetattr(&port)?.output_speed().abs_diff(baud) > baud / RATE_ERROR {
-        return Err(OpenError::Baud(baud));
-    }
     // On a pseudo-terminal the mark stays for as long as the other end is open, whatever becomes of this process, and
     // would keep its next life out.
     if !PortId::of(path).is_some_and(PortId::is_pseudo) {
         ioctl_tiocexcl(&port)?;
+    }
+    Ok(port)
+}
+
+/// The same without any mark that keeps others out, for who only listens for a while. A port that another program has
+/// marked is left to it all the same.
+pub(in crate::source) fn open_unmarked(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
+    // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
+    let _first = ask(path)?;
+    let port = owned(serialport::new(path.to_string_lossy(), baud).exclusive(false).open_native()?);
+    // Opening it has locked it against those who want it for themselves.
+    flock(&port, FlockOperation::Unlock)?;
+    fcntl_setfl(&port, OFlags::NONBLOCK)?;
+    // Asked again, since not every driver refuses a rate that it does not have. One that is near is what the clock of the
+    // adapter makes of it.
+    if tcgetattr(&port)?.output_speed().abs_diff(baud) > baud / RATE_ERROR {
+        return Err(OpenError::Baud(baud));
     }
     Ok(port)
 }
@@ -329,6 +338,16 @@ mod tests {
         assert!(matches!(open(&path, 115_200), Err(OpenError::Held)));
         flock(&other, FlockOperation::Unlock).unwrap();
         open(&path, 115_200).unwrap();
+    }
+
+    #[test]
+    fn who_only_listens_keeps_nobody_out() {
+        let (_device, path) = line();
+        let listening = open_unmarked(&path, 115_200).unwrap();
+        assert!(!is_exclusive(listening.as_fd()));
+        let port = open(&path, 115_200).unwrap();
+        assert!(matches!(open_unmarked(&path, 115_200), Err(OpenError::Held)));
+        drop((listening, port));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The task of one port: opens it, keeps the conversation on it going, and says how it ended.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -52,7 +51,9 @@ impl Task {
         let opening = tokio::task::spawn_blocking(move || {
             // A program that neither marks nor locks its port is seen only like this.
             let opened = match PortId::of(&path) {
-                Some(id) if is_claim && !id.is_pseudo() && places.is_held(id) => Err(OpenError::Held),
+                Some(id) if is_claim && !id.is_pseudo() && !places.others(id).is_empty() => {
+                    Err(OpenError::Held)
+                }
                 _ => port::open(&path, baud),
             };
             opened.map_err(|e| (state_of(&e), explain(&path, &e, &places)))
@@ -107,6 +108,7 @@ impl Task {
                         let was_valid = line.is_valid();
                         line.receive(&chunk, &self.reporter);
                         if line.is_valid() && !was_valid {
+                            self.reporter.understood();
                             self.tell(PortState::Served);
                         }
                         tokio::task::yield_now().await;
@@ -173,11 +175,8 @@ fn explain(path: &Path, error: &OpenError, places: &Places) -> String {
 
 /// Who holds a port, as the end of a sentence.
 fn holder(path: &Path, places: &Places) -> String {
-    let own = std::process::id();
-    let ids: BTreeSet<PortId> = PortId::of(path).into_iter().collect();
-    let holders = places.holders(&ids).into_values().flatten().filter(|holder| holder.pid != own);
-    let names: Vec<String> =
-        holders.map(|holder| format!("process {} ({})", holder.pid, holder.command)).collect();
+    let others = PortId::of(path).map(|id| places.others(id)).unwrap_or_default();
+    let names: Vec<String> = others.iter().map(ToString::to_string).collect();
     if names.is_empty() {
         "; which one cannot be seen by this user (try `sudo forebay ports`); stop it, or name another port"
             .to_owned()

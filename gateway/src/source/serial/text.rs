@@ -1,9 +1,12 @@
 //! Text on a line: each line of it is a message of a foreign device, which nobody can acknowledge.
 //!
-//! What a chunk of bytes brings is one submission, and what of it cannot be read is one letter: the first bad line with
-//! its reason, and the number of all of them, so that a babbling device fills the dead letters no faster than chunks come.
+//! The rows of a chunk of bytes are one submission, and each line that cannot be read is a letter with its own reason. Of a
+//! chunk with very many of them the last letter has all that are left, the first of them with its reason, and their
+//! number, so that a babbling device fills the dead letters no faster than that.
 //! When intake has no room, one chunk waits here and no other is read, until the kernel's buffer is full and the line
 //! drops what comes: a text device cannot be held back. Not counted is what is lost so; everything that was read is.
+
+use std::collections::VecDeque;
 
 use forebay_shared::ids::Millis;
 
@@ -15,11 +18,14 @@ use crate::dead_letters::INTAKE_BODY_BYTES_MAX;
 use crate::ingest::Origin;
 use crate::ingest::identity::Naming;
 use crate::source::native::Now;
-use crate::source::payload::{self, Parsed, Refusal, csv};
+use crate::source::payload::{self, Parsed, csv};
 use crate::source::{Context, Reporter};
 
+/// Most lines of a chunk that get letters of their own.
+const LETTERS_MAX: usize = 32;
+
 /// How long a line is silent before a whole line begins, in milliseconds: no device rests so long within one.
-const SILENCE_MS: u32 = 200;
+pub(in crate::source) const SILENCE_MS: u32 = 200;
 
 /// Pause before what was refused is tried again even without news of room, in milliseconds.
 const RETRY_MS: u32 = 1_000;
@@ -47,9 +53,16 @@ struct Held {
     retry_at: Millis,
 }
 
-/// What one chunk brings.
+/// What one chunk brings: its rows, and lines that could not be read. Each part is a submission.
 #[derive(Default)]
 struct Batch {
+    parts: VecDeque<Part>,
+    /// How many of them are letters.
+    letters: usize,
+}
+
+#[derive(Default)]
+struct Part {
     parsed: Parsed,
     /// Lines that could not be read, as far as a letter keeps them.
     bad: Vec<u8>,
@@ -57,22 +70,37 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, parsed: Parsed, line: &[u8]) {
-        self.parsed.rows.extend(parsed.rows);
-        match (&mut self.parsed.refused, parsed.refused) {
-            (_, None) => {}
-            (Some(Refusal { rows, .. }), Some(refused)) => {
-                *rows += refused.rows;
-                // As many of them as a letter keeps; the reason is that of the first.
-                if self.bad.len() + line.len() < INTAKE_BODY_BYTES_MAX {
-                    self.bad.push(b'\n');
-                    self.bad.extend_from_slice(line);
+        if !parsed.rows.is_empty() {
+            match self.parts.front_mut().filter(|part| part.parsed.refused.is_none()) {
+                Some(part) => part.parsed.rows.extend(parsed.rows),
+                None => {
+                    let parsed = Parsed { rows: parsed.rows, refused: None };
+                    self.parts.push_front(Part { parsed, bad: Vec::new() });
                 }
             }
-            (none @ None, refused) => {
-                *none = refused;
-                self.bad = line.to_vec();
+        }
+        let Some(refused) = parsed.refused else { return };
+        match self.parts.back_mut() {
+            Some(Part { parsed: Parsed { refused: Some(last), .. }, bad }) if self.letters == LETTERS_MAX => {
+                last.rows += refused.rows;
+                // As many of them as a letter keeps.
+                if bad.len() + line.len() < INTAKE_BODY_BYTES_MAX {
+                    bad.push(b'\n');
+                    bad.extend_from_slice(line);
+                }
+            }
+            _ => {
+                self.letters += 1;
+                let parsed = Parsed { rows: Vec::new(), refused: Some(refused) };
+                self.parts.push_back(Part { parsed, bad: line.to_vec() });
             }
         }
+    }
+
+    /// How many lines it is.
+    fn lines(&self) -> u64 {
+        let refused = |part: &Part| part.parsed.refused.as_ref().map_or(0, |refused| refused.rows);
+        self.parts.iter().map(|part| part.parsed.rows.len() as u64 + refused(part)).sum()
     }
 }
 
@@ -100,10 +128,7 @@ impl Text {
                     (parse(&self.layout, naming, &mut self.table, line), line)
                 }
                 Piece::Rest(line) => (payload::refused(&self.layout, &[], REST.to_owned()), line),
-                Piece::TooLong(begin, bytes) => {
-                    let reason = format!("a line of {bytes} bytes; the limit is {LINE_BYTES_MAX}");
-                    (payload::refused(&self.layout, &[], reason), begin)
-                }
+                Piece::TooLong(begin) => (payload::refused(&self.layout, &[], too_long()), begin),
             };
             // A header brings nothing, and shows all the same that the table is one.
             valid |= parsed.refused.is_none();
@@ -131,8 +156,7 @@ impl Text {
 
     fn give_up(&mut self, reporter: &Reporter) {
         if let Some(Held { batch, .. }) = self.held.take() {
-            let refused = batch.parsed.refused.map_or(0, |refused| refused.rows);
-            let (lines, name) = (batch.parsed.rows.len() as u64 + refused, &self.origin);
+            let (lines, name) = (batch.lines(), &self.origin);
             reporter.loss(
                 "text",
                 &format!("{name} was closed before there was room for its last {lines} lines; they are lost"),
@@ -159,18 +183,28 @@ impl Text {
         self.held.as_ref().map(|held| held.retry_at)
     }
 
-    fn take(&mut self, batch: Batch, at: Now, reporter: &Reporter) {
-        if batch.parsed.is_empty() {
-            return;
-        }
-        let origin = Origin { name: &self.origin, payload: &batch.bad };
-        if self.context.take_foreign(&batch.parsed, origin, at.at, false, reporter).is_none() {
-            self.held = Some(Held { batch, received_ns: at.at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
-        } else if let Some(refused) = &batch.parsed.refused {
-            // Intake counts a message, which here is a line.
-            reporter.stats().bad_messages.add(refused.rows.saturating_sub(1));
+    fn take(&mut self, mut batch: Batch, at: Now, reporter: &Reporter) {
+        while let Some(Part { parsed, bad }) = batch.parts.front() {
+            let origin = Origin { name: &self.origin, payload: bad };
+            if self.context.take_foreign(parsed, origin, at.at, false, reporter).is_none() {
+                self.held =
+                    Some(Held { batch, received_ns: at.at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
+                return;
+            }
+            if let Some(refused) = &parsed.refused {
+                // Intake counts a message, which here is a line.
+                reporter.stats().bad_messages.add(refused.rows.saturating_sub(1));
+            }
+            batch.parts.pop_front();
         }
     }
+}
+
+fn too_long() -> String {
+    format!(
+        "{LINE_BYTES_MAX} bytes came without an end of a line, which is the limit; make the device end its lines, and \
+         see whether `baud` is its line rate"
+    )
 }
 
 fn parse(layout: &Layout, naming: &Naming, table: &mut Option<csv::Table>, line: &[u8]) -> Parsed {
@@ -181,7 +215,52 @@ fn parse(layout: &Layout, naming: &Naming, table: &mut Option<csv::Table>, line:
 }
 
 /// Whether a line proves by itself that it has its beginning: no proper end of a JSON object is one.
-fn is_whole(layout: &Layout, table: Option<&csv::Table>, line: &[u8]) -> bool {
+pub(in crate::source) fn is_whole(layout: &Layout, table: Option<&csv::Table>, line: &[u8]) -> bool {
     let json = layout.format == Format::Json && line.first() == Some(&b'{');
     json || table.is_some_and(|table| std::str::from_utf8(line).is_ok_and(|line| table.expects(line)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::payload::Refusal;
+
+    fn refused(reason: &str) -> Parsed {
+        let refusal = Refusal { device: "d".to_owned(), rows: 1, reason: reason.to_owned() };
+        Parsed { rows: Vec::new(), refused: Some(refusal) }
+    }
+
+    fn letters(batch: &Batch) -> Vec<(&str, u64, usize)> {
+        let of =
+            |part: &'_ Part| part.parsed.refused.as_ref().map(|refused| refused.rows).unwrap_or_default();
+        let text = |part: &'_ Part| part.bad.split(|byte| *byte == b'\n').count();
+        let parts = batch.parts.iter().filter(|part| part.parsed.refused.is_some());
+        parts
+            .map(|part| {
+                let reason = part.parsed.refused.as_ref().map_or("", |refused| refused.reason.as_str());
+                (reason, of(part), text(part))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_bad_line_of_a_chunk_is_a_letter_with_its_own_reason() {
+        let mut batch = Batch::default();
+        for (reason, line) in [("no number", b"a".as_slice()), ("no time", b"b")] {
+            batch.add(refused(reason), line);
+        }
+        assert_eq!(letters(&batch), [("no number", 1, 1), ("no time", 1, 1)]);
+        assert_eq!(batch.parts[1].bad, b"b");
+    }
+
+    #[test]
+    fn a_chunk_of_rubbish_has_no_more_letters_than_that_and_all_lines_count() {
+        let mut batch = Batch::default();
+        (0..3000).for_each(|_| batch.add(refused("x"), b"?"));
+        let letters = letters(&batch);
+        let more = 3000 - LETTERS_MAX as u64 + 1;
+        assert_eq!((letters.len(), letters[LETTERS_MAX - 1].1), (LETTERS_MAX, more));
+        assert!(batch.parts.iter().all(|part| part.bad.len() <= INTAKE_BODY_BYTES_MAX));
+        assert_eq!(batch.lines(), 3000);
+    }
 }
