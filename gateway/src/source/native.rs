@@ -10,19 +10,21 @@
 mod anchors;
 mod clocks;
 mod device;
+mod margin;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use forebay_shared::ids::{Millis, Token};
 use forebay_shared::link::{Event, Known, Receiver, Terms, Transport};
-use forebay_shared::message::{Birth, Hello, Kind, Message, RejectCode};
+use forebay_shared::message::{Birth, GapCause, Hello, Kind, Message, RejectCode};
 use forebay_shared::reading::{Description, Schema, SchemaBuilder};
 
 pub use clocks::Clocks;
 pub use device::Schemas;
 
 use device::{Device, Lot, Release, Waiting, new_exchanges};
+use margin::Margin;
 
 use super::{Context, Reporter};
 use crate::clock::{self, Moment};
@@ -97,6 +99,7 @@ impl Session {
         if let Some(device) = &mut self.device {
             let resumed_at = self.receiver.hello().and_then(|hello| hello.resumed_at);
             device.exchanges = new_exchanges();
+            device.margin = Margin::new(now.ms);
             device.clock.lock().map.handle_connected(resumed_at);
             // The exchange that ends the burst hands over what waits.
             (device.retry_at, device.has_credit) = (None, false);
@@ -191,7 +194,9 @@ impl Session {
                 }
             }
             Event::Status(status) => {
-                if let Some(device) = &self.device {
+                if let Some(device) = &mut self.device {
+                    let trouble = device.margin.handle_status(now.ms, status.ring_used, status.ring_size);
+                    device.tell_of_ring(trouble, reporter);
                     let next = self.receiver.learned().map_or(u64::from(status.next.0), |next| next.0);
                     self.context.stats.learn(&device.admission.device, status.boot.get(), next);
                 }
@@ -203,6 +208,9 @@ impl Session {
                 );
             }
             Event::Gap { from, to, cause } => {
+                if let Some(device) = self.device.as_ref().filter(|_| cause == GapCause::OVERFLOW) {
+                    device.tell_of_ring(device.margin.handle_overflow(now.ms), reporter);
+                }
                 self.enqueue(Waiting { from, to, what: Lot::Lost(cause_of(cause)) }, reporter);
             }
         }
@@ -283,6 +291,7 @@ impl Session {
             waiting: VecDeque::new(),
             retry_at: None,
             has_credit: false,
+            margin: Margin::new(now.ms),
             releases: VecDeque::from([release]),
             admission,
         });

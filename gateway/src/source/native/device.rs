@@ -12,6 +12,7 @@ use forebay_shared::reading::{Physical, Schema, SchemaBuilder};
 use super::super::Reporter;
 use super::Now;
 use super::clocks::DeviceClock;
+use super::margin::Margin;
 use crate::clock;
 use crate::ingest::clock_map::Front;
 use crate::ingest::exchange::Exchanges;
@@ -35,6 +36,7 @@ pub(super) struct Device {
     pub(super) retry_at: Option<Millis>,
     /// It was given credit since the clock was asked.
     pub(super) has_credit: bool,
+    pub(super) margin: Margin,
     pub(super) releases: VecDeque<Release>,
 }
 
@@ -67,6 +69,15 @@ pub(super) struct Release {
 }
 
 impl Device {
+    pub(super) fn tell_of_ring(&self, trouble: Option<String>, reporter: &Reporter) {
+        if let Some(trouble) = trouble {
+            reporter.trouble(
+                "ring",
+                &format!("device {} ({}): {trouble}", self.admission.name, self.admission.device),
+            );
+        }
+    }
+
     pub(super) fn can_date(&self) -> bool {
         self.exchanges.burst_is_over() && self.schema.is_some()
     }
