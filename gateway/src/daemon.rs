@@ -82,7 +82,8 @@ pub fn run(config: &Config) -> Result<()> {
     let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
     sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
     let (machine, believed) = (clock::machine_boot(), config.clock);
-    let own_clock = OwnClock { machine, belief: Box::new(move || clock::belief(believed)) };
+    let reread = |at: Moment| Moment::of_steady(at.steady_ns);
+    let own_clock = OwnClock { machine, belief: Box::new(move || clock::belief(believed)), reread };
     let ingest = Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats), own_clock));
     // What an earlier life has left without a time is older than anything that comes now.
     if let Err(refused) = ingest.fix_clocks(Moment::now()) {

@@ -31,6 +31,8 @@ pub struct OwnClock {
     pub machine: MachineBoot,
     /// Says whether the wall clock is believed now.
     pub belief: Box<dyn Fn() -> Belief + Send + Sync>,
+    /// The same moment by what the wall clock reads now: it may have been stepped since, and be believed since.
+    pub reread: fn(Moment) -> Moment,
 }
 
 /// How the rows of one submission get their time.
@@ -50,6 +52,8 @@ impl Ingest {
     /// The journal takes nothing now; it is to be tried again.
     pub fn fix_clocks(&self, now: Moment) -> Result<(), Refused> {
         let belief = (self.clock.belief)();
+        // Only what is read after that is what is believed.
+        let now = (self.clock.reread)(now);
         if !belief.is_trust() || self.journal.with_state(|state| state.clocks().waiting().next().is_none()) {
             return Ok(());
         }
@@ -75,6 +79,7 @@ impl Ingest {
     /// How rows of a submission are to be dated. Whether the clock is believed is asked before the journal's lock is taken.
     pub(super) fn dating(&self, now: Moment) -> impl FnOnce(&State) -> Dating {
         let (machine, believed) = (self.clock.machine, (self.clock.belief)().is_trust());
+        let now = (self.clock.reread)(now);
         move |state| Dating::new(state, machine, believed, now)
     }
 }
@@ -84,6 +89,11 @@ impl Dating {
     pub(super) fn new(state: &State, machine: MachineBoot, believed: bool, now: Moment) -> Dating {
         let clock = state.clocks().get(machine);
         let is_early = clock.map_or(!believed, |clock| clock.offset_ns.is_none());
+        // What was read before the clock was believed counts for nothing once it is.
+        let now = match clock.and_then(|clock| clock.offset_ns) {
+            Some(offset_ns) if !believed => Moment { ns: now.steady_ns.saturating_add(offset_ns), ..now },
+            _ => now,
+        };
         let last_stamp = match clock.filter(|_| is_early) {
             Some(clock) => clock.stamps.map_or(i64::MIN, |(_, last)| last),
             None if is_early => i64::MIN,

@@ -187,7 +187,7 @@ impl Clocks {
         clock.newest = clock.newest.max(offset);
         clock.end_ns = clock.end_ns.max(ns);
         if stamped {
-            clock.stamps = Some(clock.stamps.map_or((ns, ns), |(first, _)| (first, ns)));
+            clock.stamps = Some(clock.stamps.map_or((ns, ns), |(first, _)| (first.min(ns), ns)));
         }
         clock
     }

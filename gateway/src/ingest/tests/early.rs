@@ -98,7 +98,12 @@ impl World {
             Journal::open(Arc::<MemoryStorage>::clone(storage), &Options::sized(4 << 20)).unwrap();
         let belief = Arc::clone(belief);
         let belief = Box::new(move || BELIEFS[usize::from(belief.load(Ordering::Relaxed))]);
-        Ingest::new(journal, Naming::default(), Stats::new(0), OwnClock { machine, belief })
+        Ingest::new(
+            journal,
+            Naming::default(),
+            Stats::new(0),
+            OwnClock { machine, belief, reread: |now| now },
+        )
     }
 
     fn now(&self) -> Moment {

@@ -101,7 +101,7 @@ impl Device {
         let Waiting { from, to, .. } = *waiting;
         let taken = match &waiting.what {
             Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.at)?,
-            Lot::Block { skip, bytes } => match self.date(*skip, bytes) {
+            Lot::Block { skip, bytes } => match self.date(now, *skip, bytes) {
                 Ok(dated) => {
                     let taken = self.take_rows(ingest, &dated, from, &dated.rows, now)?;
                     // Only what was taken counts as given: a refused block is dated anew when it is tried again.
@@ -147,7 +147,7 @@ impl Device {
 
     /// Decodes a block and dates its rows, each group's strictly after the one before. The first `skip` numbers came
     /// before.
-    fn date(&self, skip: u32, block: &BlockBytes) -> Result<Dated<'_>, BlockError> {
+    fn date(&self, now: Now, skip: u32, block: &BlockBytes) -> Result<Dated<'_>, BlockError> {
         let clock = self.clock.lock();
         let (mut front, mut last_ns) = (clock.front, self.last_ns.clone());
         let Some((schema, series)) = &self.schema else {
@@ -169,7 +169,8 @@ impl Device {
                 }
             };
             let group = usize::from(row.group.0);
-            let mut ns = clock.map.date(front, row.tick);
+            let latest_ns = now.at.steady_ns.saturating_add(AHEAD_NS);
+            let mut ns = clock.map.date(front, row.tick).min(latest_ns);
             front.advance(row.tick, ns);
             if let Some(last) = last_ns.get_mut(group) {
                 ns = stamp(*last, ns);
@@ -191,6 +192,10 @@ impl Device {
         Ok(Dated { rows, front, last_ns, series })
     }
 }
+
+/// No row was sampled after it came; so far one may seem to be, since the clocks are not exactly known to each other. What
+/// a faulty device says beyond that must not go into the time of others.
+const AHEAD_NS: i64 = 5_000_000_000;
 
 /// A decoded block.
 struct Dated<'a> {
