@@ -182,6 +182,6 @@ mod tests {
     #[test]
     fn text_is_told_from_a_wrong_rate() {
         assert!(likely_cause(b"t=21.5 h=40\r\n").contains("`format`"));
-        assert!(likely_cause(&[0xf8, 0x00, 0x80]).contains("`baud`"));
+        assert!(likely_cause(&[0xf8, 0x00, b'a', 0x80]).contains("`baud`"));
     }
 }
