@@ -298,7 +298,8 @@ fn head(bytes: &[u8], id: u64) -> Head {
     if !head.starts_with(b"FOREBAYJ") || crc32c::crc32c(&head[..56]) != u32_at(head, 56) {
         return Head::Damaged;
     }
-    if u32_at(head, 8) != 1 || u32_at(head, 12) != 0 {
+    // The one feature that is known is that of rows before the clock is believed.
+    if u32_at(head, 8) != 1 || u32_at(head, 12) & !1 != 0 {
         return Head::Newer;
     }
     if u64_at(head, 24) != id {
