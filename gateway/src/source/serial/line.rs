@@ -151,16 +151,19 @@ impl Native {
                 }
             }
         }
-        if self.unframed >= UNFRAMED_BYTES {
+        let is_garbage = self.unframed >= UNFRAMED_BYTES;
+        if is_garbage {
             self.unframed = 0;
             // What never ends is no frame either.
             bad = bad.max(1);
-            reporter.trouble("garbage", likely_cause(&chunk.bytes));
-        } else if let Some(e) = first_fault {
-            // Once a chunk: a babbling line has thousands of them.
-            reporter.trouble("frame", &format!("bytes on the line are no frame: {e}"));
         }
         reporter.stats().bad_messages.add(bad);
+        // Once a chunk: a babbling line has thousands of them.
+        if is_garbage {
+            reporter.trouble("garbage", likely_cause(&chunk.bytes));
+        } else if let Some(e) = first_fault {
+            reporter.trouble("frame", &format!("bytes on the line are no frame: {e}"));
+        }
         valid
     }
 }
