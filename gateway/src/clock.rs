@@ -175,6 +175,12 @@ pub fn uptime() -> Duration {
     read(ClockId::Boottime)
 }
 
+/// The same in nanoseconds.
+#[must_use]
+pub fn steady_ns() -> i64 {
+    nanoseconds(uptime())
+}
+
 /// What speaks for the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {

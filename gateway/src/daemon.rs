@@ -82,11 +82,11 @@ pub fn run(config: &Config) -> Result<()> {
     let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
     sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
     let (machine, believed) = (clock::machine_boot(), config.clock);
-    let reread = |at: Moment| Moment::of_steady(at.steady_ns);
-    let own_clock = OwnClock { machine, belief: Box::new(move || clock::belief(believed)), reread };
+    let (belief, moment) = (Box::new(move || clock::belief(believed)), Box::new(Moment::of_steady));
+    let own_clock = OwnClock { machine, belief, moment };
     let ingest = Arc::new(Ingest::new(journal.clone(), Naming::new(config), Arc::clone(&stats), own_clock));
     // What an earlier life has left without a time is older than anything that comes now.
-    if let Err(refused) = ingest.fix_clocks(Moment::now()) {
+    if let Err(refused) = ingest.fix_clocks(clock::steady_ns()) {
         warn!(%refused, "rows of an earlier start wait for their time");
     }
     let clocks = Arc::new(Clocks::open(config.data_dir.join(CLOCKS), machine));
@@ -160,7 +160,7 @@ async fn fix_clocks(ingest: Arc<Ingest>) {
     loop {
         tokio::time::sleep(FIX_PAUSE).await;
         // A journal that takes nothing now is asked again.
-        if let Err(refused) = ingest.fix_clocks(Moment::now()) {
+        if let Err(refused) = ingest.fix_clocks(clock::steady_ns()) {
             debug!(%refused, "rows wait for their time");
         }
     }

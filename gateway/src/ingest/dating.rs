@@ -1,6 +1,6 @@
 //! When rows happened: which clock dates them, and what fixes those that came before the gateway's was believed.
 //!
-//! In: moments on both clocks, times of devices in steady nanoseconds. Out: entries with their time, early ones without,
+//! In: moments of the steady clock, and what the wall clock has to say of them. Out: entries with their time, early ones without,
 //! and the fixes that give those theirs.
 //!
 //! Constraints: nothing here reads a clock. What is decided follows from the journal's state alone, and whether the clock is
@@ -31,8 +31,8 @@ pub struct OwnClock {
     pub machine: MachineBoot,
     /// Says whether the wall clock is believed now.
     pub belief: Box<dyn Fn() -> Belief + Send + Sync>,
-    /// The same moment by what the wall clock reads now: it may have been stepped since, and be believed since.
-    pub reread: fn(Moment) -> Moment,
+    /// A moment of the steady clock by what the wall clock reads now: it may have been stepped since.
+    pub moment: Box<dyn Fn(i64) -> Moment + Send + Sync>,
 }
 
 /// How the rows of one submission get their time.
@@ -50,13 +50,13 @@ impl Ingest {
     ///
     /// # Errors
     /// The journal takes nothing now; it is to be tried again.
-    pub fn fix_clocks(&self, now: Moment) -> Result<(), Refused> {
+    pub fn fix_clocks(&self, steady_ns: i64) -> Result<(), Refused> {
         let belief = (self.clock.belief)();
-        // Only what is read after that is what is believed.
-        let now = (self.clock.reread)(now);
         if !belief.is_trust() || self.journal.with_state(|state| state.clocks().waiting().next().is_none()) {
             return Ok(());
         }
+        // Only what is read after it was asked for is what is believed.
+        let now = (self.clock.moment)(steady_ns);
         let (fixed, _) = self.journal.submit(Class::Internal, |state, submission| {
             let estimated = belief == Belief::Waited;
             let fixes = due_fixes(state, self.clock.machine, now, estimated).into_iter();
@@ -76,11 +76,11 @@ impl Ingest {
         Ok(())
     }
 
-    /// How rows of a submission are to be dated. Whether the clock is believed is asked before the journal's lock is taken.
-    pub(super) fn dating(&self, now: Moment) -> impl FnOnce(&State) -> Dating {
-        let (machine, believed) = (self.clock.machine, (self.clock.belief)().is_trust());
-        let now = (self.clock.reread)(now);
-        move |state| Dating::new(state, machine, believed, now)
+    /// How rows of a submission that came at this moment are to be dated. Whether the clock is believed is asked before
+    /// the journal's lock is taken; what it reads, under the lock, so that a fix in the state is not younger than that.
+    pub(super) fn dating(&self, steady_ns: i64) -> impl FnOnce(&State) -> Dating {
+        let believed = (self.clock.belief)().is_trust();
+        move |state| Dating::new(state, self.clock.machine, believed, (self.clock.moment)(steady_ns))
     }
 }
 
@@ -89,11 +89,6 @@ impl Dating {
     pub(super) fn new(state: &State, machine: MachineBoot, believed: bool, now: Moment) -> Dating {
         let clock = state.clocks().get(machine);
         let is_early = clock.map_or(!believed, |clock| clock.offset_ns.is_none());
-        // What was read before the clock was believed counts for nothing once it is.
-        let now = match clock.and_then(|clock| clock.offset_ns) {
-            Some(offset_ns) if !believed => Moment { ns: now.steady_ns.saturating_add(offset_ns), ..now },
-            _ => now,
-        };
         let last_stamp = match clock.filter(|_| is_early) {
             Some(clock) => clock.stamps.map_or(i64::MIN, |(_, last)| last),
             None if is_early => i64::MIN,
@@ -117,6 +112,11 @@ impl Dating {
     /// What an entry is to say of a moment of the steady clock.
     pub(super) fn ns(&self, steady_ns: i64) -> i64 {
         steady_ns.saturating_add(if self.early.is_some() { 0 } else { self.now.offset_ns() })
+    }
+
+    /// What the wall clock says of the moment, right or not.
+    pub(super) fn wall_ns(&self) -> i64 {
+        self.now.ns
     }
 
     /// What makes steady nanoseconds those since 1970, if that is known.

@@ -23,7 +23,6 @@ use forebay_shared::message::{GapCause, Hello};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::clock::Moment;
 use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, RowEntry};
 use crate::journal::state::{BootState, DeviceState, NewAccounts, State};
@@ -182,10 +181,10 @@ impl Ingest {
         &self,
         parsed: &Parsed,
         origin: Origin<'_>,
-        received: Moment,
+        received_ns: i64,
         again: bool,
     ) -> Result<Taken, Refused> {
-        let dating = self.dating(received);
+        let dating = self.dating(received_ns);
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
         let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
@@ -209,7 +208,7 @@ impl Ingest {
             if let Some(refusal) = &parsed.refused {
                 let device = self.refused_device(refusal);
                 let account = state.account(device, &mut numbers.new);
-                submission.add(&letter(account, refusal.rows, &refusal.reason, origin, received.ns))?;
+                submission.add(&letter(account, refusal.rows, &refusal.reason, origin, dating.wall_ns()))?;
             }
             Ok::<u64, Refused>(rows)
         })?;
@@ -255,9 +254,9 @@ impl Ingest {
     ///
     /// # Errors
     /// The journal takes nothing now, or knows as many devices as it may.
-    pub fn admit(&self, hello: &Hello, now: Moment) -> Result<Admission, AdmitError> {
+    pub fn admit(&self, hello: &Hello, now_ns: i64) -> Result<Admission, AdmitError> {
         let device = hello.chip.to_string();
-        let dating = self.dating(now);
+        let dating = self.dating(now_ns);
         let (mut admission, receipt) = self.journal.submit(Class::Native, |state, submission| {
             if !state.has_room_for(&device) {
                 return Err(AdmitError::DeviceLimit);
@@ -352,9 +351,9 @@ impl Ingest {
         series: &[SeriesKey],
         first: LongSeq,
         rows: &[NativeRow],
-        now: Moment,
+        now_ns: i64,
     ) -> Result<Taken, NativeError> {
-        let dating = self.dating(now);
+        let dating = self.dating(now_ns);
         let (taken, receipt) = self.journal.submit(Class::Native, |state, submission| {
             let mut dating = dating(state);
             let known = expected(state, admission, first.0)?;
@@ -403,15 +402,16 @@ impl Ingest {
         (from, to): (LongSeq, LongSeq),
         reason: &str,
         origin: Origin<'_>,
-        now: Moment,
+        now_ns: i64,
     ) -> Result<Taken, NativeError> {
-        let dating = self.dating(now);
+        let dating = self.dating(now_ns);
         let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
             let (boot, cause) = (admission.boot.get(), Cause::Unparseable);
             let lost = Lost { boot, from: expected(state, admission, from.0)?, to: to.0, cause };
             if lost.from < lost.to {
-                self.push_native_gap(submission, &mut dating(state), admission, lost)?;
-                submission.add(&letter(&admission.device, 0, reason, origin, now.ns))?;
+                let mut dating = dating(state);
+                self.push_native_gap(submission, &mut dating, admission, lost)?;
+                submission.add(&letter(&admission.device, 0, reason, origin, dating.wall_ns()))?;
             }
             Ok::<_, NativeError>(())
         })?;
@@ -428,9 +428,9 @@ impl Ingest {
         from: LongSeq,
         to: LongSeq,
         cause: Cause,
-        now: Moment,
+        now_ns: i64,
     ) -> Result<Taken, NativeError> {
-        let dating = self.dating(now);
+        let dating = self.dating(now_ns);
         let ((), receipt) = self.journal.submit(Class::Native, |state, submission| {
             let lost = Lost {
                 boot: admission.boot.get(),

@@ -6,7 +6,7 @@ use forebay_shared::ids::{Boot, ChipId, LongSeq, SchemaId, Seq, Tick};
 use forebay_shared::message::{Hello, ResetCause};
 
 use super::*;
-use crate::clock::Belief;
+use crate::clock::{Belief, Moment};
 use crate::config::Device;
 use crate::journal::Options;
 use crate::journal::memory::MemoryStorage;
@@ -26,14 +26,10 @@ fn bench() -> Bench {
     Bench { ingest: Ingest::new(journal, Naming::default(), Arc::clone(&stats), told()), stats }
 }
 
-/// A clock that is believed without further ado.
+/// A clock that is believed without further ado, and reads what the steady one does.
 fn told() -> OwnClock {
-    OwnClock { machine: MachineBoot(1), belief: Box::new(|| Belief::Told), reread: |now| now }
-}
-
-/// A moment at which both clocks read the same.
-fn at(ns: i64) -> Moment {
-    Moment { ns, steady_ns: ns }
+    let moment = Box::new(|ns| Moment { ns, steady_ns: ns });
+    OwnClock { machine: MachineBoot(1), belief: Box::new(|| Belief::Told), moment }
 }
 
 impl Bench {
@@ -92,7 +88,7 @@ fn rows_without_a_time_get_one_each_and_others_keep_theirs() {
     let bench = bench();
     let now = 1_000_000;
     for _ in 0..2 {
-        bench.ingest.foreign(&foreign(&[None, Some(5), None], 0), ORIGIN, at(now), false).unwrap();
+        bench.ingest.foreign(&foreign(&[None, Some(5), None], 0), ORIGIN, now, false).unwrap();
     }
     assert_eq!(bench.ingest.journal.with_state(State::last_stamp), now + 3);
     assert_eq!(bench.rows("pump"), 6);
@@ -107,19 +103,19 @@ fn of_a_message_sent_again_only_what_is_new_is_taken_even_after_a_restart() {
         Ingest::new(journal, Naming::default(), Stats::new(0), told())
     };
     let ingest = open();
-    assert_eq!(ingest.foreign(&foreign(&[Some(5), None], 0), ORIGIN, at(0), false).unwrap().rows, 2);
+    assert_eq!(ingest.foreign(&foreign(&[Some(5), None], 0), ORIGIN, 0, false).unwrap().rows, 2);
     assert_eq!(
-        ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, at(0), false).unwrap().rows,
+        ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, 0, false).unwrap().rows,
         1,
         "not marked, so it is taken"
     );
-    assert_eq!(ingest.foreign(&foreign(&[Some(5), Some(6)], 0), ORIGIN, at(0), true).unwrap().rows, 1);
+    assert_eq!(ingest.foreign(&foreign(&[Some(5), Some(6)], 0), ORIGIN, 0, true).unwrap().rows, 1);
     ingest.journal.close();
     drop(ingest);
     let ingest = open();
     let again = foreign(&[Some(5), Some(6), Some(7), None], 0);
     assert_eq!(
-        ingest.foreign(&again, ORIGIN, at(0), true).unwrap().rows,
+        ingest.foreign(&again, ORIGIN, 0, true).unwrap().rows,
         2,
         "a row without a time has no second chance to be known"
     );
@@ -130,9 +126,9 @@ const ORIGIN: Origin<'_> = Origin { name: "sensors/pump", payload: b"{ no JSON" 
 #[test]
 fn what_cannot_be_read_is_a_durable_letter_beside_its_neighbours() {
     let bench = bench();
-    let taken = bench.ingest.foreign(&foreign(&[None], 3), ORIGIN, at(10), false).unwrap();
+    let taken = bench.ingest.foreign(&foreign(&[None], 3), ORIGIN, 10, false).unwrap();
     assert_eq!((taken.rows, bench.rows("pump"), bench.letters("pump")), (1, 1, 3));
-    bench.ingest.foreign(&foreign(&[], 1), ORIGIN, at(10), false).unwrap();
+    bench.ingest.foreign(&foreign(&[], 1), ORIGIN, 10, false).unwrap();
     assert_eq!(bench.letters("pump"), 4);
     assert_eq!(bench.ingest.journal.with_state(State::last_stamp), 10, "a letter takes no time from a row");
 }
@@ -142,22 +138,22 @@ fn a_message_too_large_is_refused_as_such() {
     let bench = bench();
     let mut parsed = foreign(&[None], 0);
     parsed.rows[0].fields = vec![("text".to_owned(), Value::Text("x".repeat(64 << 10)))];
-    assert!(matches!(bench.ingest.foreign(&parsed, ORIGIN, at(0), false), Err(Refused::TooLarge { .. })));
+    assert!(matches!(bench.ingest.foreign(&parsed, ORIGIN, 0, false), Err(Refused::TooLarge { .. })));
     let refused = parsed.refuse_all("too large".to_owned());
-    bench.ingest.foreign(&refused, ORIGIN, at(0), false).unwrap();
+    bench.ingest.foreign(&refused, ORIGIN, 0, false).unwrap();
     assert_eq!((bench.rows("pump"), bench.letters("pump")), (0, 1));
 }
 
 #[test]
 fn two_connections_of_a_device_journal_each_row_once() {
     let bench = bench();
-    let first = bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap();
+    let first = bench.ingest.admit(&hello(None, 0, 0), 0).unwrap();
     let series = series();
     let take = |admission: &Admission, from, count| {
-        bench.ingest.native_rows(admission, &series, LongSeq(from), &native_rows(count), at(0))
+        bench.ingest.native_rows(admission, &series, LongSeq(from), &native_rows(count), 0)
     };
     assert_eq!(take(&first, 0, 4).unwrap().rows, 4);
-    let second = bench.ingest.admit(&hello(Some(first.boot), 0, 8), at(0)).unwrap();
+    let second = bench.ingest.admit(&hello(Some(first.boot), 0, 8), 0).unwrap();
     assert_eq!((second.boot, second.next, second.last_ns), (first.boot, LongSeq(4), 3));
     assert_eq!(take(&second, 2, 4).unwrap().rows, 2, "two of them are known");
     assert_eq!(take(&first, 4, 2).unwrap().rows, 0);
@@ -168,13 +164,13 @@ fn two_connections_of_a_device_journal_each_row_once() {
 #[test]
 fn a_device_that_lost_its_memory_leaves_an_open_gap() {
     let bench = bench();
-    let first = bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap();
-    bench.ingest.native_rows(&first, &series(), LongSeq(0), &native_rows(4), at(0)).unwrap();
+    let first = bench.ingest.admit(&hello(None, 0, 0), 0).unwrap();
+    bench.ingest.native_rows(&first, &series(), LongSeq(0), &native_rows(4), 0).unwrap();
     bench.stats.learn("e6614104", first.boot.get(), 9);
-    let second = bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap();
+    let second = bench.ingest.admit(&hello(None, 0, 0), 0).unwrap();
     assert_ne!(second.boot, first.boot);
     assert_eq!(bench.gaps("e6614104", Cause::DeviceReset), 5);
-    bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap();
+    bench.ingest.admit(&hello(None, 0, 0), 0).unwrap();
     assert_eq!(bench.gaps("e6614104", Cause::DeviceReset), 5, "of the second boot nothing was told");
 }
 
@@ -182,17 +178,17 @@ fn a_device_that_lost_its_memory_leaves_an_open_gap() {
 fn a_boot_of_another_gateway_is_adopted_where_the_device_stands() {
     let bench = bench();
     let boot = Boot::new(77).unwrap();
-    let admission = bench.ingest.admit(&hello(Some(boot), 5_000, 5_010), at(0)).unwrap();
+    let admission = bench.ingest.admit(&hello(Some(boot), 5_000, 5_010), 0).unwrap();
     assert_eq!((admission.boot, admission.next), (boot, LongSeq(5_000)));
 }
 
 #[test]
 fn a_gap_claims_only_what_is_not_there() {
     let bench = bench();
-    let admission = bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap();
-    bench.ingest.native_rows(&admission, &series(), LongSeq(0), &native_rows(4), at(0)).unwrap();
+    let admission = bench.ingest.admit(&hello(None, 0, 0), 0).unwrap();
+    bench.ingest.native_rows(&admission, &series(), LongSeq(0), &native_rows(4), 0).unwrap();
     let lose = |from, to| {
-        bench.ingest.native_gap(&admission, LongSeq(from), LongSeq(to), Cause::Overflow, at(0)).unwrap();
+        bench.ingest.native_gap(&admission, LongSeq(from), LongSeq(to), Cause::Overflow, 0).unwrap();
         bench.gaps("e6614104", Cause::Overflow)
     };
     assert_eq!(lose(2, 7), 3);
@@ -203,13 +199,13 @@ fn a_gap_claims_only_what_is_not_there() {
 #[test]
 fn a_second_chip_of_a_name_is_told_apart_unless_it_is_configured() {
     let mut bench = bench();
-    assert_eq!(bench.ingest.admit(&hello(None, 0, 0), at(0)).unwrap().name, "boiler");
+    assert_eq!(bench.ingest.admit(&hello(None, 0, 0), 0).unwrap().name, "boiler");
     let mut other = hello(None, 0, 0);
     other.chip = ChipId::new(&[0xab; 6]).unwrap();
-    assert_eq!(bench.ingest.admit(&other, at(0)).unwrap().name, "boiler-abab");
+    assert_eq!(bench.ingest.admit(&other, 0).unwrap().name, "boiler-abab");
     let device = Device { name: Some("pump".to_owned()), ..Device::default() };
     bench.ingest.naming = Naming::of(&[("abababababab", device)]);
-    let admission = bench.ingest.admit(&other, at(0)).unwrap();
+    let admission = bench.ingest.admit(&other, 0).unwrap();
     assert_eq!(admission.name, "pump");
     let series = bench.ingest.native_series(&admission, "climate").unwrap();
     assert_eq!(series.as_str(), "climate,device=pump");

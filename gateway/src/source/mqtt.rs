@@ -29,7 +29,7 @@ use queues::{DueAck, Held, Queues};
 use super::fleet::Fleet;
 use super::native::Now;
 use super::{Context, Reporter, payload, sleep_until};
-use crate::clock::{self, Moment};
+use crate::clock;
 use crate::config;
 use crate::ingest::{Origin, Taken};
 use crate::record::Offset;
@@ -211,7 +211,7 @@ impl Broker {
             return;
         }
         self.reporter.stats().messages.add(1);
-        let held = Held { publish, received_ns: Moment::now().steady_ns };
+        let held = Held { publish, received_ns: clock::steady_ns() };
         if queues.held.is_empty() && self.take(&mut queues, &held) {
             return;
         }
@@ -243,7 +243,7 @@ impl Broker {
             // The link has acks of its own, so the broker may forget the message at once.
             Some(Taken { receipt: Offset(0), rows: 0 })
         } else {
-            self.take_foreign(publish, Moment::of_steady(held.received_ns))
+            self.take_foreign(publish, held.received_ns)
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
         if publish.qos == QoS::AtLeastOnce {
@@ -266,7 +266,7 @@ impl Broker {
     }
 
     /// What intake made of a foreign message; `None` if it is to be held.
-    fn take_foreign(&self, publish: &Publish, received: Moment) -> Option<Taken> {
+    fn take_foreign(&self, publish: &Publish, received_ns: i64) -> Option<Taken> {
         let nothing = Taken { receipt: Offset(0), rows: 0 };
         let mut matching = self.config.subscribe.iter().filter_map(|subscribe| {
             subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
@@ -289,7 +289,7 @@ impl Broker {
             return Some(nothing);
         }
         let origin = Origin { name: &publish.topic, payload: &publish.payload };
-        self.context.take_foreign(&parsed, origin, received, publish.dup, &self.reporter)
+        self.context.take_foreign(&parsed, origin, received_ns, publish.dup, &self.reporter)
     }
 
     /// Hands acks and requests to rumqttc.

@@ -27,7 +27,7 @@ use device::{Device, Lot, Release, Waiting, new_exchanges};
 use margin::Margin;
 
 use super::{Context, Reporter};
-use crate::clock::{self, Moment};
+use crate::clock;
 use crate::ingest::{Admission, AdmitError, NativeError, cause_of};
 use crate::journal::Refused;
 use crate::record::{Offset, SeriesKey};
@@ -49,15 +49,15 @@ const RETRY_MS: u32 = 1_000;
 pub struct Now {
     /// Monotonic milliseconds.
     pub ms: Millis,
-    /// Of the wall clock and the one that never steps.
-    pub at: Moment,
+    /// Nanoseconds of the clock that never steps.
+    pub steady_ns: i64,
 }
 
 impl Now {
     /// The present instant.
     #[must_use]
     pub fn read() -> Now {
-        Now { ms: Millis(clock::monotonic_ms()), at: Moment::now() }
+        Now { ms: Millis(clock::monotonic_ms()), steady_ns: clock::steady_ns() }
     }
 }
 
@@ -134,7 +134,7 @@ impl Session {
     /// The next message for the device. A time request is dated now, so it is to be sent at once.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Message> {
         if let Some(device) = &mut self.device
-            && let Some(token) = device.exchanges.poll_request(now.ms.0, now.at.steady_ns)
+            && let Some(token) = device.exchanges.poll_request(now.ms.0, now.steady_ns)
         {
             self.receiver.request_time(Token(token));
         }
@@ -238,7 +238,7 @@ impl Session {
     fn welcome(&mut self, now: Now, hello: Hello, reporter: &Reporter) {
         self.device = None;
         self.unanswered = None;
-        let admission = match self.context.ingest.admit(&hello, now.at) {
+        let admission = match self.context.ingest.admit(&hello, now.steady_ns) {
             Ok(admission) => admission,
             Err(AdmitError::DeviceLimit) => {
                 reporter.trouble(

@@ -1,12 +1,13 @@
 //! Rows that come before the gateway's clock is believed: lives of machines and gateways against a model that knows the
 //! true time of everything.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use proptest::prelude::*;
 
 use super::super::dating::due_fixes;
 use super::*;
+use crate::clock::Moment;
 use crate::journal::clocks::{ClockEntry, FixEntry};
 use crate::journal::{Journal, JournalId, Read};
 
@@ -58,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     storage: Arc<MemoryStorage>,
     ingest: Ingest,
-    belief: Arc<AtomicU8>,
+    kernel: Arc<Kernel>,
     machine: MachineBoot,
     /// True nanoseconds now, at the machine's start, and what the wall clock is behind them.
     true_ns: i64,
@@ -80,47 +81,60 @@ struct Truth {
     machine: MachineBoot,
 }
 
+/// What the machine says of its clocks: whether the wall clock is to be believed, and how far it is ahead of the steady one.
+#[derive(Default)]
+struct Kernel {
+    belief: AtomicU8,
+    offset_ns: AtomicI64,
+}
+
 const BELIEFS: [Belief; 3] =
     [Belief::Waiting(std::time::Duration::MAX), Belief::Synchronised, Belief::Waited];
 
 impl World {
     fn new() -> World {
-        let (storage, belief) = (Arc::new(MemoryStorage::new()), Arc::new(AtomicU8::new(0)));
+        let (storage, kernel) = (Arc::new(MemoryStorage::new()), Arc::<Kernel>::default());
         let machine = MachineBoot(1);
-        let ingest = World::start(&storage, &belief, machine);
+        let ingest = World::start(&storage, &kernel, machine);
         let (true_ns, started_ns) = (1_700_000_100 * SECOND, 1_700_000_000 * SECOND);
         let (admission, truth) = (None, Vec::new());
-        World { storage, ingest, belief, machine, true_ns, started_ns, behind_ns: 0, admission, truth }
+        World { storage, ingest, kernel, machine, true_ns, started_ns, behind_ns: 0, admission, truth }
     }
 
-    fn start(storage: &Arc<MemoryStorage>, belief: &Arc<AtomicU8>, machine: MachineBoot) -> Ingest {
+    fn start(storage: &Arc<MemoryStorage>, kernel: &Arc<Kernel>, machine: MachineBoot) -> Ingest {
         let (journal, _) =
             Journal::open(Arc::<MemoryStorage>::clone(storage), &Options::sized(4 << 20)).unwrap();
-        let belief = Arc::clone(belief);
-        let belief = Box::new(move || BELIEFS[usize::from(belief.load(Ordering::Relaxed))]);
-        Ingest::new(
-            journal,
-            Naming::default(),
-            Stats::new(0),
-            OwnClock { machine, belief, reread: |now| now },
-        )
+        let [one, other] = [Arc::clone(kernel), Arc::clone(kernel)];
+        let belief = Box::new(move || BELIEFS[usize::from(one.belief.load(Ordering::Relaxed))]);
+        let moment = Box::new(move |steady_ns| Moment {
+            ns: steady_ns + other.offset_ns.load(Ordering::Relaxed),
+            steady_ns,
+        });
+        Ingest::new(journal, Naming::default(), Stats::new(0), OwnClock { machine, belief, moment })
     }
 
-    fn now(&self) -> Moment {
-        Moment { ns: self.true_ns - self.behind_ns, steady_ns: self.true_ns - self.started_ns }
+    /// What the wall clock reads.
+    fn wall_ns(&self) -> i64 {
+        self.true_ns - self.behind_ns
+    }
+
+    /// What the steady clock reads, with the wall clock as it is now.
+    fn steady_ns(&self) -> i64 {
+        self.kernel.offset_ns.store(self.started_ns - self.behind_ns, Ordering::Relaxed);
+        self.true_ns - self.started_ns
     }
 
     fn take(&mut self, step: &Step) {
-        let now = self.now();
+        let now_ns = self.steady_ns();
         match step {
             Step::Pass(ms) => self.true_ns += ms * 1_000_000,
             Step::Stamped(rows) => {
                 let parsed = foreign(&vec![None; *rows], 0);
-                patiently(|| self.ingest.foreign(&parsed, ORIGIN, now, false));
+                patiently(|| self.ingest.foreign(&parsed, ORIGIN, now_ns, false));
                 self.learn(*rows);
             }
             Step::Dated => {
-                self.ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, now, false).unwrap();
+                self.ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, now_ns, false).unwrap();
                 self.truth.push(None);
             }
             Step::Native(rows) => self.native(*rows),
@@ -130,10 +144,10 @@ impl World {
                     self.behind_ns = 0;
                 }
                 let at = BELIEFS.iter().position(|known| known == belief).unwrap();
-                self.belief.store(at as u8, Ordering::Relaxed);
-                self.ingest.fix_clocks(self.now()).unwrap();
+                self.kernel.belief.store(at as u8, Ordering::Relaxed);
+                self.ingest.fix_clocks(self.steady_ns()).unwrap();
             }
-            Step::Doubt => self.belief.store(0, Ordering::Relaxed),
+            Step::Doubt => self.kernel.belief.store(0, Ordering::Relaxed),
             Step::Restart => self.restart(),
             Step::Reboot(ms) => {
                 self.true_ns += ms * 1_000_000;
@@ -141,7 +155,7 @@ impl World {
                 self.started_ns = self.true_ns;
                 self.true_ns += 20 * SECOND;
                 self.machine = MachineBoot(self.machine.0 + 1);
-                self.belief.store(0, Ordering::Relaxed);
+                self.kernel.belief.store(0, Ordering::Relaxed);
                 self.restart();
             }
         }
@@ -152,10 +166,10 @@ impl World {
     /// Rows of a native device, sampled just before now and behind those before. What came before the clock was doubted has no
     /// place on the steady clock that anybody knows, so only that order keeps them apart.
     fn native(&mut self, rows: usize) {
-        let now = self.now();
+        let now_ns = self.steady_ns();
         let boot = self.admission.as_ref().map(|admission| admission.boot);
-        let admission = self.ingest.admit(&hello(boot, 0, 0), now).unwrap();
-        let first = now.steady_ns - rows as i64;
+        let admission = self.ingest.admit(&hello(boot, 0, 0), now_ns).unwrap();
+        let first = now_ns - rows as i64;
         assert!(first > admission.last_ns, "the last one is where it was");
         let row = |at: usize| NativeRow::Sample {
             group: 0,
@@ -164,7 +178,7 @@ impl World {
         };
         let sampled: Vec<_> = (0..rows).map(row).collect();
         patiently(|| {
-            let taken = self.ingest.native_rows(&admission, &series(), admission.next, &sampled, now);
+            let taken = self.ingest.native_rows(&admission, &series(), admission.next, &sampled, now_ns);
             taken.map_err(|e| if let NativeError::Refused(refused) = e { refused } else { panic!("{e}") })
         });
         self.admission = Some(admission);
@@ -173,14 +187,14 @@ impl World {
     }
 
     fn learn(&mut self, rows: usize) {
-        let (true_ns, wall_ns, machine) = (self.true_ns, self.now().ns, self.machine);
+        let (true_ns, wall_ns, machine) = (self.true_ns, self.wall_ns(), self.machine);
         self.truth.extend(vec![Some(Truth { true_ns, wall_ns, machine }); rows]);
     }
 
     fn restart(&mut self) {
         self.ingest.journal.close();
-        self.ingest = World::start(&self.storage, &self.belief, self.machine);
-        self.ingest.fix_clocks(self.now()).unwrap();
+        self.ingest = World::start(&self.storage, &self.kernel, self.machine);
+        self.ingest.fix_clocks(self.steady_ns()).unwrap();
     }
 
     /// The rows in order, and all fixes that were made.
@@ -236,6 +250,21 @@ impl World {
             *last = ns;
         }
         Ok(())
+    }
+}
+
+#[test]
+fn a_message_that_came_before_the_clock_was_set_is_dated_by_the_clock_that_was_set() {
+    for early in [0, 1] {
+        let mut world = World::new();
+        world.behind_ns = 1_000_000 * SECOND;
+        world.take(&Step::Stamped(early));
+        let (came_ns, true_ns) = (world.steady_ns(), world.true_ns);
+        world.true_ns += SECOND;
+        world.take(&Step::Believe(Belief::Synchronised));
+        patiently(|| world.ingest.foreign(&foreign(&[None], 0), ORIGIN, came_ns, false));
+        let (_, ns, is_early) = world.rows().0.pop().unwrap();
+        assert_eq!((ns, is_early), (Some(true_ns), false));
     }
 }
 

@@ -84,7 +84,7 @@ impl Device {
 
     /// Takes the answer to a question for the tick. Returns the shortest round trip so far, if it was one of ours.
     pub(super) fn handle_time(&mut self, now: Now, token: u32, tick: Tick) -> Option<i64> {
-        let exchange = self.exchanges.handle_reply(now.ms.0, now.at.steady_ns, token, tick)?;
+        let exchange = self.exchanges.handle_reply(now.ms.0, now.steady_ns, token, tick)?;
         let mut clock = self.clock.lock();
         clock.map.handle_exchange(exchange);
         self.exchanges.set_pace(now.ms.0, clock.map.rate().sigma_ppb);
@@ -100,7 +100,7 @@ impl Device {
     ) -> Result<Release, NativeError> {
         let Waiting { from, to, .. } = *waiting;
         let taken = match &waiting.what {
-            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.at)?,
+            Lot::Lost(cause) => ingest.native_gap(&self.admission, from, to, *cause, now.steady_ns)?,
             Lot::Block { skip, bytes } => match self.date(now, *skip, bytes) {
                 Ok(dated) => {
                     let taken = self.take_rows(ingest, &dated, from, &dated.rows, now)?;
@@ -115,7 +115,13 @@ impl Device {
                     reporter.stats().bad_messages.add(1);
                     reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
                     let origin = Origin { name: reporter.name(), payload: &bytes.bytes };
-                    ingest.native_undecodable(&self.admission, (from, to), &e.to_string(), origin, now.at)?
+                    ingest.native_undecodable(
+                        &self.admission,
+                        (from, to),
+                        &e.to_string(),
+                        origin,
+                        now.steady_ns,
+                    )?
                 }
             },
         };
@@ -132,7 +138,7 @@ impl Device {
         rows: &[NativeRow],
         now: Now,
     ) -> Result<Taken, NativeError> {
-        match ingest.native_rows(&self.admission, dated.series, from, rows, now.at) {
+        match ingest.native_rows(&self.admission, dated.series, from, rows, now.steady_ns) {
             Err(NativeError::Refused(Refused::TooLarge { .. })) if rows.len() > 1 => {
                 let (before, behind) = rows.split_at(rows.len() / 2);
                 let first = self.take_rows(ingest, dated, from, before, now)?;
@@ -169,7 +175,7 @@ impl Device {
                 }
             };
             let group = usize::from(row.group.0);
-            let latest_ns = now.at.steady_ns.saturating_add(AHEAD_NS);
+            let latest_ns = now.steady_ns.saturating_add(AHEAD_NS);
             let mut ns = clock.map.date(front, row.tick).min(latest_ns);
             front.advance(row.tick, ns);
             if let Some(last) = last_ns.get_mut(group) {

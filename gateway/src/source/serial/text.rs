@@ -12,7 +12,6 @@ use forebay_shared::ids::Millis;
 
 use super::lines::{LINE_BYTES_MAX, Lines, Piece};
 use super::port::Chunk;
-use crate::clock::Moment;
 use crate::config::{Format, Layout};
 use crate::dead_letters::INTAKE_BODY_BYTES_MAX;
 use crate::ingest::Origin;
@@ -134,9 +133,7 @@ impl Text {
             valid |= parsed.refused.is_none();
             batch.add(parsed, line);
         }
-        // The clock may have been set since the chunk came.
-        let at = Now { at: Moment::of_steady(chunk.at.at.steady_ns), ..chunk.at };
-        self.take(batch, at, reporter);
+        self.take(batch, chunk.at, reporter);
         valid
     }
 
@@ -167,9 +164,7 @@ impl Text {
     /// Tries again what waits.
     pub(super) fn tend(&mut self, now: Now, reporter: &Reporter) {
         if let Some(held) = self.held.take() {
-            let steady_ns = held.received_ns;
-            let ns = steady_ns.saturating_add(now.at.offset_ns());
-            self.take(held.batch, Now { at: Moment { ns, steady_ns }, ..now }, reporter);
+            self.take(held.batch, Now { steady_ns: held.received_ns, ..now }, reporter);
         }
     }
 
@@ -186,9 +181,8 @@ impl Text {
     fn take(&mut self, mut batch: Batch, at: Now, reporter: &Reporter) {
         while let Some(Part { parsed, bad }) = batch.parts.front() {
             let origin = Origin { name: &self.origin, payload: bad };
-            if self.context.take_foreign(parsed, origin, at.at, false, reporter).is_none() {
-                self.held =
-                    Some(Held { batch, received_ns: at.at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
+            if self.context.take_foreign(parsed, origin, at.steady_ns, false, reporter).is_none() {
+                self.held = Some(Held { batch, received_ns: at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
                 return;
             }
             if let Some(refused) = &parsed.refused {
