@@ -129,6 +129,7 @@ fn a_batch_keeps_to_the_fixes_that_were_known_when_it_began() {
     submit(&journal, "d", 0..3);
     begin(&journal);
     let end = early(&journal, "d", 10, "x").unwrap();
+    until(|| *journal.watermark().borrow() >= end);
     fix(&journal);
     let (mut frames, mut reader) = (Vec::new(), journal.reader(Offset(0)));
     while let Read::Frame(frame) = reader.next().unwrap() {
