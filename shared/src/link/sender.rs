@@ -6,28 +6,26 @@
 //! Constraints: no allocation, no clock, no division; about 100 bytes. The sender never touches a row. It
 //! knows the blocks by their places, and what it has to remember of one is kept with it.
 //!
-//! Operation: one function goes through all timers, and says which is due first. [`Sender::poll_transmit`] gives what it
-//! says, [`Sender::poll_timeout`] tells how long that has time, so the two cannot disagree. Time is counted in 32 bits
-//! and reckoned from the present, since a small chip has no more in a register.
+//! Operation: `agenda.rs` says what is due first. [`Sender::poll_transmit`] gives what it says, [`Sender::poll_timeout`]
+//! tells how long that has time.
 //!
 //! Failure: a message of the gateway that does not go with what the device holds is ignored; a false
 //! acknowledgement would destroy rows. A gateway that is silent for 15 seconds is greeted anew.
 
+mod agenda;
+
 use core::fmt;
 
 use super::Transport;
-use super::rtt::{RTO_MS_MAX, RoundTrip};
+use super::rtt::RoundTrip;
 use super::window::{Backlog, Place, Survey, Window};
 use crate::ids::{Boot, ChipId, Epoch, Seq, Stamp, Token};
 use crate::message::brief::read_presence;
 use crate::message::{Ack, Reject, RejectCode, TimeRequest, Welcome};
+use agenda::NEVER;
 
-/// Time between the first two `Hello` of a greeting; it doubles up to [`RTO_MS_MAX`].
+/// Time between the first two `Hello` of a greeting; it doubles up to [`RTO_MS_MAX`](super::rtt::RTO_MS_MAX).
 const HELLO_MS: u16 = 250;
-/// A device says something at least every 5 seconds: a second less leaves room for the line.
-const KEEPALIVE_MS: u32 = 4000;
-/// A gateway that was silent for so long has not answered three of them.
-const SILENCE_MS: u32 = 15_000;
 
 /// What the device shall send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,122 +286,6 @@ impl Sender {
         self.window.repeated_blocks()
     }
 
-    /// Notes that this is sent now.
-    #[inline(never)]
-    fn begin<B: Backlog>(&mut self, now: Stamp, what: Transmit, backlog: &mut B) {
-        match what {
-            Transmit::TimeReply(_) => self.reply = None,
-            Transmit::Hello => {
-                if self.is_connected() {
-                    self.greet();
-                }
-                self.wait(now, State::Greeting);
-                self.wait_ms = self.doubled_wait_ms();
-            }
-            Transmit::Birth(index) => {
-                self.birth = index + 1;
-                self.state = State::Announcing;
-                if self.birth == self.channels {
-                    self.birth = 0;
-                    self.wait_ms = self.repeat_ms() as u16;
-                    self.wait(now, State::Announced);
-                }
-            }
-            Transmit::Gap => {
-                let to = backlog.lost_to().unwrap_or(self.received);
-                if self.gap_sent && self.gap_sent_to == to {
-                    self.round_trip.timed_out(now, self.gap_sent_at);
-                }
-                (self.gap_sent, self.gap_sent_to, self.gap_sent_at) = (true, to, now);
-            }
-            Transmit::Block(place) => {
-                self.state = State::Open;
-                if let Some(rows) = self.window.sent(now, place, &mut self.round_trip, backlog) {
-                    self.sent = self.sent.max(rows.to);
-                }
-            }
-            Transmit::Status { asks: true } => {
-                let asked = self.state == State::Asking;
-                self.wait_ms = if asked { self.doubled_wait_ms() } else { self.round_trip.rto_ms() as u16 };
-                self.wait(now, State::Asking);
-            }
-            Transmit::Status { asks: false } => self.state = self.state.min(State::Open),
-        }
-    }
-
-    fn wait(&mut self, now: Stamp, state: State) {
-        self.state = state;
-        self.again_at = now.plus(u32::from(self.wait_ms));
-    }
-
-    fn doubled_wait_ms(&self) -> u16 {
-        (u32::from(self.wait_ms) << 1).min(RTO_MS_MAX) as u16
-    }
-
-    /// What is to be sent next, and how long that has time. Of what is due at once, the first that stands here.
-    fn next<B: Backlog>(&self, now: Stamp, backlog: &B) -> Agenda {
-        let mut agenda = Agenda { wait_ms: NEVER, what: Transmit::Hello };
-        if self.is_connected() {
-            agenda.wait_ms = now.until(self.heard_at.plus(SILENCE_MS));
-        }
-        if let Some(token) = self.reply {
-            agenda.add(0, Transmit::TimeReply(token));
-        }
-        let again = now.until(self.again_at);
-        match self.state {
-            State::Detached => return agenda,
-            State::Arriving => agenda.add(0, Transmit::Hello),
-            State::Greeting => agenda.add(again, Transmit::Hello),
-            State::Announcing => agenda.add(0, Transmit::Birth(self.birth)),
-            State::Announced => agenda.add(again, Transmit::Birth(self.birth)),
-            State::Open | State::Asking => {}
-        }
-        if self.is_connected() {
-            let question = self.add_rows(now, backlog, &mut agenda);
-            let keepalive = now.until(self.spoke_at.plus(KEEPALIVE_MS));
-            agenda.add(keepalive.min(question), Transmit::Status { asks: question != NEVER });
-        }
-        agenda
-    }
-
-    /// What is to be sent of the rows. How long it is until the gateway is to be asked for credit.
-    #[inline(never)]
-    fn add_rows<B: Backlog>(&self, now: Stamp, backlog: &B, agenda: &mut Agenda) -> u32 {
-        if let Some(to) = backlog.lost_to()
-            && self.received.is_before(to)
-        {
-            let told = self.gap_sent && self.gap_sent_to == to;
-            let wait_ms = if told { now.until(self.gap_sent_at.plus(self.repeat_ms())) } else { 0 };
-            agenda.add(wait_ms, Transmit::Gap);
-        }
-        let survey = self.window.survey(now, self.round_trip.rto_ms(), backlog);
-        // Over MQTT it is the broker that sends again.
-        let repeats = self.transport == Transport::Serial;
-        if let Some((place, wait_ms)) = survey.missing.filter(|_| repeats) {
-            agenda.add(wait_ms, Transmit::Block(place));
-        }
-        if !self.has_unsent(backlog) {
-            return NEVER;
-        }
-        if self.may_send_block(survey) {
-            agenda.add(0, Transmit::Block(self.window.end(backlog)));
-        } else if repeats && self.is_open() && survey.missing.is_none() {
-            // Nothing is on its way that would be answered.
-            let asked = self.state == State::Asking;
-            let at = if asked { self.again_at } else { self.heard_at.plus(self.round_trip.rto_ms()) };
-            return now.until(at);
-        }
-        NEVER
-    }
-
-    /// How long to wait before something other than a block is repeated.
-    fn repeat_ms(&self) -> u32 {
-        match self.transport {
-            Transport::Serial => self.round_trip.rto_ms(),
-            Transport::Mqtt => RTO_MS_MAX,
-        }
-    }
-
     fn may_send_block(&self, survey: Survey) -> bool {
         self.is_open() && survey.has_room(self.credit)
     }
@@ -500,23 +382,6 @@ impl Sender {
         }
         self.heard_at = now;
         Ok(())
-    }
-}
-
-/// Nothing is due, however long one waits.
-const NEVER: u32 = u32::MAX;
-
-struct Agenda {
-    wait_ms: u32,
-    what: Transmit,
-}
-
-impl Agenda {
-    #[inline(never)]
-    fn add(&mut self, wait_ms: u32, what: Transmit) {
-        if wait_ms < self.wait_ms {
-            *self = Self { wait_ms, what };
-        }
     }
 }
 

@@ -21,7 +21,7 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// Says which rule of [`Groups::new`] the set breaks, or that groups are not numbered from 0 in order.
+    /// Says which rule of [`Groups::new`](super::Groups::new) the set breaks, or that groups are not numbered from 0 in order.
     pub fn new(channels: impl IntoIterator<Item = Description>) -> Result<Self, SchemaError> {
         let mut schema = Self { channels: Vec::new(), group_ends: Vec::new() };
         for channel in channels {
@@ -102,7 +102,7 @@ pub enum SchemaError {
     Count,
     /// A name is empty, used twice, or differs within a group.
     Name,
-    /// A scale is beyond [`SCALE_MAX`] or given to a kind that has none.
+    /// A scale is beyond [`SCALE_MAX`](super::SCALE_MAX) or given to a kind that has none.
     Scale,
     /// Groups are not numbered from 0 in order.
     Order,
