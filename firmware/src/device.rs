@@ -18,24 +18,21 @@
 //! gateway is told, unless that is in memory that outlives a reset ([`Device::resume`]).
 
 mod outgoing;
+mod record;
 mod said;
 
-use core::fmt;
-
 use forebay_shared::frame::{Bytes as _, Decoder, FRAME_TO_DEVICE_BYTES_MAX};
-use forebay_shared::ids::{Boot, ChipId, GroupId, Millis, Seq, Stamp, Tick, Token};
+use forebay_shared::ids::{Boot, ChipId, Millis, Seq, Stamp, Tick, Token};
 use forebay_shared::link::{Backlog, Sender, SenderError, Transmit, Transport};
-use forebay_shared::message::{
-    Birth, Gap, GapCause, Hello, MESSAGE_BYTES_MAX, ResetCause, SeqRange, Status, TimeReply, WIRE_VERSION,
-};
-use forebay_shared::pack::PackRow;
-use forebay_shared::reading::{Groups, NAME_BYTES_MAX, Value};
+use forebay_shared::message::{MESSAGE_BYTES_MAX, ResetCause, SeqRange};
+use forebay_shared::reading::{Groups, NAME_BYTES_MAX};
 
 use crate::ring::{Kept, Kin, Memory, Ring};
 use outgoing::Outgoing;
 use said::{Head, Said};
 
 pub use crate::ring::WhenFull;
+pub use record::RecordError;
 
 /// What a device is, whichever chip it is.
 #[derive(Debug, Clone)]
@@ -176,55 +173,6 @@ impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS,
     /// Where the count of time has to go on, after a reset from which the ring was taken up.
     pub fn resumed_at(&self) -> Option<Tick> {
         self.ring.resumed_at()
-    }
-
-    /// Takes one sample of a group and gives its number: one entry a channel, `None` where it has no
-    /// value this time. `tick` is the time of the sample, which should not lie before the last one's.
-    ///
-    /// # Errors
-    ///
-    /// The values are not the group's, and nothing was recorded; or there is no room, and the row has a number and is
-    /// declared lost.
-    pub fn record(
-        &mut self,
-        tick: Tick,
-        group: GroupId,
-        values: &[Option<Value>],
-    ) -> Result<Seq, RecordError> {
-        let (channels_before, channels) = self.config.groups.located(group).ok_or(RecordError::Group)?;
-        if channels.len() != values.len() {
-            return Err(RecordError::Count);
-        }
-        let mut is_empty = true;
-        for (channel, value) in channels.iter().zip(values) {
-            if let Some(value) = value {
-                is_empty = false;
-                if value.kind() != channel.kind {
-                    return Err(RecordError::Kind);
-                }
-            }
-        }
-        if is_empty {
-            return Err(RecordError::Empty);
-        }
-        let (seq, sealed, evicted) =
-            (self.ring.next(), self.ring.blocks().sealed(), self.ring.evicted_rows());
-        let taken = self.ring.push(PackRow { tick, group, channels_before, values });
-        if self.ring.blocks().sealed() != sealed {
-            self.is_open = false;
-        }
-        // A row more in a block that was seen before is the one thing after which nothing else is to be done.
-        if !self.is_open || !taken || self.ring.evicted_rows() != evicted {
-            self.is_quiet = false;
-        }
-        if taken { Ok(seq) } else { Err(RecordError::Full) }
-    }
-
-    /// Numbers `rows` rows, at most a million at a time, that were due and cannot be recorded, so that the gateway
-    /// learns how many they were: [`GapCause::OVERRUN`] or [`GapCause::SENSOR`].
-    pub fn skip(&mut self, rows: u32, cause: GapCause) {
-        self.is_quiet = false;
-        self.ring.skip(rows.min(1_000_000), cause);
     }
 
     /// Takes bytes that arrived on the serial line.
@@ -444,104 +392,16 @@ impl<const RING: usize, const CHANNELS: usize, M: Memory> Device<RING, CHANNELS,
         // A row that came since the last poll is noticed at the next.
         if self.is_open { self.config.linger_ms.saturating_sub(now.since(self.open_since)) } else { 0 }
     }
-
-    /// Makes the next piece of the frame that is being sent.
-    fn refill(&mut self) {
-        let mut head = Head::new();
-        match self.out.what().and_then(|what| self.write_head(what, &mut head)) {
-            Some(()) => self.out.refill(&Said { head: &head, blocks: self.ring.blocks() }),
-            None => self.out.empty(),
-        }
-    }
-
-    /// Writes the message but for its rows; nothing where what it is about is gone.
-    fn write_head(&self, what: Transmit, head: &mut Head) -> Option<()> {
-        let boot = self.sender.boot();
-        match what {
-            Transmit::Hello => head.control(&self.hello()),
-            Transmit::Birth(index) => {
-                let count = self.config.groups.channel_count();
-                let description = self.config.groups.description(index)?;
-                head.control(&Birth { schema: self.config.groups.id(), index, count, description });
-            }
-            Transmit::Gap => {
-                let (boot, SeqRange { from, to }) = (boot?, self.ring.lost()?);
-                head.control(&Gap { boot, from, to, cause: GapCause::OVERFLOW });
-            }
-            Transmit::TimeReply(token) => head.control(&TimeReply { token, tick_now: self.out.tick() }),
-            Transmit::Status { .. } => head.control(&self.status(boot?)),
-            Transmit::Block(place) => head.block(self.ring.blocks(), boot?, place)?,
-        }
-        Some(())
-    }
-
-    fn hello(&self) -> Hello<&ChipId, &'static str> {
-        Hello {
-            chip: &self.chip,
-            name: self.config.name,
-            boot: self.sender.boot(),
-            version_min: WIRE_VERSION,
-            version_max: WIRE_VERSION,
-            schema: self.config.groups.id(),
-            oldest: self.out.oldest(),
-            next: self.out.next(),
-            tick_hz: self.config.tick_hz,
-            tick_now: self.out.tick(),
-            reset_cause: self.reset_cause,
-            resumed_at: self.ring.resumed_at(),
-        }
-    }
-
-    fn status(&self, boot: Boot) -> Status {
-        Status {
-            boot,
-            oldest: self.ring.unreleased(),
-            sent: self.sender.sent(),
-            next: self.ring.next(),
-            ring_used: self.ring.used_bytes() as u32,
-            ring_size: RING as u32,
-            evicted_rows: self.ring.evicted_rows(),
-        }
-    }
 }
-
-/// Why a sample was not recorded: the firmware and its groups do not go together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordError {
-    /// There is no such group.
-    Group,
-    /// More or fewer values than the group has channels.
-    Count,
-    /// A value is not of its channel's kind.
-    Kind,
-    /// No channel has a value.
-    Empty,
-    /// The ring is full, and the row is declared lost.
-    Full,
-}
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Group => "no such group",
-            Self::Count => "a row has one entry for each channel of its group",
-            Self::Kind => "a value is not of its channel's kind",
-            Self::Empty => "a row has at least one value",
-            Self::Full => "the ring is full, and the row is declared lost",
-        })
-    }
-}
-
-impl core::error::Error for RecordError {}
 
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
 
     use forebay_shared::frame;
-    use forebay_shared::ids::Epoch;
+    use forebay_shared::ids::{Epoch, GroupId};
     use forebay_shared::message::{Ack, Body as _, FromDevice, Presence, Welcome};
-    use forebay_shared::reading::{Channel, Group, ValueKind};
+    use forebay_shared::reading::{Channel, Group, Value, ValueKind};
 
     use super::*;
 

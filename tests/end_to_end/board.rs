@@ -1,6 +1,7 @@
 //! Firmware on an emulated chip, end to end: UART interrupts, a cable, the gateway, InfluxDB.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -112,16 +113,22 @@ fn exact(value: f64) -> Option<u64> {
     ((value - value.round()).abs() < 1e-6).then(|| format!("{:.0}", value.abs()).parse().ok()).flatten()
 }
 
+/// A database, a board on a line, and a gateway between them.
+fn joined(folder: &Path) -> anyhow::Result<(InfluxDb, Board, Gateway)> {
+    let server = InfluxDb::start(&folder.join("influxdb"))?;
+    let link = folder.join("ttyUSB0");
+    let board = Board::start(&folder.join("board"), seconds(), &link)?;
+    let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
+    let settings = Settings { mqtt: None, ports: vec![link], tables };
+    let gateway = Gateway::start(program(), &folder.join("gateway"), &settings)?;
+    Ok((server, board, gateway))
+}
+
 #[test]
 fn every_row_of_an_emulated_chip_reaches_influxdb_once() -> anyhow::Result<()> {
     let mut rng = Rng::announced("emulated board")?;
-    let scratch = Scratch::new("board")?;
-    let (server, since_ns) = (InfluxDb::start(&scratch.path().join("influxdb"))?, wall_ns());
-    let link = scratch.path().join("ttyUSB0");
-    let mut board = Board::start(&scratch.path().join("board"), seconds(), &link)?;
-    let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
-    let settings = Settings { mqtt: None, ports: vec![link], tables };
-    let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
+    let (scratch, since_ns) = (Scratch::new("board")?, wall_ns());
+    let (server, mut board, mut gateway) = joined(scratch.path())?;
     disturb(&mut rng, &mut board, &mut gateway)?;
 
     let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
@@ -166,13 +173,8 @@ const TOLERANCE_NS: i64 = 500_000_000;
 #[test]
 fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     let mut rng = Rng::announced("board reset")?;
-    let scratch = Scratch::new("board-reset")?;
-    let (server, since_ns) = (InfluxDb::start(&scratch.path().join("influxdb"))?, wall_ns());
-    let link = scratch.path().join("ttyUSB0");
-    let mut board = Board::start(&scratch.path().join("board"), seconds(), &link)?;
-    let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
-    let settings = Settings { mqtt: None, ports: vec![link], tables };
-    let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
+    let (scratch, since_ns) = (Scratch::new("board-reset")?, wall_ns());
+    let (server, mut board, mut gateway) = joined(scratch.path())?;
     let mut resets = Vec::new();
     for number in 0..RESETS {
         let confirmed = gateway.backlog()?.1;
