@@ -263,9 +263,15 @@ mod tests {
                 body_bytes: body.len() as u64,
                 body: body.as_bytes(),
             });
-            let submitted: Result<((), Offset), Refused> =
-                journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
-            let receipt = submitted.unwrap().1;
+            let receipt = loop {
+                let submitted: Result<((), Offset), Refused> =
+                    journal.submit(Class::Foreign, |_, submission| submission.add(&entry));
+                match submitted {
+                    // The next segment is still being prepared.
+                    Err(Refused::Busy) => thread::yield_now(),
+                    submitted => break submitted.unwrap().1,
+                }
+            };
             while *journal.watermark().borrow() < receipt {
                 thread::yield_now();
             }
