@@ -23,6 +23,8 @@ pub use problem::{LoadError, Problem};
 
 use crate::record::check_name;
 
+pub use tls::{ClientCertificate, FileFault, Tls};
+
 mod brokers;
 mod document;
 mod foreign;
@@ -37,6 +39,7 @@ mod problem;
 mod secret;
 mod section;
 mod sinks;
+mod tls;
 mod units;
 
 #[cfg(test)]
@@ -90,6 +93,10 @@ pub struct Mqtt {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// What is spoken there.
+    pub version: MqttVersion,
+    /// How the connection is secured, if it is.
+    pub tls: Option<Tls>,
     /// Client id; the default is made from the host name and an id kept in `data_dir`.
     pub client_id: Option<String>,
     /// User name.
@@ -102,6 +109,24 @@ pub struct Mqtt {
     pub native_prefix: String,
     /// Subscriptions to everything else; no two of them match the same topic, nor the native devices' topics.
     pub subscribe: Vec<Subscribe>,
+}
+
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// 3.1.1.
+    V3,
+    /// 5.
+    V5,
+}
+
+impl fmt::Display for MqttVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MqttVersion::V3 => "3.1.1",
+            MqttVersion::V5 => "5",
+        })
+    }
 }
 
 /// One subscription to foreign messages.

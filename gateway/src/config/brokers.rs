@@ -6,14 +6,12 @@ use reqwest::Url;
 
 use super::layout::{self, Origin};
 use super::section::Section;
-use super::{Format, Mqtt, Retained, Subscribe, TopicPattern, check_tag_name, secret};
+use super::{Format, Mqtt, MqttVersion, Retained, Subscribe, TopicPattern, check_tag_name, secret, tls};
 
 /// Most brokers: each costs a thread.
 const MAX_BROKERS: usize = 16;
 /// Most subscriptions of one broker: every message is held against each.
 const MAX_SUBSCRIPTIONS: usize = 256;
-
-const NO_TLS: &str = "TLS to a broker comes later";
 
 /// Reads all brokers.
 pub(super) fn read(root: &mut Section<'_>, home: &Path) -> Vec<Mqtt> {
@@ -35,9 +33,8 @@ pub(super) fn read(root: &mut Section<'_>, home: &Path) -> Vec<Mqtt> {
 fn read_broker(section: &mut Section<'_>, home: &Path) -> Option<Mqtt> {
     section.missing("url", "write `url = \"mqtt://host:1883\"`");
     let url = section.parsed("url", parse_url);
-    for key in ["ca_file", "client_cert_file", "client_key_file"] {
-        section.later(key, None, NO_TLS);
-    }
+    let version = read_version(section);
+    let tls = tls::read(section, url.as_ref().is_some_and(|url| url.is_secure), home);
     let client_id = section.parsed("client_id", parse_client_id);
     let username = section.text("username").map(|text| text.text.to_owned());
     let password = secret::read(section, "password", "password_file", home);
@@ -52,20 +49,49 @@ fn read_broker(section: &mut Section<'_>, home: &Path) -> Option<Mqtt> {
         let cure = "set native = true or add [[mqtt.subscribe]]";
         section.fault("native", format!("nothing is taken from this broker; {cure}"));
     }
-    let (url, host, port) = url?;
-    Some(Mqtt { url, host, port, client_id, username, password, native, native_prefix, subscribe })
+    let Address { url, host, port, .. } = url?;
+    Some(Mqtt {
+        url,
+        host,
+        port,
+        version,
+        tls,
+        client_id,
+        username,
+        password,
+        native,
+        native_prefix,
+        subscribe,
+    })
 }
 
-fn parse_url(text: &str) -> Result<(String, String, u16), String> {
-    const FORM: &str = "write \"mqtt://host:1883\"";
+fn read_version(section: &mut Section<'_>) -> MqttVersion {
+    match section.number("version", 3..=5, 3) {
+        5 => MqttVersion::V5,
+        4 => {
+            section.fault("version", "4 is how MQTT 3.1.1 counts itself on the wire; write 3 or 5");
+            MqttVersion::V3
+        }
+        _ => MqttVersion::V3,
+    }
+}
+
+/// Where a broker is.
+struct Address {
+    url: String,
+    host: String,
+    port: u16,
+    is_secure: bool,
+}
+
+fn parse_url(text: &str) -> Result<Address, String> {
+    const FORM: &str = "write \"mqtt://host:1883\", or \"mqtts://host\" for TLS";
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("{text:?} has no scheme; {FORM}"));
     };
     match scheme {
-        "mqtt" => {}
-        "mqtts" | "ssl" | "tls" | "wss" => {
-            return Err(format!("{scheme}:// is not supported yet: {NO_TLS}; {FORM}"));
-        }
+        "mqtt" | "mqtts" => {}
+        "ssl" | "tls" => return Err(format!("{scheme}:// is written mqtts:// here; {FORM}")),
         "tcp" => return Err(format!("tcp:// is written mqtt:// here; {FORM}")),
         other => return Err(format!("{other}:// is not supported; {FORM}")),
     }
@@ -78,9 +104,10 @@ fn parse_url(text: &str) -> Result<(String, String, u16), String> {
     }
     let host = url.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| format!("{text:?} names no host; {FORM}"))?;
-    let port = url.port().unwrap_or(1883);
+    let is_secure = scheme == "mqtts";
+    let port = url.port().unwrap_or(if is_secure { 8883 } else { 1883 });
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    Ok((format!("mqtt://{host}:{port}"), bare.to_owned(), port))
+    Ok(Address { url: format!("{scheme}://{host}:{port}"), host: bare.to_owned(), port, is_secure })
 }
 
 fn parse_client_id(text: &str) -> Result<String, String> {

@@ -340,30 +340,55 @@ fn faults_of_brokers() {
         ("native = true", "1: mqtt.url: is missing; write `url = \"mqtt://host:1883\"`"),
         (
             "url = \"127.0.0.1:1883\"",
-            "2: mqtt.url: \"127.0.0.1:1883\" has no scheme; write \"mqtt://host:1883\"",
+            "2: mqtt.url: \"127.0.0.1:1883\" has no scheme; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
         ),
-        ("url = \"tcp://a:1\"", "2: mqtt.url: tcp:// is written mqtt:// here; write \"mqtt://host:1883\""),
         (
-            "url = \"mqtts://a\"",
-            "2: mqtt.url: mqtts:// is not supported yet: TLS to a broker comes later; write \"mqtt://host:1883\"",
+            "url = \"tcp://a:1\"",
+            "2: mqtt.url: tcp:// is written mqtt:// here; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
         ),
-        ("url = \"ftp://a\"", "2: mqtt.url: ftp:// is not supported; write \"mqtt://host:1883\""),
+        (
+            "url = \"ssl://a\"",
+            "2: mqtt.url: ssl:// is written mqtts:// here; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
+        ),
+        (
+            "url = \"ftp://a\"",
+            "2: mqtt.url: ftp:// is not supported; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
+        ),
         (
             "url = \"mqtt://u:p@a\"",
             "2: mqtt.url: holds a user name or password; write `username` and `password_file` instead",
         ),
         (
             "url = \"mqtt://a/b\"",
-            "2: mqtt.url: \"mqtt://a/b\" has more than host and port; write \"mqtt://host:1883\"",
+            "2: mqtt.url: \"mqtt://a/b\" has more than host and port; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
         ),
-        ("url = \"mqtt://\"", "2: mqtt.url: \"mqtt://\" names no host; write \"mqtt://host:1883\""),
+        (
+            "url = \"mqtt://\"",
+            "2: mqtt.url: \"mqtt://\" names no host; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
+        ),
         (
             "url = \"mqtt://a:99999\"",
-            "2: mqtt.url: \"mqtt://a:99999\" is no URL: invalid port number; write \"mqtt://host:1883\"",
+            "2: mqtt.url: \"mqtt://a:99999\" is no URL: invalid port number; write \"mqtt://host:1883\", or \"mqtts://host\" for TLS",
+        ),
+        (
+            "url = \"mqtt://a\"\nversion = 4",
+            "3: mqtt.version: 4 is how MQTT 3.1.1 counts itself on the wire; write 3 or 5",
+        ),
+        (
+            "url = \"mqtts://a\"\nca_file = \"/dev/null\"",
+            "3: mqtt.ca_file: /dev/null holds no certificate; it takes certificates as PEM",
+        ),
+        (
+            "url = \"mqtts://a\"\nca_file = \"/nowhere\"",
+            "3: mqtt.ca_file: /nowhere cannot be read: I/O error: No such file or directory (os error 2); it takes certificates as PEM",
+        ),
+        (
+            "url = \"mqtts://a\"\nclient_key_file = \"x\"",
+            "3: mqtt.client_key_file: is given without its certificate; add `client_cert_file`",
         ),
         (
             "url = \"mqtt://a\"\nca_file = \"x\"",
-            "3: mqtt.ca_file: is not supported yet: TLS to a broker comes later; leave the key out",
+            "3: mqtt.ca_file: has a meaning only with TLS; write `url = \"mqtts://…\"`",
         ),
         (
             "url = \"mqtt://a\"\nclient_id = \"\"",

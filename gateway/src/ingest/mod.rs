@@ -54,8 +54,18 @@ pub struct Ingest {
 pub struct Origin<'a> {
     /// A topic, a port, a device.
     pub name: &'a str,
-    /// The bytes as they came.
+    /// The bytes as they came, perhaps only their beginning.
     pub payload: &'a [u8],
+    /// How many there were.
+    pub bytes: usize,
+}
+
+impl<'a> Origin<'a> {
+    /// Of something whose bytes are all there.
+    #[must_use]
+    pub const fn whole(name: &'a str, payload: &'a [u8]) -> Origin<'a> {
+        Origin { name, payload, bytes: payload.len() }
+    }
 }
 
 /// What became of a submission.
@@ -534,7 +544,7 @@ impl<'a> Numbers<'a> {
 
 /// An entry for what could not be read, shortened to what is kept of it.
 fn letter<'a>(device: &'a str, rows: u64, reason: &'a str, origin: Origin<'a>, ns: i64) -> Entry<'a> {
-    let body_bytes = origin.payload.len() as u64;
+    let body_bytes = origin.bytes as u64;
     let body = &origin.payload[..origin.payload.len().min(INTAKE_BODY_BYTES_MAX)];
     let (origin, reason) = (cut(origin.name), cut(reason));
     Entry::Letter(LetterEntry { device, rows, ns, origin, reason, body_bytes, body })

@@ -121,7 +121,7 @@ fn of_a_message_sent_again_only_what_is_new_is_taken_even_after_a_restart() {
     );
 }
 
-const ORIGIN: Origin<'_> = Origin { name: "sensors/pump", payload: b"{ no JSON" };
+const ORIGIN: Origin<'_> = Origin::whole("sensors/pump", b"{ no JSON");
 
 #[test]
 fn what_cannot_be_read_is_a_durable_letter_beside_its_neighbours() {

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use forebay_shared::frame::Decoder;
 use forebay_shared::message::FromDevice;
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use super::mqtt;
 use super::payload::{self, csv};
 use super::serial::{
     self,
@@ -60,40 +60,13 @@ pub fn run(config: &Config) -> std::io::Result<()> {
 }
 
 async fn subscribe(broker: config::Mqtt, naming: Arc<Naming>) {
-    let id = format!("forebay-dry-run-{:08x}", getrandom::u32().unwrap_or_default());
-    let mut options = MqttOptions::new(id, &broker.host, broker.port);
-    options.set_clean_session(true);
-    options.set_max_packet_size(payload::MAX_PAYLOAD_BYTES * 2, 64 * 1024);
-    if let Some(username) = &broker.username {
-        options.set_credentials(username, broker.password.as_ref().map_or("", config::Secret::expose));
-    }
-    let (client, mut events) = AsyncClient::new(options, broker.subscribe.len() + 1);
+    let url = &broker.url;
     loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                eprintln!("{}: connected", broker.url);
-                for subscribe in &broker.subscribe {
-                    // There is one place in the queue for each subscription.
-                    if client.try_subscribe(subscribe.topic.filter.as_str(), QoS::AtMostOnce).is_err() {
-                        eprintln!("{}: cannot subscribe to {}", broker.url, subscribe.topic.filter);
-                    }
-                }
-            }
-            Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let mut matching = broker.subscribe.iter().filter_map(|subscribe| {
-                    subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
-                });
-                if let Some((subscribe, captures)) = matching.next() {
-                    let parsed = payload::parse(&subscribe.layout, &naming, &captures, &publish.payload);
-                    show(&parsed, &publish.topic);
-                }
-            }
-            Ok(_) => {}
-            Err(e) => {
-                eprintln!("{}: {e}", broker.url);
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        let id = format!("forebay-dry-run-{:08x}", getrandom::u32().unwrap_or_default());
+        let connected = || eprintln!("{url}: connected");
+        let end = mqtt::listen(&broker, id, &naming, connected, |topic, parsed| show(&parsed, topic)).await;
+        eprintln!("{url}: {end}");
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

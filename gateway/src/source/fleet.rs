@@ -3,13 +3,12 @@
 //! A device publishes on `{prefix}/{chip}/up` and listens on `{prefix}/{chip}/down`; the gateway's presence is
 //! retained on `{prefix}/gateway`, and its last will takes it away. Devices publish only while a gateway is present.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use forebay_shared::link::Transport;
 use forebay_shared::message::{Body, FromDevice, Presence};
-use rumqttc::QoS;
 
-use super::mqtt::Request;
+use super::mqtt::{Outbox, QoS};
 use super::native::{Now, Session};
 use super::{Context, Reporter};
 use crate::config;
@@ -62,28 +61,22 @@ impl Fleet {
     }
 
     /// A new connection to the broker: the presence is renewed and every device asked for what is missing.
-    pub(super) fn handle_connected(&mut self, now: Now, requests: &mut VecDeque<Request>) {
+    pub(super) fn handle_connected(&mut self, now: Now, outbox: &mut Outbox) {
         let Some(topic) = self.presence_topic() else { return };
         let client = self.client_id.chars().take(64).collect::<String>();
         let client = client.as_str().try_into().unwrap_or_default();
         let presence = Presence { epoch: self.context.epoch, client };
-        let payload = presence.to_message().as_slice().to_vec();
-        requests.push_back(Request::Publish { topic, retain: true, qos: QoS::AtLeastOnce, payload });
+        outbox.publish(&topic, QoS::AtLeastOnce, true, presence.to_message().as_slice());
         for session in self.sessions.values_mut() {
             session.handle_connected(now);
         }
-        self.transmit_all(now, requests);
+        self.transmit_all(now, outbox);
     }
 
     /// The gateway leaves on purpose, so that the broker does not publish its will.
-    pub(super) fn handle_closing(&mut self, requests: &mut VecDeque<Request>) {
+    pub(super) fn handle_closing(&mut self, outbox: &mut Outbox) {
         if let Some(topic) = self.presence_topic() {
-            requests.push_back(Request::Publish {
-                topic,
-                retain: true,
-                qos: QoS::AtLeastOnce,
-                payload: Vec::new(),
-            });
+            outbox.publish(&topic, QoS::AtLeastOnce, true, &[]);
         }
     }
 
@@ -94,7 +87,7 @@ impl Fleet {
         device: &str,
         message: &[u8],
         again: bool,
-        requests: &mut VecDeque<Request>,
+        outbox: &mut Outbox,
         reporter: &Reporter,
     ) {
         if let Ok(FromDevice::Hello(hello)) = FromDevice::parse(message) {
@@ -120,7 +113,7 @@ impl Fleet {
         }
         if let Some(session) = self.sessions.get_mut(device) {
             session.handle(now, message, reporter);
-            transmit(&self.prefix, device, session, now, requests);
+            transmit(&self.prefix, device, session, now, outbox);
         }
     }
 
@@ -129,7 +122,7 @@ impl Fleet {
         &mut self,
         now: Now,
         durable: Offset,
-        requests: &mut VecDeque<Request>,
+        outbox: &mut Outbox,
         reporter: &Reporter,
     ) -> Option<u64> {
         let mut soonest = None;
@@ -137,7 +130,7 @@ impl Fleet {
             let is_due = session.poll_timeout().is_some_and(|at| at <= now.ms);
             if is_due || session.awaits_commit() {
                 session.tend(now, durable, reporter);
-                transmit(&self.prefix, device, session, now, requests);
+                transmit(&self.prefix, device, session, now, outbox);
             }
             let next = session.poll_timeout().map(|at| at.0);
             soonest = [soonest, next].into_iter().flatten().min();
@@ -150,20 +143,15 @@ impl Fleet {
         self.sessions.values().any(Session::awaits_commit)
     }
 
-    fn transmit_all(&mut self, now: Now, requests: &mut VecDeque<Request>) {
+    fn transmit_all(&mut self, now: Now, outbox: &mut Outbox) {
         for (device, session) in &mut self.sessions {
-            transmit(&self.prefix, device, session, now, requests);
+            transmit(&self.prefix, device, session, now, outbox);
         }
     }
 }
 
-fn transmit(prefix: &str, device: &str, session: &mut Session, now: Now, requests: &mut VecDeque<Request>) {
+fn transmit(prefix: &str, device: &str, session: &mut Session, now: Now, outbox: &mut Outbox) {
     while let Some(message) = session.poll_transmit(now) {
-        requests.push_back(Request::Publish {
-            topic: format!("{prefix}/{device}/down"),
-            retain: false,
-            qos: QoS::AtMostOnce,
-            payload: message.as_slice().to_vec(),
-        });
+        outbox.publish(&format!("{prefix}/{device}/down"), QoS::AtMostOnce, false, message.as_slice());
     }
 }

@@ -1,58 +1,62 @@
-//! In: MQTT messages, from devices of any make and from native devices. Out: submissions, and later their PUBACKs.
+//! In: MQTT messages, from devices of any make and from native devices. Out: submissions, and later their acks.
 //! Next: `payload/mod.rs` for what a message says (native devices: `native.rs`), then `ingest/mod.rs`.
 //!
-//! One thread a broker, with a current-thread runtime and three tasks that share a [`Broker`]: *poll* drives
-//! rumqttc's event loop and takes messages in, and never waits for anything else while there is room; *send* is the
-//! only one that hands requests to rumqttc (a request channel that is full would stall the poll task for ever);
-//! *tend* looks after native sessions and after messages that had no room.
+//! One thread and one task a broker. The session is persistent: what has no ack comes again after the connection, in
+//! the same order. An ack leaves after the commit that holds its message, in receive order, and all acks of one commit
+//! leave in one write. Everything that belongs to a connection (acks that are due, messages that wait, bytes to send) is
+//! thrown away with it, so that no late ack can confirm a newer message of the same packet id.
 //!
-//! The session is persistent and acks are manual: a PUBACK leaves after the commit that holds the message, in
-//! receive order. Every ack carries the number of the connection that its message came on, because packet ids
-//! begin anew with each connection and a late ack would confirm a message that was never stored.
+//! The task waits for five things at once: bytes of the broker, a commit, room in the journal, the next deadline, and the
+//! word to stop. It never waits for one alone, however full the journal or slow the disk is.
 
+mod link;
+mod outbox;
 mod queues;
+mod visit;
+mod wire;
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS, SubscribeReasonCode,
-};
-use tokio::sync::{Notify, watch};
-use tokio::task::LocalSet;
+use tokio::sync::watch;
 
-pub(super) use queues::Request;
+pub(super) use outbox::{Outbox, QoS};
 
-use queues::{DueAck, Held, Queues};
+use link::{Link, LinkError};
+use outbox::{Greeting, KEEP_ALIVE_S};
+use queues::{Acks, DueAck, Held, Waiting};
+use wire::{Incoming, Message, Welcome};
 
 use super::fleet::Fleet;
 use super::native::Now;
-use super::{Context, Reporter, payload, sleep_until};
+use super::payload::{self, Parsed};
+use super::{Context, Reporter, sleep_until};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Subscribe};
+use crate::ingest::identity::Naming;
 use crate::ingest::{Origin, Taken};
 use crate::record::Offset;
 use crate::stats::SourceState;
 
-/// The largest packet that MQTT can express: the client must never refuse one, or the broker would send it again at
-/// once, for ever. What is too large to be a reading is refused later, and acked.
-const MAX_PACKET_BYTES: usize = 268_435_460;
-
-/// Requests to rumqttc that may be under way; twice what a broker usually has in flight.
-const REQUESTS: usize = 2_048;
+pub(crate) use visit::knock;
+pub(super) use visit::listen;
 
 /// How long a shutdown waits for the last commit and its acks.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+const CLOSE_MS: u64 = 5_000;
 
-/// How long a shutdown waits for the broker to read the last acks and the disconnect, and to close the connection.
-const DISCONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a shutdown waits for the broker to read the last acks and the goodbye, and to close the connection.
+const LEAVE_MS: u64 = 3_000;
 
 /// Pause before a held message is tried again even without news of room, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
 /// First and longest pause before the next connection attempt.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// A connection that lasted this long was a good one, whatever ended it.
+const LASTING_MS: u64 = 10_000;
+
+/// How long a ping may go unanswered.
+const DEAD_MS: u64 = KEEP_ALIVE_S as u64 * 1_000;
 
 /// Serves one broker until the context says to stop. Blocks its thread.
 pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: Reporter) {
@@ -63,345 +67,324 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
             return;
         }
     };
-    let fleet = Fleet::new(config, client_id, context);
-    let (client, mut event_loop) = AsyncClient::new(options(config, client_id, &fleet), REQUESTS);
-    // An ack that waits for the broker's delayed acknowledgement of the last one costs 40 ms.
-    event_loop.network_options.set_tcp_nodelay(true);
-    let broker = Rc::new(Broker {
+    let broker = Broker {
+        fleet: Fleet::new(config, client_id, context),
         config: config.clone(),
         context: context.clone(),
-        reporter,
-        client,
-        queues: RefCell::new(Queues::default()),
-        fleet: RefCell::new(fleet),
         watermark: context.watermark(),
-        outgoing: Notify::new(),
-        tended: Notify::new(),
-    });
-    LocalSet::new().block_on(&runtime, async {
-        let send = tokio::task::spawn_local({
-            let broker = Rc::clone(&broker);
-            async move { broker.send().await }
-        });
-        let tend = tokio::task::spawn_local({
-            let broker = Rc::clone(&broker);
-            async move { broker.tend().await }
-        });
-        tokio::select! {
-            () = broker.poll(event_loop) => {}
-            () = broker.close() => {}
-        }
-        send.abort();
-        tend.abort();
-    });
-    broker.reporter.stats().set_state(SourceState::Stopped);
+        room: context.room(),
+        reporter,
+        client_id: client_id.to_owned(),
+        outbox: Outbox::new(config.version),
+        subscriptions_due: None,
+        life: Life::default(),
+    };
+    runtime.block_on(broker.run());
 }
 
-fn options(config: &config::Mqtt, client_id: &str, fleet: &Fleet) -> MqttOptions {
-    let mut options = MqttOptions::new(client_id, &config.host, config.port);
-    options.set_keep_alive(Duration::from_secs(30));
-    options.set_clean_session(false);
-    options.set_manual_acks(true);
-    options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
-    if let Some(username) = &config.username {
-        let password = config.password.as_ref().map_or("", config::Secret::expose);
-        options.set_credentials(username, password);
-    }
-    if let Some(presence) = fleet.presence_topic() {
-        options.set_last_will(LastWill::new(presence, Vec::new(), QoS::AtLeastOnce, true));
-    }
-    options
-}
-
-/// What the three tasks share. One thread, so cells and no locks; no borrow is held across an await.
+/// One broker, over all connections.
 struct Broker {
     config: config::Mqtt,
+    client_id: String,
     context: Context,
-    reporter: Reporter,
-    client: AsyncClient,
-    queues: RefCell<Queues>,
-    fleet: RefCell<Fleet>,
     watermark: watch::Receiver<Offset>,
-    /// There is something to send.
-    outgoing: Notify,
-    /// There is something to look after.
-    tended: Notify,
+    room: watch::Receiver<u64>,
+    reporter: Reporter,
+    fleet: Fleet,
+    outbox: Outbox,
+    /// Subscriptions that are not granted yet; `None` until the first connection, which asks for all of them even in a
+    /// session that is present: the configuration may have changed.
+    subscriptions_due: Option<usize>,
+    life: Life,
+}
+
+/// What belongs to one connection.
+#[derive(Default)]
+struct Life {
+    acks: Acks,
+    waiting: Waiting,
+    /// When the next thing is due, in monotonic milliseconds: of the native sessions.
+    fleet_due: Option<u64>,
+    /// Held messages are tried again then.
+    retry_at: Option<u64>,
+    ping_at: u64,
+    /// A ping that was not answered yet was sent then.
+    pinged_at: Option<u64>,
+    /// Half of what the broker allows between two signs of life.
+    ping_every_ms: u64,
+    /// Whether a message was acked.
+    has_acked: bool,
+    /// When the shutdown gives up waiting.
+    closing: Option<Closing>,
+}
+
+/// How far a shutdown is.
+#[derive(Clone, Copy)]
+enum Closing {
+    /// Acks are due until then.
+    Acks(u64),
+    /// Goodbye is said; the broker has until then to close the connection. Closing it ourselves, with bytes unread, would
+    /// throw away the acks that the broker has not read.
+    Left(u64),
 }
 
 impl Broker {
-    /// Drives the connection until the broker has closed it after the disconnect of [`Broker::close`].
-    async fn poll(&self, mut event_loop: EventLoop) {
+    async fn run(mut self) {
         let mut pause = RECONNECT.0;
-        loop {
-            match event_loop.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                    pause = RECONNECT.0;
-                    self.connected(ack.session_present);
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.receive(publish),
-                Ok(Event::Incoming(Packet::SubAck(ack))) => self.subscribed(&ack.return_codes),
-                Ok(_) => {}
-                Err(e) => {
-                    // What rumqttc has read and not handed over yet came on the old connection, and an ack that
-                    // waited for a place would leave on the next one. The broker sends all of it again.
-                    event_loop.clean();
-                    event_loop.state.events.clear();
-                    if self.disconnected(&e.to_string()) {
-                        return;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RECONNECT.1);
-                }
+        while !self.context.is_stopped() {
+            let began = clock::monotonic_ms();
+            let end = self.connection().await;
+            if self.life.has_acked || clock::monotonic_ms() - began >= LASTING_MS {
+                pause = RECONNECT.0;
             }
-            while self.queues.borrow().is_overfull() {
-                // The held messages may have found room without any news of it.
-                let mut room = self.context.room();
-                tokio::time::timeout(Duration::from_millis(RETRY_MS), room.changed()).await.ok();
+            let was_closing = self.life.closing.is_some();
+            self.life = Life::default();
+            self.reporter.stats().waiting.set(0);
+            match end {
+                Ok(()) => break,
+                Err(_) if was_closing => break,
+                Err(error) => self.reporter.disconnected(&format!("broker {}: {error}", self.config.url)),
             }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.context.stopped() => {}
+            }
+            pause = (pause * 2).min(RECONNECT.1);
         }
+        self.reporter.stats().set_state(SourceState::Stopped);
     }
 
-    fn connected(&self, session_present: bool) {
-        let mut queues = self.queues.borrow_mut();
-        queues.connect();
-        // The first connection of a process subscribes even to a session that is present, since the configuration may
-        // have changed; and a connection that ended before its subscriptions were granted left a session without them.
-        if !session_present || queues.connection == 1 || queues.subscriptions_due > 0 {
+    /// Connects, and serves the connection until it ends; without an error if that is because of a shutdown.
+    async fn connection(&mut self) -> Result<(), LinkError> {
+        let greeting = Greeting {
+            will: self.fleet.presence_topic(),
+            ..greeting(&self.config, self.client_id.clone(), false)
+        };
+        let stop = self.context.clone();
+        let (mut link, welcome) = tokio::select! {
+            opened = Link::open(&self.config, &greeting, &mut self.outbox) => opened?,
+            () = stop.stopped() => return Ok(()),
+        };
+        self.begin(welcome);
+        self.serve(&mut link).await
+    }
+
+    fn begin(&mut self, welcome: Welcome) {
+        let allowed_s = welcome.keep_alive_s.unwrap_or(KEEP_ALIVE_S).max(2);
+        self.life.ping_every_ms = u64::from(allowed_s) * 500;
+        self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
+        // A connection that ended before its subscriptions were granted left a session without them.
+        if !welcome.session_present || self.subscriptions_due != Some(0) {
             let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
-            let native = self.fleet.borrow().filter();
-            let before = queues.requests.len();
-            queues.requests.extend(filters.chain(native).map(Request::Subscribe));
-            queues.subscriptions_due = queues.requests.len() - before;
+            let filters: Vec<String> = filters.chain(self.fleet.filter()).collect();
+            self.subscriptions_due = Some(filters.len());
+            self.outbox.subscribe(&filters, QoS::AtLeastOnce);
         }
-        self.fleet.borrow_mut().handle_connected(Now::read(), &mut queues.requests);
-        drop(queues);
-        self.reporter.connected(if session_present { "session resumed" } else { "new session" });
-        self.outgoing.notify_one();
-        self.tended.notify_one();
+        self.fleet.handle_connected(Now::read(), &mut self.outbox);
+        self.life.fleet_due = Some(0);
+        self.reporter.connected(if welcome.session_present { "session resumed" } else { "new session" });
     }
 
-    /// Whether that was the end of a shutdown.
-    fn disconnected(&self, error: &str) -> bool {
-        let mut queues = self.queues.borrow_mut();
-        queues.disconnect();
-        if !queues.closing {
-            self.reporter.disconnected(&format!("broker {}: {error}", self.config.url));
+    async fn serve(&mut self, link: &mut Link) -> Result<(), LinkError> {
+        let stop = self.context.clone();
+        loop {
+            let deadline = self.tend()?;
+            let may_read = !self.life.waiting.is_overfull();
+            let is_closing = self.life.closing.is_some();
+            tokio::select! {
+                turned = link.turn(&mut self.outbox, may_read) => {
+                    turned?;
+                    self.read(link)?;
+                }
+                changed = self.watermark.changed() => if changed.is_err() { return Ok(()) },
+                _ = self.room.changed(), if !self.life.waiting.is_empty() => self.life.retry_at = Some(0),
+                () = sleep_until(Some(deadline)) => {}
+                () = stop.stopped(), if !is_closing => {
+                    self.life.closing = Some(Closing::Acks(clock::monotonic_ms() + CLOSE_MS));
+                }
+            }
         }
-        queues.closing
     }
 
-    fn subscribed(&self, codes: &[SubscribeReasonCode]) {
-        let mut queues = self.queues.borrow_mut();
-        queues.subscriptions_due = queues.subscriptions_due.saturating_sub(1);
-        if codes.contains(&SubscribeReasonCode::Failure) {
-            self.reporter.trouble(
-                "subscribe",
-                &format!(
-                    "broker {} refuses a subscription; check its access rules for this client",
-                    self.config.url
-                ),
+    /// Takes in everything that has come.
+    fn read(&mut self, link: &mut Link) -> Result<(), LinkError> {
+        while let Some(incoming) = link.decoder.next()? {
+            match incoming {
+                Incoming::Message(message) => self.receive(&message),
+                Incoming::Granted { subscriptions, refused } => self.subscribed(subscriptions, refused),
+                Incoming::Pong => self.life.pinged_at = None,
+                Incoming::Release(packet) => self.outbox.complete(packet),
+                Incoming::Farewell(why) => return Err(LinkError::Farewell(why)),
+                Incoming::Welcome(_) | Incoming::Receipt => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribed(&mut self, subscriptions: usize, refused: usize) {
+        self.subscriptions_due = self.subscriptions_due.map(|due| due.saturating_sub(subscriptions));
+        if refused > 0 {
+            let url = &self.config.url;
+            let what = format!(
+                "broker {url} refuses {refused} of {subscriptions} subscriptions; check its access rules for this client"
             );
+            self.reporter.trouble("subscribe", &what);
         }
     }
 
     /// Takes a message in, or holds it while older ones wait.
-    fn receive(&self, publish: Publish) {
-        let mut queues = self.queues.borrow_mut();
-        if queues.closing {
+    fn receive(&mut self, message: &Message<'_>) {
+        if self.life.closing.is_some() {
             return;
         }
         self.reporter.stats().messages.add(1);
-        let held = Held { publish, received_ns: clock::steady_ns() };
-        if queues.held.is_empty() && self.take(&mut queues, &held) {
+        let received_ns = clock::steady_ns();
+        if self.life.waiting.is_empty() && self.take(message, received_ns) {
             return;
         }
-        if held.publish.qos == QoS::AtMostOnce {
+        if message.qos == QoS::AtMostOnce {
             self.reporter
                 .loss("qos0", "a message at QoS 0 is dropped, because older ones wait for the journal");
             return;
         }
-        queues.hold(held);
-        self.reporter.stats().waiting.set(queues.held.len());
-        self.tended.notify_one();
+        self.life.waiting.push(Held::of(message, received_ns));
+        self.life.retry_at.get_or_insert(clock::monotonic_ms() + RETRY_MS);
+        self.reporter.stats().waiting.set(self.life.waiting.len());
     }
 
     /// Whether the message found room.
-    fn take(&self, queues: &mut Queues, held: &Held) -> bool {
-        let publish = &held.publish;
-        let mut fleet = self.fleet.borrow_mut();
-        let taken = if let Some(device) = fleet.device_of(&publish.topic) {
-            fleet.handle_message(
-                Now::read(),
-                device,
-                &publish.payload,
-                publish.dup,
-                &mut queues.requests,
-                &self.reporter,
-            );
-            self.outgoing.notify_one();
-            self.tended.notify_one();
+    fn take(&mut self, message: &Message<'_>, received_ns: i64) -> bool {
+        let device = self.fleet.device_of(message.topic).filter(|_| message.fault.is_none());
+        let taken = if let Some(device) = device {
+            let (outbox, reporter) = (&mut self.outbox, &self.reporter);
+            self.fleet.handle_message(Now::read(), device, message.payload, message.again, outbox, reporter);
+            self.life.fleet_due = Some(0);
             // The link has acks of its own, so the broker may forget the message at once.
             Some(Taken { receipt: Offset(0), rows: 0 })
         } else {
-            self.take_foreign(publish, held.received_ns)
+            self.take_foreign(message, received_ns)
         };
         let Some(Taken { receipt, rows }) = taken else { return false };
-        if publish.qos == QoS::AtLeastOnce {
-            self.push_ack(
-                queues,
-                DueAck { connection: queues.connection, packet: publish.pkid, receipt, rows },
-            );
+        let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows };
+        // What has no packet id wants no ack.
+        if message.packet != 0 && self.life.acks.push(ack) {
+            self.context.ingest.journal().hurry();
         }
         true
     }
 
-    fn push_ack(&self, queues: &mut Queues, ack: DueAck) {
-        // The send task hears of every commit; only what is durable already needs a word.
-        if ack.receipt <= *self.watermark.borrow() {
-            self.outgoing.notify_one();
-        }
-        if queues.push_ack(ack) {
-            self.context.ingest.journal().hurry();
-        }
-    }
-
     /// What intake made of a foreign message; `None` if it is to be held.
-    fn take_foreign(&self, publish: &Publish, received_ns: i64) -> Option<Taken> {
+    fn take_foreign(&self, message: &Message<'_>, received_ns: i64) -> Option<Taken> {
         let nothing = Taken { receipt: Offset(0), rows: 0 };
-        let mut matching = self.config.subscribe.iter().filter_map(|subscribe| {
-            subscribe.topic.captures(&publish.topic).map(|captures| (subscribe, captures))
-        });
-        let Some((subscribe, captures)) = matching.next() else {
-            let topic = publish.topic.chars().take(64).collect::<String>();
-            let what = format!(
-                "a message on {topic:?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
-            );
-            self.reporter.trouble("unmatched", &what);
-            return Some(nothing);
+        let topic = message.topic;
+        let parsed = match message.fault {
+            Some(fault) => Parsed::unreadable(format!("{} bytes of payload: {fault}", message.payload_bytes)),
+            None => match parse(&self.config.subscribe, self.context.ingest.naming(), message) {
+                Some(parsed) => parsed,
+                None => {
+                    let what = format!(
+                        "a message on {topic:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
+                    );
+                    self.reporter.trouble("unmatched", &what);
+                    return Some(nothing);
+                }
+            },
         };
-        let naming = self.context.ingest.naming();
-        let mut parsed = payload::parse(&subscribe.layout, naming, &captures, &publish.payload);
-        if publish.retain && subscribe.retained == config::Retained::Skip {
-            // A retained message without a time of its own is the last state, not a reading.
-            parsed.rows.retain(|row| row.timestamp.is_some());
-        }
         if parsed.is_empty() {
             return Some(nothing);
         }
-        let origin = Origin { name: &publish.topic, payload: &publish.payload };
-        self.context.take_foreign(&parsed, origin, received_ns, publish.dup, &self.reporter)
+        let origin = Origin { name: topic, payload: message.payload, bytes: message.payload_bytes };
+        self.context.take_foreign(&parsed, origin, received_ns, message.again, &self.reporter)
     }
 
-    /// Hands acks and requests to rumqttc.
-    async fn send(&self) {
-        let mut watermark = self.context.watermark();
-        loop {
-            let durable = *watermark.borrow_and_update();
-            while let Some(ack) = self.next_ack(durable) {
-                // Only the packet id matters. Nothing awaits between the look at the connection's number and the
-                // hand-over; an ack that then waits for a place in the channel is dropped with the connection.
-                let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
-                publish.pkid = ack.packet;
-                if self.client.ack(&publish).await.is_err() {
-                    return;
-                }
-                self.reporter.stats().rows_acked.add(ack.rows);
-            }
-            while let Some(request) = self.next_request() {
-                if self.hand_over(request).await.is_err() {
-                    return;
-                }
-            }
-            tokio::select! {
-                changed = watermark.changed() => if changed.is_err() { return },
-                () = self.outgoing.notified() => {}
-            }
+    /// Does what is due: acks, native sessions, held messages, signs of life, the steps of a shutdown. Returns when to
+    /// look again, in milliseconds of the monotonic clock.
+    fn tend(&mut self) -> Result<u64, LinkError> {
+        let durable = *self.watermark.borrow_and_update();
+        let now = clock::monotonic_ms();
+        if self.life.retry_at.is_some_and(|at| at <= now) {
+            self.try_again(now);
         }
-    }
-
-    fn next_ack(&self, durable: Offset) -> Option<DueAck> {
-        self.queues.borrow_mut().next_ack(durable)
-    }
-
-    fn next_request(&self) -> Option<Request> {
-        self.queues.borrow_mut().next_request()
-    }
-
-    async fn hand_over(&self, request: Request) -> Result<(), rumqttc::ClientError> {
-        match request {
-            Request::Subscribe(filter) => self.client.subscribe(filter, QoS::AtLeastOnce).await,
-            Request::Publish { topic, retain, qos, payload } => {
-                self.client.publish(topic, qos, retain, payload).await
-            }
-            Request::Disconnect => self.client.disconnect().await,
+        while let Some(ack) = self.life.acks.next(durable) {
+            self.outbox.ack(ack.packet, ack.qos);
+            self.reporter.stats().rows_acked.add(ack.rows);
+            self.life.has_acked = true;
         }
-    }
-
-    /// Looks after native sessions (releases, timers) and after held messages.
-    async fn tend(&self) {
-        let mut watermark = self.context.watermark();
-        let mut room = self.context.room();
-        loop {
-            let durable = *watermark.borrow_and_update();
-            room.borrow_and_update();
-            let deadline = self.tend_once(durable);
-            let awaits_commit = self.fleet.borrow().awaits_commit();
-            tokio::select! {
-                changed = watermark.changed(), if awaits_commit => if changed.is_err() { return },
-                _ = room.changed() => {}
-                () = self.tended.notified() => {}
-                () = sleep_until(deadline) => {}
-            }
+        if self.fleet.awaits_commit() || self.life.fleet_due.is_some_and(|at| at <= now) {
+            self.life.fleet_due = self.fleet.tend(Now::read(), durable, &mut self.outbox, &self.reporter);
         }
+        let sign_due = self.tend_signs(now)?;
+        let close_due = self.tend_closing(now)?;
+        let due = [self.life.fleet_due, self.life.retry_at, close_due, Some(sign_due)];
+        Ok(due.into_iter().flatten().min().unwrap_or(sign_due))
     }
 
-    /// When to look again, in milliseconds of the monotonic clock.
-    fn tend_once(&self, durable: Offset) -> Option<u64> {
-        let mut queues = self.queues.borrow_mut();
-        while let Some(held) = queues.take_held() {
-            if !self.take(&mut queues, &held) {
-                queues.put_back(held);
+    /// Tries held messages again, the oldest first.
+    fn try_again(&mut self, now: u64) {
+        self.room.borrow_and_update();
+        while let Some(held) = self.life.waiting.take() {
+            if !self.take(&held.message(), held.received_ns) {
+                self.life.waiting.put_back(held);
                 break;
             }
         }
-        self.reporter.stats().waiting.set(queues.held.len());
-        let retry = (!queues.held.is_empty()).then(|| clock::monotonic_ms() + RETRY_MS);
-        let deadline =
-            self.fleet.borrow_mut().tend(Now::read(), durable, &mut queues.requests, &self.reporter);
-        if !queues.requests.is_empty() {
-            self.outgoing.notify_one();
-        }
-        [deadline, retry].into_iter().flatten().min()
+        self.life.retry_at = (!self.life.waiting.is_empty()).then_some(now + RETRY_MS);
+        self.reporter.stats().waiting.set(self.life.waiting.len());
     }
 
-    /// Waits for the word to stop, then for the last commit and its acks, and disconnects.
-    async fn close(&self) {
-        self.context.stopped().await;
-        self.queues.borrow_mut().closing = true;
-        let all_acked = async {
-            while !self.queues.borrow().acks.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+    /// Keeps the connection alive, and finds out whether it is. While nothing is read, no answer can be seen.
+    fn tend_signs(&mut self, now: u64) -> Result<u64, LinkError> {
+        if now >= self.life.ping_at {
+            self.outbox.ping();
+            self.life.ping_at = now + self.life.ping_every_ms;
+            self.life.pinged_at.get_or_insert(now);
+        }
+        if self.life.waiting.is_overfull() {
+            self.life.pinged_at = self.life.pinged_at.map(|_| now);
+        }
+        match self.life.pinged_at {
+            Some(at) if now >= at + DEAD_MS => Err(LinkError::Dead(DEAD_MS / 1_000)),
+            Some(at) => Ok(self.life.ping_at.min(at + DEAD_MS)),
+            None => Ok(self.life.ping_at),
+        }
+    }
+
+    fn tend_closing(&mut self, now: u64) -> Result<Option<u64>, LinkError> {
+        match self.life.closing {
+            None => Ok(None),
+            Some(Closing::Acks(until)) if now < until && !self.life.acks.is_empty() => Ok(Some(until)),
+            Some(Closing::Acks(_)) => {
+                if !self.life.acks.is_empty() {
+                    let what = "some messages are not acked at the end; the broker will send them again";
+                    self.reporter.trouble("close", what);
+                }
+                self.fleet.handle_closing(&mut self.outbox);
+                self.outbox.leave();
+                self.life.closing = Some(Closing::Left(now + LEAVE_MS));
+                Ok(Some(now + LEAVE_MS))
             }
-        };
-        if tokio::time::timeout(CLOSE_DEADLINE, all_acked).await.is_err() {
-            self.reporter
-                .trouble("close", "some messages are not acked at the end; the broker will send them again");
-        }
-        if self.say_goodbye() {
-            // The poll task returns first, when the broker has closed the connection. Closing it ourselves, with bytes
-            // unread, would throw away the acks that the broker has not read.
-            tokio::time::sleep(DISCONNECT_DEADLINE).await;
+            Some(Closing::Left(until)) if now < until => Ok(Some(until)),
+            Some(Closing::Left(_)) => Err(LinkError::Closed("")),
         }
     }
+}
 
-    /// Whether there is a connection to say it on.
-    fn say_goodbye(&self) -> bool {
-        let mut queues = self.queues.borrow_mut();
-        if queues.connected {
-            self.fleet.borrow_mut().handle_closing(&mut queues.requests);
-            queues.requests.push_back(Request::Disconnect);
-            self.outgoing.notify_one();
-        }
-        queues.connected
+/// How a session of this broker is asked for.
+fn greeting(config: &config::Mqtt, client_id: String, clean: bool) -> Greeting {
+    let (username, password) = (config.username.clone(), config.password.clone());
+    Greeting { client_id, clean, username, password, will: None }
+}
+
+/// What a message says by the subscription that it came for; `None` if it came for none.
+fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) -> Option<Parsed> {
+    let (subscribe, captures) = subscriptions.iter().find_map(|subscribe| {
+        subscribe.topic.captures(message.topic).map(|captures| (subscribe, captures))
+    })?;
+    let mut parsed = payload::parse(&subscribe.layout, naming, &captures, message.payload);
+    if message.retained && subscribe.retained == config::Retained::Skip {
+        // A retained message without a time of its own is the last state, not a reading.
+        parsed.rows.retain(|row| row.timestamp.is_some());
+        parsed.refused = None;
     }
+    Some(parsed)
 }

@@ -1,9 +1,10 @@
-//! What the tasks of one broker hand to each other: due acks, requests to rumqttc, messages that wait for room.
+//! What waits within one connection: messages for room in the journal, acks for their commit.
 
 use std::collections::VecDeque;
 
-use rumqttc::{Publish, QoS};
+use rumqttc::QoS;
 
+use super::wire::{Fault, Message};
 use crate::record::Offset;
 
 /// Messages that a broker has in flight at least: mosquitto's default.
@@ -15,108 +16,120 @@ const HELD_MESSAGES_MAX: usize = 65_535;
 /// Bytes of payload held while the journal is full.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
+/// Acks that are due, in receive order.
 #[derive(Default)]
-pub(super) struct Queues {
-    /// Number of the present connection; 0 before the first.
-    pub(super) connection: u64,
-    pub(super) connected: bool,
-    pub(super) closing: bool,
-    pub(super) acks: VecDeque<DueAck>,
+pub(super) struct Acks {
+    due: VecDeque<DueAck>,
     /// The most acks that were due at once on this connection: what the broker is known to have in flight.
     window: usize,
-    pub(super) requests: VecDeque<Request>,
-    /// Subscriptions asked for and not yet answered.
-    pub(super) subscriptions_due: usize,
-    pub(super) held: VecDeque<Held>,
-    held_bytes: usize,
 }
 
-/// A PUBACK that leaves once `receipt` is durable.
+/// An ack that leaves once `receipt` is durable.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct DueAck {
-    pub(super) connection: u64,
     pub(super) packet: u16,
+    pub(super) qos: QoS,
     pub(super) receipt: Offset,
     pub(super) rows: u64,
 }
 
-/// What the send task does besides acks.
-pub(in crate::source) enum Request {
-    Subscribe(String),
-    Publish { topic: String, retain: bool, qos: QoS, payload: Vec<u8> },
-    Disconnect,
+impl Acks {
+    /// Whether the commit is to hurry: a broker with half of its window out may send nothing more before it gets acks.
+    pub(super) fn push(&mut self, ack: DueAck) -> bool {
+        self.due.push_back(ack);
+        self.window = self.window.max(self.due.len()).max(WINDOW_LEAST);
+        self.due.len() * 2 >= self.window
+    }
+
+    /// The next ack in receive order, if it is durable.
+    pub(super) fn next(&mut self, durable: Offset) -> Option<DueAck> {
+        self.due.pop_front_if(|ack| ack.receipt <= durable)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
 }
 
-/// A message that waits for room in the journal.
+/// Messages that wait for room in the journal.
+#[derive(Default)]
+pub(super) struct Waiting {
+    held: VecDeque<Held>,
+    bytes: usize,
+}
+
+/// A message that waits.
 pub(super) struct Held {
-    pub(super) publish: Publish,
+    topic: String,
+    payload: Vec<u8>,
+    payload_bytes: usize,
+    qos: QoS,
+    again: bool,
+    retained: bool,
+    packet: u16,
+    fault: Option<Fault>,
     /// When it was received, in steady nanoseconds: the wall clock may step while it waits.
     pub(super) received_ns: i64,
 }
 
-impl Queues {
-    /// A connection begins.
-    pub(super) fn connect(&mut self) {
-        self.connection += 1;
-        self.connected = true;
-        self.window = 0;
-    }
-
-    /// The connection is gone. The broker sends again what was not acked, and requests of the old connection make no
-    /// sense on the next one.
-    pub(super) fn disconnect(&mut self) {
-        self.connected = false;
-        self.acks.clear();
-        self.requests.clear();
-        self.held.clear();
-        self.held_bytes = 0;
-    }
-
-    /// Whether the commit is to hurry: a broker with half of its window out may send nothing more before it gets acks.
-    pub(super) fn push_ack(&mut self, ack: DueAck) -> bool {
-        self.acks.push_back(ack);
-        self.window = self.window.max(self.acks.len()).max(WINDOW_LEAST);
-        self.acks.len() * 2 >= self.window
-    }
-
-    /// The next ack in receive order, if it is durable and belongs to the present connection.
-    pub(super) fn next_ack(&mut self, durable: Offset) -> Option<DueAck> {
-        while let Some(ack) = self.acks.pop_front() {
-            if ack.connection != self.connection {
-                continue;
-            }
-            if ack.receipt <= durable {
-                return Some(ack);
-            }
-            self.acks.push_front(ack);
-            return None;
+impl Held {
+    pub(super) fn of(message: &Message<'_>, received_ns: i64) -> Held {
+        Held {
+            topic: message.topic.to_owned(),
+            payload: message.payload.to_owned(),
+            payload_bytes: message.payload_bytes,
+            qos: message.qos,
+            again: message.again,
+            retained: message.retained,
+            packet: message.packet,
+            fault: message.fault,
+            received_ns,
         }
-        None
     }
 
-    /// The next request, if there is a connection to send it on.
-    pub(super) fn next_request(&mut self) -> Option<Request> {
-        if self.connected || self.closing { self.requests.pop_front() } else { None }
+    pub(super) fn message(&self) -> Message<'_> {
+        Message {
+            topic: &self.topic,
+            payload: &self.payload,
+            payload_bytes: self.payload_bytes,
+            qos: self.qos,
+            again: self.again,
+            retained: self.retained,
+            packet: self.packet,
+            fault: self.fault,
+        }
     }
+}
 
-    pub(super) fn hold(&mut self, held: Held) {
-        self.held_bytes += held.publish.payload.len();
+impl Waiting {
+    pub(super) fn push(&mut self, held: Held) {
+        self.bytes += held.payload.len();
         self.held.push_back(held);
     }
 
     /// The message that waits longest; whoever cannot use it puts it back.
-    pub(super) fn take_held(&mut self) -> Option<Held> {
+    pub(super) fn take(&mut self) -> Option<Held> {
         let held = self.held.pop_front()?;
-        self.held_bytes -= held.publish.payload.len();
+        self.bytes -= held.payload.len();
         Some(held)
     }
 
     pub(super) fn put_back(&mut self, held: Held) {
-        self.held_bytes += held.publish.payload.len();
+        self.bytes += held.payload.len();
         self.held.push_front(held);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether nothing more is to be read before some of it has gone.
     pub(super) fn is_overfull(&self) -> bool {
-        !self.closing && (self.held.len() > HELD_MESSAGES_MAX || self.held_bytes > HELD_BYTES_MAX)
+        self.held.len() > HELD_MESSAGES_MAX || self.bytes > HELD_BYTES_MAX
     }
 }
 
@@ -124,52 +137,57 @@ impl Queues {
 mod tests {
     use super::*;
 
-    fn ack(connection: u64, packet: u16, receipt: u64) -> DueAck {
-        DueAck { connection, packet, receipt: Offset(receipt), rows: 1 }
+    fn ack(packet: u16, receipt: u64) -> DueAck {
+        DueAck { packet, qos: QoS::AtLeastOnce, receipt: Offset(receipt), rows: 1 }
     }
 
     #[test]
-    fn acks_leave_in_receive_order_and_only_on_their_own_connection() {
-        let mut queues = Queues::default();
-        queues.connect();
-        queues.push_ack(ack(0, 7, 1));
-        queues.push_ack(ack(1, 8, 5));
-        queues.push_ack(ack(1, 9, 2));
-        assert!(queues.next_ack(Offset(4)).is_none(), "the later one is durable, and waits for its turn");
-        let packets: Vec<u16> =
-            std::iter::from_fn(|| queues.next_ack(Offset(5))).map(|ack| ack.packet).collect();
+    fn acks_leave_in_receive_order_once_they_are_durable() {
+        let mut acks = Acks::default();
+        acks.push(ack(8, 5));
+        acks.push(ack(9, 2));
+        assert!(acks.next(Offset(4)).is_none(), "the later one is durable, and waits for its turn");
+        let packets: Vec<u16> = std::iter::from_fn(|| acks.next(Offset(5))).map(|ack| ack.packet).collect();
         assert_eq!(packets, [8, 9]);
+        assert!(acks.is_empty());
     }
 
     #[test]
     fn half_of_the_known_window_hurries_the_commit() {
-        let mut queues = Queues::default();
-        queues.connect();
-        let hurried = (0..WINDOW_LEAST as u16).map(|packet| queues.push_ack(ack(1, packet, 0)));
+        let mut acks = Acks::default();
+        let hurried = (0..WINDOW_LEAST as u16).map(|packet| acks.push(ack(packet, 0)));
         assert_eq!(hurried.filter(|hurry| !hurry).count(), WINDOW_LEAST / 2 - 1);
-        while queues.next_ack(Offset(0)).is_some() {}
+        while acks.next(Offset(0)).is_some() {}
         for packet in 0..60 {
-            queues.push_ack(ack(1, packet, 0));
+            acks.push(ack(packet, 0));
         }
-        while queues.next_ack(Offset(0)).is_some() {}
-        let hurried = (0..60).map(|packet| queues.push_ack(ack(1, packet, 0)));
+        while acks.next(Offset(0)).is_some() {}
+        let hurried = (0..60).map(|packet| acks.push(ack(packet, 0)));
         assert_eq!(hurried.filter(|hurry| !hurry).count(), 29, "the window is known to be wider now");
     }
 
     #[test]
-    fn what_is_held_is_bounded_and_counted() {
-        let mut queues = Queues::default();
-        let held =
-            |bytes| Held { publish: Publish::new("t", QoS::AtLeastOnce, vec![0; bytes]), received_ns: 0 };
-        queues.hold(held(HELD_BYTES_MAX));
-        assert!(!queues.is_overfull());
-        queues.hold(held(1));
-        assert!(queues.is_overfull());
-        let first = queues.take_held().unwrap();
-        assert!(!queues.is_overfull());
-        queues.put_back(first);
-        assert!(queues.is_overfull());
-        queues.disconnect();
-        assert!(!queues.is_overfull() && queues.take_held().is_none());
+    fn what_is_held_is_bounded_and_comes_back_whole() {
+        let payload = vec![7; HELD_BYTES_MAX];
+        let message = Message {
+            topic: "t",
+            payload: &payload,
+            payload_bytes: payload.len(),
+            qos: QoS::AtLeastOnce,
+            again: true,
+            retained: true,
+            packet: 3,
+            fault: Some(Fault::TooLarge),
+        };
+        let mut waiting = Waiting::default();
+        waiting.push(Held::of(&message, 5));
+        assert!(!waiting.is_overfull());
+        waiting.push(Held::of(&Message { payload: b"x", ..message }, 6));
+        assert!(waiting.is_overfull());
+        let first = waiting.take().unwrap();
+        assert_eq!((first.message(), first.received_ns), (message, 5));
+        assert!(!waiting.is_overfull());
+        waiting.put_back(first);
+        assert!(waiting.is_overfull() && waiting.len() == 2);
     }
 }

@@ -114,7 +114,7 @@ impl Device {
                     let device = &self.admission.device;
                     reporter.stats().bad_messages.add(1);
                     reporter.loss("block", &format!("a block of device {device} cannot be decoded: {e}"));
-                    let origin = Origin { name: reporter.name(), payload: &bytes.bytes };
+                    let origin = Origin::whole(reporter.name(), &bytes.bytes);
                     ingest.native_undecodable(
                         &self.admission,
                         (from, to),

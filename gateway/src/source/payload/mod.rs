@@ -31,6 +31,13 @@ impl Parsed {
         self.rows.is_empty() && self.refused.is_none()
     }
 
+    /// A message that never came to be parsed.
+    #[must_use]
+    pub fn unreadable(reason: String) -> Parsed {
+        let refusal = Refusal { device: UNKNOWN_DEVICE.to_owned(), rows: 1, reason };
+        Parsed { rows: Vec::new(), refused: Some(refusal) }
+    }
+
     /// Counts every row as refused, for a message that cannot be taken as a whole.
     #[must_use]
     pub fn refuse_all(&self, reason: String) -> Parsed {

@@ -180,7 +180,7 @@ impl Text {
 
     fn take(&mut self, mut batch: Batch, at: Now, reporter: &Reporter) {
         while let Some(Part { parsed, bad }) = batch.parts.front() {
-            let origin = Origin { name: &self.origin, payload: bad };
+            let origin = Origin::whole(&self.origin, bad);
             if self.context.take_foreign(parsed, origin, at.steady_ns, false, reporter).is_none() {
                 self.held = Some(Held { batch, received_ns: at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
                 return;

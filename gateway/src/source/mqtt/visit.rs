@@ -1,0 +1,74 @@
+//! Short visits to a broker, in a session of their own that the broker forgets: to knock, and to listen.
+
+use std::time::Duration;
+
+use super::link::{Link, LinkError};
+use super::outbox::{KEEP_ALIVE_S, Outbox, QoS};
+use super::wire::{Incoming, Message};
+use super::{greeting, parse};
+use crate::config::Mqtt;
+use crate::ingest::identity::Naming;
+use crate::source::payload::Parsed;
+
+/// How long a goodbye may take; whether it arrives does not matter.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Finds out whether the broker is there and lets the gateway in.
+///
+/// # Errors
+/// Says why not, and what to change.
+pub(crate) async fn knock(broker: &Mqtt, client_id: String) -> Result<(), LinkError> {
+    let mut outbox = Outbox::new(broker.version);
+    let (mut link, _) = Link::open(broker, &greeting(broker, client_id, true), &mut outbox).await?;
+    outbox.leave();
+    tokio::time::timeout(FAREWELL, link.turn(&mut outbox, true)).await.ok();
+    Ok(())
+}
+
+/// Hands over what each message would become, by its topic, until the connection ends. At QoS 0, so that nothing is acked.
+pub(in crate::source) async fn listen(
+    broker: &Mqtt,
+    client_id: String,
+    naming: &Naming,
+    connected: impl FnOnce(),
+    mut take: impl FnMut(&str, Parsed),
+) -> LinkError {
+    let mut outbox = Outbox::new(broker.version);
+    let opened = Link::open(broker, &greeting(broker, client_id, true), &mut outbox).await;
+    let mut link = match opened {
+        Ok((link, _)) => link,
+        Err(error) => return error,
+    };
+    connected();
+    let filters: Vec<String> =
+        broker.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone()).collect();
+    outbox.subscribe(&filters, QoS::AtMostOnce);
+    let mut take = |message: &Message<'_>| {
+        let parsed = match message.fault {
+            Some(fault) => Some(Parsed::unreadable(fault.to_string())),
+            None => parse(&broker.subscribe, naming, message),
+        };
+        if let Some(parsed) = parsed {
+            take(message.topic, parsed);
+        }
+    };
+    let mut signs = tokio::time::interval(Duration::from_secs(u64::from(KEEP_ALIVE_S) / 2));
+    loop {
+        tokio::select! {
+            turned = link.turn(&mut outbox, true) => {
+                if let Err(error) = turned {
+                    return error;
+                }
+            }
+            _ = signs.tick() => outbox.ping(),
+        }
+        loop {
+            match link.decoder.next() {
+                Ok(Some(Incoming::Message(message))) => take(&message),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
