@@ -215,11 +215,14 @@ pub struct SourceStats {
     pub rows_acked: Counter,
     /// Messages or frames that could not be read.
     pub bad_messages: Counter,
+    /// Messages that a broker sent again and that may be stored twice now, because nothing tells whether they were stored.
+    pub doubtful_messages: Counter,
     /// Connections made.
     pub connects: Counter,
     /// Messages that wait for the clock, or for room in the journal.
     pub waiting: Gauge,
     unprotected: AtomicBool,
+    unprotected_messages: Mutex<BTreeMap<String, Arc<Counter>>>,
     condition: Mutex<Condition>,
 }
 
@@ -233,6 +236,11 @@ impl SourceStats {
     /// What comes from it cannot be acknowledged, so that what does not arrive is lost.
     pub fn set_unprotected(&self) {
         self.unprotected.store(true, Ordering::Relaxed);
+    }
+
+    /// The count of messages of a subscription that came at QoS 0: nobody would send them again.
+    pub fn unprotected_messages(&self, filter: &str) -> Arc<Counter> {
+        Arc::clone(lock(&self.unprotected_messages).entry(filter.to_owned()).or_default())
     }
 
     /// Changes the state.

@@ -102,7 +102,13 @@ fn render(status: &Status) -> String {
         } else {
             format!("{} acked", source.rows_acked)
         };
-        let rows = format!("{} rows received, {acked}{bad}", source.rows_received);
+        let mut rows = format!("{} rows received, {acked}{bad}", source.rows_received);
+        if source.doubtful_messages > 0 {
+            rows += &format!(", {} messages sent again that may be stored twice", source.doubtful_messages);
+        }
+        for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
+            rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
+        }
         page.entry(name, state, &rows, source.last_error.as_deref());
     }
     page.heading("sinks");

@@ -38,6 +38,26 @@ pub fn render(status: &Status) -> String {
         "Messages or frames of a source that could not be read.",
     );
     page.labelled("forebay_bad_messages_total", "source", sources().map(|(name, s)| (name, s.bad_messages)));
+    page.family(
+        "forebay_doubtful_messages_total",
+        "counter",
+        "Messages that a broker sent again and that may be stored twice.",
+    );
+    page.labelled(
+        "forebay_doubtful_messages_total",
+        "source",
+        sources().map(|(name, s)| (name, s.doubtful_messages)),
+    );
+    page.family(
+        "forebay_unprotected_messages_total",
+        "counter",
+        "Messages that came at QoS 0 and that nobody would send again.",
+    );
+    page.labelled(
+        "forebay_unprotected_messages_total",
+        "source",
+        sources().map(|(name, s)| (name, s.unprotected_messages.values().sum())),
+    );
     page.family("forebay_source_connected", "gauge", "Whether the broker or port is there.");
     let connected = |state| u64::from(state == SourceState::Connected);
     page.labelled(

@@ -24,7 +24,9 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::journal::entry::{Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, RowEntry};
+use crate::journal::entry::{
+    Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, MessageEntry, RowEntry, SessionId,
+};
 use crate::journal::state::{BootState, DeviceState, NewAccounts, State};
 use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
@@ -66,6 +68,17 @@ impl<'a> Origin<'a> {
     pub const fn whole(name: &'a str, payload: &'a [u8]) -> Origin<'a> {
         Origin { name, payload, bytes: payload.len() }
     }
+}
+
+/// How a foreign message came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When, in nanoseconds of the steady clock.
+    pub received_ns: i64,
+    /// Whether its sender marks it as sent before.
+    pub again: bool,
+    /// What its repetition is known by, where anything but its points' own times is needed for that.
+    pub message: Option<MessageEntry>,
 }
 
 /// What became of a submission.
@@ -183,18 +196,13 @@ impl Ingest {
 
     /// Takes what one foreign message became: its rows, and a letter for what could not be read, in one submission.
     /// Rows without a time of their own get that of their receipt, or the next free nanosecond. Of a message that the broker
-    /// marks as sent `again`, points that are journaled already are left out; its receipt covers them.
+    /// marks as sent again, points with a time of their own that are journaled already are left out; its receipt covers
+    /// them. What else it brings is journaled with what its repetition will be known by.
     ///
     /// # Errors
     /// The journal takes nothing now; the message is to be held and tried again, except when it is too large.
-    pub fn foreign(
-        &self,
-        parsed: &Parsed,
-        origin: Origin<'_>,
-        received_ns: i64,
-        again: bool,
-    ) -> Result<Taken, Refused> {
-        let dating = self.dating(received_ns);
+    pub fn foreign(&self, parsed: &Parsed, origin: Origin<'_>, arrival: Arrival) -> Result<Taken, Refused> {
+        let dating = self.dating(arrival.received_ns);
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
         let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
@@ -202,7 +210,7 @@ impl Ingest {
             let mut rows = 0;
             let mut numbers = Numbers::default();
             for (row, key) in parsed.rows.iter().zip(&keys) {
-                if again && key.is_some_and(|key| redelivery.knows(key)) {
+                if arrival.again && key.is_some_and(|key| redelivery.knows(key)) {
                     continue;
                 }
                 let (account, number) = numbers.next(state, &row.device);
@@ -220,12 +228,25 @@ impl Ingest {
                 let account = state.account(device, &mut numbers.new);
                 submission.add(&letter(account, refusal.rows, &refusal.reason, origin, dating.wall_ns()))?;
             }
+            if let Some(message) = arrival.message {
+                submission.add(&Entry::Message(message))?;
+            }
             Ok::<u64, Refused>(rows)
         })?;
         for key in keys.into_iter().flatten() {
             redelivery.remember(key);
         }
         Ok(Taken { receipt, rows })
+    }
+
+    /// A broker begins a session: packet ids begin anew, and nothing of the one before comes again.
+    ///
+    /// # Errors
+    /// The journal takes nothing now.
+    pub fn begin_session(&self, session: SessionId) -> Result<Offset, Refused> {
+        let beginning = Entry::Message(MessageEntry::beginning(session));
+        let begun = self.journal.submit(Class::Foreign, |_, submission| submission.add(&beginning))?;
+        Ok(begun.1)
     }
 
     fn refused_device<'a>(&'a self, refusal: &'a Refusal) -> &'a str {

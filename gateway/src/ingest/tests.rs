@@ -88,7 +88,7 @@ fn rows_without_a_time_get_one_each_and_others_keep_theirs() {
     let bench = bench();
     let now = 1_000_000;
     for _ in 0..2 {
-        bench.ingest.foreign(&foreign(&[None, Some(5), None], 0), ORIGIN, now, false).unwrap();
+        bench.ingest.foreign(&foreign(&[None, Some(5), None], 0), ORIGIN, came(now)).unwrap();
     }
     assert_eq!(bench.ingest.journal.with_state(State::last_stamp), now + 3);
     assert_eq!(bench.rows("pump"), 6);
@@ -103,22 +103,30 @@ fn of_a_message_sent_again_only_what_is_new_is_taken_even_after_a_restart() {
         Ingest::new(journal, Naming::default(), Stats::new(0), told())
     };
     let ingest = open();
-    assert_eq!(ingest.foreign(&foreign(&[Some(5), None], 0), ORIGIN, 0, false).unwrap().rows, 2);
+    assert_eq!(ingest.foreign(&foreign(&[Some(5), None], 0), ORIGIN, came(0)).unwrap().rows, 2);
     assert_eq!(
-        ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, 0, false).unwrap().rows,
+        ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, came(0)).unwrap().rows,
         1,
         "not marked, so it is taken"
     );
-    assert_eq!(ingest.foreign(&foreign(&[Some(5), Some(6)], 0), ORIGIN, 0, true).unwrap().rows, 1);
+    assert_eq!(ingest.foreign(&foreign(&[Some(5), Some(6)], 0), ORIGIN, came_again(0)).unwrap().rows, 1);
     ingest.journal.close();
     drop(ingest);
     let ingest = open();
     let again = foreign(&[Some(5), Some(6), Some(7), None], 0);
     assert_eq!(
-        ingest.foreign(&again, ORIGIN, 0, true).unwrap().rows,
+        ingest.foreign(&again, ORIGIN, came_again(0)).unwrap().rows,
         2,
         "a row without a time has no second chance to be known"
     );
+}
+
+fn came(received_ns: i64) -> Arrival {
+    Arrival { received_ns, again: false, message: None }
+}
+
+fn came_again(received_ns: i64) -> Arrival {
+    Arrival { again: true, ..came(received_ns) }
 }
 
 const ORIGIN: Origin<'_> = Origin::whole("sensors/pump", b"{ no JSON");
@@ -126,9 +134,9 @@ const ORIGIN: Origin<'_> = Origin::whole("sensors/pump", b"{ no JSON");
 #[test]
 fn what_cannot_be_read_is_a_durable_letter_beside_its_neighbours() {
     let bench = bench();
-    let taken = bench.ingest.foreign(&foreign(&[None], 3), ORIGIN, 10, false).unwrap();
+    let taken = bench.ingest.foreign(&foreign(&[None], 3), ORIGIN, came(10)).unwrap();
     assert_eq!((taken.rows, bench.rows("pump"), bench.letters("pump")), (1, 1, 3));
-    bench.ingest.foreign(&foreign(&[], 1), ORIGIN, 10, false).unwrap();
+    bench.ingest.foreign(&foreign(&[], 1), ORIGIN, came(10)).unwrap();
     assert_eq!(bench.letters("pump"), 4);
     assert_eq!(bench.ingest.journal.with_state(State::last_stamp), 10, "a letter takes no time from a row");
 }
@@ -138,9 +146,9 @@ fn a_message_too_large_is_refused_as_such() {
     let bench = bench();
     let mut parsed = foreign(&[None], 0);
     parsed.rows[0].fields = vec![("text".to_owned(), Value::Text("x".repeat(64 << 10)))];
-    assert!(matches!(bench.ingest.foreign(&parsed, ORIGIN, 0, false), Err(Refused::TooLarge { .. })));
+    assert!(matches!(bench.ingest.foreign(&parsed, ORIGIN, came(0)), Err(Refused::TooLarge { .. })));
     let refused = parsed.refuse_all("too large".to_owned());
-    bench.ingest.foreign(&refused, ORIGIN, 0, false).unwrap();
+    bench.ingest.foreign(&refused, ORIGIN, came(0)).unwrap();
     assert_eq!((bench.rows("pump"), bench.letters("pump")), (0, 1));
 }
 

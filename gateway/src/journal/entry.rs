@@ -25,14 +25,17 @@
 //! | early gap again | `13`, machine u64, and the rest as a gap, likewise |
 //! | clock | `14`, machine u64, told ns i64 |
 //! | clock fix | `15`, flags u8 (bit 0: estimated), machine u64, offset ns i64 |
+//! | message | `16`, broker u32, generation u32, packet u16, hash u64 |
 //!
-//! The last five are in segments alone whose header says so (`segment.rs`).
+//! The entries `11` to `15` are in segments alone whose header says so (`segment.rs`). A gateway that does not know `16`
+//! passes over it and stores again what a broker repeats.
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
 //! Failure: decoding checks everything, fields included, so that the iterators over a decoded entry cannot fail.
 
 mod cause;
+mod message;
 
 use thiserror::Error;
 
@@ -44,6 +47,7 @@ use super::codec::{
 pub use super::lists::{Counts, Fields};
 use crate::record::{MachineBoot, Offset};
 pub use cause::Cause;
+pub use message::{MessageEntry, SessionId};
 
 /// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
 pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame::FRAME_HEADER_BYTES;
@@ -87,6 +91,8 @@ pub enum Entry<'a> {
     Clock(ClockEntry),
     /// When the early entries of a boot of the machine happened.
     ClockFix(FixEntry),
+    /// What a broker's repetition of a message is known by.
+    Message(MessageEntry),
 }
 
 /// A row with frozen identity, series and time.
@@ -282,6 +288,10 @@ impl Entry<'_> {
                 out.push(15);
                 fix.encode(out);
             }
+            Entry::Message(message) => {
+                out.push(16);
+                message.encode(out);
+            }
         }
         let bytes = out.len() - start;
         let Ok(length) = u16::try_from(bytes - LENGTH_BYTES) else {
@@ -390,6 +400,7 @@ impl<'a> Entry<'a> {
             }),
             14 => Entry::Clock(ClockEntry::decode(&mut input)?),
             15 => Entry::ClockFix(FixEntry::decode(&mut input)?),
+            16 => Entry::Message(MessageEntry::decode(&mut input)?),
             _ => return Err(Undecodable("unknown kind")),
         };
         if input.is_empty() { Ok(entry) } else { Err(Undecodable("bytes behind the last field")) }
@@ -585,6 +596,8 @@ mod tests {
             round_trip(&Entry::Clock(ClockEntry { machine, told_ns: -i64::from(boot) }));
             let fix = FixEntry { machine, offset_ns: i64::from(boot), estimated: boot % 2 == 0 };
             round_trip(&Entry::ClockFix(fix));
+            let session = SessionId { broker: boot, generation: !boot };
+            round_trip(&Entry::Message(MessageEntry { session, packet: boot as u16, hash: number }));
             let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
             round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {
@@ -594,7 +607,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 16)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 17)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();

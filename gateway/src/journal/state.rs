@@ -278,6 +278,8 @@ impl State {
             Entry::Skip(skip) => self.apply_skip(skip),
             Entry::Letter(letter) => self.apply_letter(offset, letter),
             Entry::Letters(letters) => self.apply_letters(letters),
+            // Whoever wants to know of messages looks through the journal's end.
+            Entry::Message(_) => {}
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::clock;
-use crate::ingest::{Ingest, Origin, Taken};
+use crate::ingest::{Arrival, Ingest, Origin, Taken};
 use crate::journal::Refused;
 use crate::record::Offset;
 use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
@@ -57,17 +57,16 @@ impl Context {
         self.ingest.journal().room()
     }
 
-    /// Journals what one foreign message became that came at this moment of the steady clock. `None` says that there is no room now: the message is to be held and
-    /// tried again.
+    /// Journals what one foreign message became. `None` says that there is no room now: the message is to be held and tried
+    /// again.
     pub fn take_foreign(
         &self,
         parsed: &Parsed,
         origin: Origin<'_>,
-        received_ns: i64,
-        again: bool,
+        arrival: Arrival,
         reporter: &Reporter,
     ) -> Option<Taken> {
-        match self.ingest.foreign(parsed, origin, received_ns, again) {
+        match self.ingest.foreign(parsed, origin, arrival) {
             Ok(taken) => {
                 reporter.stats().rows_received.add(taken.rows);
                 if let Some(refusal) = &parsed.refused {
@@ -84,7 +83,7 @@ impl Context {
                 Some(taken)
             }
             Err(e @ Refused::TooLarge { .. }) => {
-                self.take_in_parts(parsed, &e.to_string(), origin, received_ns, again, reporter)
+                self.take_in_parts(parsed, &e.to_string(), origin, arrival, reporter)
             }
             Err(Refused::Busy) => None,
             Err(e) => {
@@ -100,19 +99,19 @@ impl Context {
         parsed: &Parsed,
         reason: &str,
         origin: Origin<'_>,
-        received_ns: i64,
-        again: bool,
+        arrival: Arrival,
         reporter: &Reporter,
     ) -> Option<Taken> {
         if parsed.rows.len() <= 1 {
             let refused = parsed.refuse_all(reason.to_owned());
-            return self.take_foreign(&refused, origin, received_ns, again, reporter);
+            return self.take_foreign(&refused, origin, arrival, reporter);
         }
         let (before, behind) = parsed.rows.split_at(parsed.rows.len() / 2);
         let before = Parsed { rows: before.to_vec(), refused: None };
         let behind = Parsed { rows: behind.to_vec(), refused: parsed.refused.clone() };
-        let first = self.take_foreign(&before, origin, received_ns, again, reporter)?;
-        let last = self.take_foreign(&behind, origin, received_ns, again, reporter)?;
+        // What a repetition is known by stands behind the last row.
+        let first = self.take_foreign(&before, origin, Arrival { message: None, ..arrival }, reporter)?;
+        let last = self.take_foreign(&behind, origin, arrival, reporter)?;
         // The later receipt covers the earlier one.
         Some(Taken { receipt: last.receipt, rows: first.rows + last.rows })
     }

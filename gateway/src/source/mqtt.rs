@@ -12,9 +12,11 @@
 mod link;
 mod outbox;
 mod queues;
+mod resent;
 mod visit;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,6 +26,7 @@ pub(super) use outbox::{Outbox, QoS};
 use link::{Link, LinkError};
 use outbox::{Greeting, KEEP_ALIVE_S};
 use queues::{Acks, DueAck, Held, Waiting};
+use resent::{Resent, Verdict, broker_key};
 use wire::{Incoming, Message, Welcome};
 
 use super::fleet::Fleet;
@@ -33,9 +36,10 @@ use super::{Context, Reporter, sleep_until};
 use crate::clock;
 use crate::config::{self, Subscribe};
 use crate::ingest::identity::Naming;
-use crate::ingest::{Origin, Taken};
+use crate::ingest::{Arrival, Origin, Taken};
+use crate::journal::entry::SessionId;
 use crate::record::Offset;
-use crate::stats::SourceState;
+use crate::stats::{Counter, SourceState};
 
 pub(crate) use visit::knock;
 pub(super) use visit::listen;
@@ -58,6 +62,9 @@ const LASTING_MS: u64 = 10_000;
 /// How long a ping may go unanswered.
 const DEAD_MS: u64 = KEEP_ALIVE_S as u64 * 1_000;
 
+/// What has nothing to wait for.
+const NOTHING: Taken = Taken { receipt: Offset(0), rows: 0 };
+
 /// Serves one broker until the context says to stop. Blocks its thread.
 pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: Reporter) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -67,7 +74,12 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
             return;
         }
     };
+    let unprotected = config.subscribe.iter().map(|subscribe| {
+        let filter = &subscribe.topic.filter;
+        reporter.stats().unprotected_messages(filter)
+    });
     let broker = Broker {
+        unprotected: unprotected.collect(),
         fleet: Fleet::new(config, client_id, context),
         config: config.clone(),
         context: context.clone(),
@@ -76,6 +88,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         reporter,
         client_id: client_id.to_owned(),
         outbox: Outbox::new(config.version),
+        resent: Resent::of(context.ingest.journal(), broker_key(&config.url, client_id)),
         subscriptions_due: None,
         life: Life::default(),
     };
@@ -90,8 +103,11 @@ struct Broker {
     watermark: watch::Receiver<Offset>,
     room: watch::Receiver<u64>,
     reporter: Reporter,
+    /// Messages at QoS 0, by subscription.
+    unprotected: Vec<Arc<Counter>>,
     fleet: Fleet,
     outbox: Outbox,
+    resent: Resent,
     /// Subscriptions that are not granted yet; `None` until the first connection, which asks for all of them even in a
     /// session that is present: the configuration may have changed.
     subscriptions_due: Option<usize>,
@@ -103,6 +119,7 @@ struct Broker {
 struct Life {
     acks: Acks,
     waiting: Waiting,
+    subscribing: Option<Subscribing>,
     /// When the next thing is due, in monotonic milliseconds: of the native sessions.
     fleet_due: Option<u64>,
     /// Held messages are tried again then.
@@ -116,6 +133,15 @@ struct Life {
     has_acked: bool,
     /// When the shutdown gives up waiting.
     closing: Option<Closing>,
+}
+
+/// What comes before the subscriptions, so that nothing comes before it.
+#[derive(Clone, Copy)]
+enum Subscribing {
+    /// The session that begins is to be journaled, once that is possible.
+    Begin(SessionId),
+    /// It is journaled, and durable then.
+    Begun(Offset),
 }
 
 /// How far a shutdown is.
@@ -173,16 +199,23 @@ impl Broker {
         let allowed_s = welcome.keep_alive_s.unwrap_or(KEEP_ALIVE_S).max(2);
         self.life.ping_every_ms = u64::from(allowed_s) * 500;
         self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
-        // A connection that ended before its subscriptions were granted left a session without them.
-        if !welcome.session_present || self.subscriptions_due != Some(0) {
-            let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
-            let filters: Vec<String> = filters.chain(self.fleet.filter()).collect();
-            self.subscriptions_due = Some(filters.len());
-            self.outbox.subscribe(&filters, QoS::AtLeastOnce);
+        if let Some(session) = self.resent.connect(welcome.session_present) {
+            self.life.subscribing = Some(Subscribing::Begin(session));
+            self.life.retry_at = Some(0);
+        } else if self.subscriptions_due != Some(0) {
+            // A connection that ended before its subscriptions were granted left a session without them.
+            self.subscribe();
         }
         self.fleet.handle_connected(Now::read(), &mut self.outbox);
         self.life.fleet_due = Some(0);
         self.reporter.connected(if welcome.session_present { "session resumed" } else { "new session" });
+    }
+
+    fn subscribe(&mut self) {
+        let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
+        let filters: Vec<String> = filters.chain(self.fleet.filter()).collect();
+        self.subscriptions_due = Some(filters.len());
+        self.outbox.subscribe(&filters, QoS::AtLeastOnce);
     }
 
     async fn serve(&mut self, link: &mut Link) -> Result<(), LinkError> {
@@ -197,7 +230,7 @@ impl Broker {
                     self.read(link)?;
                 }
                 changed = self.watermark.changed() => if changed.is_err() { return Ok(()) },
-                _ = self.room.changed(), if !self.life.waiting.is_empty() => self.life.retry_at = Some(0),
+                _ = self.room.changed(), if self.life.retry_at.is_some() => self.life.retry_at = Some(0),
                 () = sleep_until(Some(deadline)) => {}
                 () = stop.stopped(), if !is_closing => {
                     self.life.closing = Some(Closing::Acks(clock::monotonic_ms() + CLOSE_MS));
@@ -260,12 +293,12 @@ impl Broker {
             self.fleet.handle_message(Now::read(), device, message.payload, message.again, outbox, reporter);
             self.life.fleet_due = Some(0);
             // The link has acks of its own, so the broker may forget the message at once.
-            Some(Taken { receipt: Offset(0), rows: 0 })
+            Some((NOTHING, None))
         } else {
             self.take_foreign(message, received_ns)
         };
-        let Some(Taken { receipt, rows }) = taken else { return false };
-        let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows };
+        let Some((Taken { receipt, rows }, listed)) = taken else { return false };
+        let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows, listed };
         // What has no packet id wants no ack.
         if message.packet != 0 && self.life.acks.push(ack) {
             self.context.ingest.journal().hurry();
@@ -273,28 +306,53 @@ impl Broker {
         true
     }
 
-    /// What intake made of a foreign message; `None` if it is to be held.
-    fn take_foreign(&self, message: &Message<'_>, received_ns: i64) -> Option<Taken> {
-        let nothing = Taken { receipt: Offset(0), rows: 0 };
+    /// What intake made of a foreign message, and its number among those that are known again; `None` if it is to be held.
+    fn take_foreign(&mut self, message: &Message<'_>, received_ns: i64) -> Option<(Taken, Option<u64>)> {
         let topic = message.topic;
         let parsed = match message.fault {
             Some(fault) => Parsed::unreadable(format!("{} bytes of payload: {fault}", message.payload_bytes)),
             None => match parse(&self.config.subscribe, self.context.ingest.naming(), message) {
-                Some(parsed) => parsed,
+                Some((at, parsed)) => {
+                    if message.qos == QoS::AtMostOnce
+                        && let Some(count) = self.unprotected.get(at)
+                    {
+                        count.add(1);
+                    }
+                    parsed
+                }
                 None => {
                     let what = format!(
                         "a message on {topic:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
                     );
                     self.reporter.trouble("unmatched", &what);
-                    return Some(nothing);
+                    return Some((NOTHING, None));
                 }
             },
         };
         if parsed.is_empty() {
-            return Some(nothing);
+            return Some((NOTHING, None));
         }
         let origin = Origin { name: topic, payload: message.payload, bytes: message.payload_bytes };
-        self.context.take_foreign(&parsed, origin, received_ns, message.again, &self.reporter)
+        let arrival = Arrival { received_ns, again: message.again, message: None };
+        // A point with a time of its own is the same point however often it comes.
+        let needs_list = parsed.refused.is_some() || parsed.rows.iter().any(|row| row.timestamp.is_none());
+        if message.packet == 0 || !needs_list {
+            let taken = self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?;
+            return Some((taken, None));
+        }
+        let entry = self.resent.entry(message);
+        let verdict = self.resent.judge(&entry, message.again);
+        let taken = match verdict {
+            Verdict::Copy { receipt, .. } => Taken { receipt, rows: 0 },
+            Verdict::New | Verdict::Doubt { .. } => {
+                let arrival = Arrival { message: Some(entry), ..arrival };
+                self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?
+            }
+        };
+        if let Verdict::Doubt { .. } = verdict {
+            self.reporter.stats().doubtful_messages.add(1);
+        }
+        Some((taken, Some(self.resent.settle(&entry, verdict, taken.receipt))))
     }
 
     /// Does what is due: acks, native sessions, held messages, signs of life, the steps of a shutdown. Returns when to
@@ -305,8 +363,17 @@ impl Broker {
         if self.life.retry_at.is_some_and(|at| at <= now) {
             self.try_again(now);
         }
+        if let Some(Subscribing::Begun(receipt)) = self.life.subscribing
+            && receipt <= durable
+        {
+            self.life.subscribing = None;
+            self.subscribe();
+        }
         while let Some(ack) = self.life.acks.next(durable) {
             self.outbox.ack(ack.packet, ack.qos);
+            if let Some(number) = ack.listed {
+                self.resent.acked(number);
+            }
             self.reporter.stats().rows_acked.add(ack.rows);
             self.life.has_acked = true;
         }
@@ -319,16 +386,24 @@ impl Broker {
         Ok(due.into_iter().flatten().min().unwrap_or(sign_due))
     }
 
-    /// Tries held messages again, the oldest first.
+    /// Tries again what had no room: the beginning of a session, and held messages, the oldest first.
     fn try_again(&mut self, now: u64) {
         self.room.borrow_and_update();
+        if let Some(Subscribing::Begin(session)) = self.life.subscribing {
+            match self.context.ingest.begin_session(session) {
+                Ok(receipt) => self.life.subscribing = Some(Subscribing::Begun(receipt)),
+                Err(e) => self.reporter.trouble("room", &format!("subscriptions wait: {e}")),
+            }
+        }
         while let Some(held) = self.life.waiting.take() {
             if !self.take(&held.message(), held.received_ns) {
                 self.life.waiting.put_back(held);
                 break;
             }
         }
-        self.life.retry_at = (!self.life.waiting.is_empty()).then_some(now + RETRY_MS);
+        let is_held_up =
+            !self.life.waiting.is_empty() || matches!(self.life.subscribing, Some(Subscribing::Begin(_)));
+        self.life.retry_at = is_held_up.then_some(now + RETRY_MS);
         self.reporter.stats().waiting.set(self.life.waiting.len());
     }
 
@@ -375,10 +450,10 @@ fn greeting(config: &config::Mqtt, client_id: String, clean: bool) -> Greeting {
     Greeting { client_id, clean, username, password, will: None }
 }
 
-/// What a message says by the subscription that it came for; `None` if it came for none.
-fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) -> Option<Parsed> {
-    let (subscribe, captures) = subscriptions.iter().find_map(|subscribe| {
-        subscribe.topic.captures(message.topic).map(|captures| (subscribe, captures))
+/// What a message says by the subscription that it came for, and the number of that; `None` if it came for none.
+fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) -> Option<(usize, Parsed)> {
+    let (at, subscribe, captures) = subscriptions.iter().enumerate().find_map(|(at, subscribe)| {
+        subscribe.topic.captures(message.topic).map(|captures| (at, subscribe, captures))
     })?;
     let mut parsed = payload::parse(&subscribe.layout, naming, &captures, message.payload);
     if message.retained && subscribe.retained == config::Retained::Skip {
@@ -386,5 +461,5 @@ fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) ->
         parsed.rows.retain(|row| row.timestamp.is_some());
         parsed.refused = None;
     }
-    Some(parsed)
+    Some((at, parsed))
 }

@@ -122,6 +122,13 @@ pub struct SourceReport {
     pub rows_acked: u64,
     /// Messages or frames that could not be read since the start.
     pub bad_messages: u64,
+    /// Messages since the start that a broker sent again and that may be stored twice, because nothing tells whether they
+    /// were stored before.
+    #[serde(default)]
+    pub doubtful_messages: u64,
+    /// Messages since the start that came at QoS 0, by subscription: what does not arrive of these nobody sends again.
+    #[serde(default)]
+    pub unprotected_messages: BTreeMap<String, u64>,
     /// Connections made since the start.
     pub connects: u64,
     /// What comes from it cannot be acknowledged: what does not arrive here is lost, and nobody knows how much that is.
@@ -287,6 +294,11 @@ impl SourceStats {
             rows_received: self.rows_received.get(),
             rows_acked: self.rows_acked.get(),
             bad_messages: self.bad_messages.get(),
+            doubtful_messages: self.doubtful_messages.get(),
+            unprotected_messages: super::lock(&self.unprotected_messages)
+                .iter()
+                .map(|(filter, count)| (filter.clone(), count.get()))
+                .collect(),
             connects: self.connects.get(),
             unprotected: self.unprotected.load(Ordering::Relaxed),
         }

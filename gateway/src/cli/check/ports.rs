@@ -121,6 +121,8 @@ fn check_all<'a>(paths: impl Iterator<Item = &'a Path>, places: &Places) -> Find
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::PortPattern;
     use crate::ports::tests::FakeMachine;
@@ -190,6 +192,8 @@ mod tests {
             rows_received: 0,
             rows_acked: 0,
             bad_messages: 0,
+            doubtful_messages: 0,
+            unprotected_messages: BTreeMap::new(),
             connects: 0,
             unprotected: false,
         };

@@ -78,6 +78,14 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
                 fix.machine, fix.offset_ns
             )
         }
+        Entry::Message(message) if message.packet == 0 => {
+            write!(text, "session {} begins", message.session)
+        }
+        Entry::Message(message) => write!(
+            text,
+            "message {} of session {}, hash {:016x}",
+            message.packet, message.session, message.hash
+        ),
         Entry::Device(device) => write!(
             text,
             "device {} {:?} boot {} from sequence {}",
@@ -169,6 +177,10 @@ fn entry_json(
         Ok(Entry::ClockFix(fix)) => json!({
             "kind": "clock_fix", "machine": fix.machine.to_string(), "offset_ns": fix.offset_ns,
             "estimated": fix.estimated,
+        }),
+        Ok(Entry::Message(message)) => json!({
+            "kind": "message", "session": message.session.to_string(), "packet": message.packet,
+            "hash": format!("{:016x}", message.hash),
         }),
         Ok(Entry::Device(device)) => json!({
             "kind": "device", "device": device.device, "name": device.name, "boot": device.boot, "first": device.first,

@@ -130,11 +130,11 @@ impl World {
             Step::Pass(ms) => self.true_ns += ms * 1_000_000,
             Step::Stamped(rows) => {
                 let parsed = foreign(&vec![None; *rows], 0);
-                patiently(|| self.ingest.foreign(&parsed, ORIGIN, now_ns, false));
+                patiently(|| self.ingest.foreign(&parsed, ORIGIN, came(now_ns)));
                 self.learn(*rows);
             }
             Step::Dated => {
-                self.ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, now_ns, false).unwrap();
+                self.ingest.foreign(&foreign(&[Some(5)], 0), ORIGIN, came(now_ns)).unwrap();
                 self.truth.push(None);
             }
             Step::Native(rows) => self.native(*rows),
@@ -262,7 +262,7 @@ fn a_message_that_came_before_the_clock_was_set_is_dated_by_the_clock_that_was_s
         let (came_ns, true_ns) = (world.steady_ns(), world.true_ns);
         world.true_ns += SECOND;
         world.take(&Step::Believe(Belief::Synchronised));
-        patiently(|| world.ingest.foreign(&foreign(&[None], 0), ORIGIN, came_ns, false));
+        patiently(|| world.ingest.foreign(&foreign(&[None], 0), ORIGIN, came(came_ns)));
         let (_, ns, is_early) = world.rows().0.pop().unwrap();
         assert_eq!((ns, is_early), (Some(true_ns), false));
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::end::{EndMark, EndRead};
 use super::entry::{
-    Cause, Counts, CursorEntry, DeviceEntry, GapEntry, LetterEntry, LettersEntry, SinkEntry, SkipEntry,
+    Cause, Counts, CursorEntry, DeviceEntry, GapEntry, LetterEntry, LettersEntry, MessageEntry, SessionId,
+    SinkEntry, SkipEntry,
 };
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use super::segment::SegmentHeader;
@@ -78,6 +79,9 @@ fn every_entry(check: impl Fn(&Entry<'_>, &str)) {
         &Entry::Letters(LettersEntry { to: Offset(9), unkept: false, rows: Counts::of(&counts[..1]) }),
         "070008000902653602",
     );
+    let session = SessionId { broker: 0x1122_3344, generation: 0x5566_7788 };
+    let message = MessageEntry { session, packet: 0x0102, hash: 0x1122_3344_5566_7788 };
+    check(&Entry::Message(message), "130010443322118877665502018877665544332211");
 }
 
 #[test]

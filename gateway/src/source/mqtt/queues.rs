@@ -31,6 +31,8 @@ pub(super) struct DueAck {
     pub(super) qos: QoS,
     pub(super) receipt: Offset,
     pub(super) rows: u64,
+    /// Its number in the list of messages that are known again.
+    pub(super) listed: Option<u64>,
 }
 
 impl Acks {
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     fn ack(packet: u16, receipt: u64) -> DueAck {
-        DueAck { packet, qos: QoS::AtLeastOnce, receipt: Offset(receipt), rows: 1 }
+        DueAck { packet, qos: QoS::AtLeastOnce, receipt: Offset(receipt), rows: 1, listed: None }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(in crate::source) async fn listen(
     let mut take = |message: &Message<'_>| {
         let parsed = match message.fault {
             Some(fault) => Some(Parsed::unreadable(fault.to_string())),
-            None => parse(&broker.subscribe, naming, message),
+            None => parse(&broker.subscribe, naming, message).map(|(_, parsed)| parsed),
         };
         if let Some(parsed) = parsed {
             take(message.topic, parsed);

@@ -14,8 +14,8 @@ use super::lines::{LINE_BYTES_MAX, Lines, Piece};
 use super::port::Chunk;
 use crate::config::{Format, Layout};
 use crate::dead_letters::INTAKE_BODY_BYTES_MAX;
-use crate::ingest::Origin;
 use crate::ingest::identity::Naming;
+use crate::ingest::{Arrival, Origin};
 use crate::source::native::Now;
 use crate::source::payload::{self, Parsed, csv};
 use crate::source::{Context, Reporter};
@@ -181,7 +181,8 @@ impl Text {
     fn take(&mut self, mut batch: Batch, at: Now, reporter: &Reporter) {
         while let Some(Part { parsed, bad }) = batch.parts.front() {
             let origin = Origin::whole(&self.origin, bad);
-            if self.context.take_foreign(parsed, origin, at.steady_ns, false, reporter).is_none() {
+            let arrival = Arrival { received_ns: at.steady_ns, again: false, message: None };
+            if self.context.take_foreign(parsed, origin, arrival, reporter).is_none() {
                 self.held = Some(Held { batch, received_ns: at.steady_ns, retry_at: at.ms.plus(RETRY_MS) });
                 return;
             }

@@ -45,6 +45,7 @@ pub(super) enum Fact {
     Letters { kept: u64 },
     Clock { machine: MachineBoot },
     Fix { machine: MachineBoot, offset_ns: i64 },
+    Message,
 }
 
 /// What the standing entries say, worked out without [`State`].
@@ -148,6 +149,7 @@ impl Fact {
             Entry::Letters(letters) => Fact::Letters { kept: letters.to.0 },
             Entry::Clock(clock) => Fact::Clock { machine: clock.machine },
             Entry::ClockFix(fix) => Fact::Fix { machine: fix.machine, offset_ns: fix.offset_ns },
+            Entry::Message(_) => Fact::Message,
         }
     }
 }
@@ -175,7 +177,7 @@ impl Facts {
                 self.next.insert((device, boot), to);
                 self.learned += rows;
             }
-            Fact::SinkGap => {}
+            Fact::SinkGap | Fact::Message => {}
             Fact::Clock { machine } => {
                 self.fixes.entry(machine).or_default();
             }

@@ -1,4 +1,3 @@
-use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
