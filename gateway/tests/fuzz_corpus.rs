@@ -50,6 +50,11 @@ fn frames_hold_their_promises() {
 }
 
 #[test]
+fn the_words_of_a_broker_hold_their_promises() {
+    hold("mqtt", 6_000);
+}
+
+#[test]
 fn recovery_holds_its_promises() {
     hold("recovery", 4_000);
 }

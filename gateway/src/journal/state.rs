@@ -265,7 +265,8 @@ impl State {
                 self.clocks.take_in(*machine, offset, gap.ns, gap.stamped);
                 self.apply_gap(gap);
             }
-            Entry::GapAgain(_) => {}
+            // Whoever wants to know of messages looks through the journal's end.
+            Entry::GapAgain(_) | Entry::Message(_) => {}
             Entry::EarlyGapAgain(machine, gap) => {
                 self.clocks.take_in(*machine, offset, gap.ns, false);
             }
@@ -278,8 +279,6 @@ impl State {
             Entry::Skip(skip) => self.apply_skip(skip),
             Entry::Letter(letter) => self.apply_letter(offset, letter),
             Entry::Letters(letters) => self.apply_letters(letters),
-            // Whoever wants to know of messages looks through the journal's end.
-            Entry::Message(_) => {}
         }
     }
 

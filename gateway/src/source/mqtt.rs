@@ -9,6 +9,7 @@
 //! The task waits for five things at once: bytes of the broker, a commit, room in the journal, the next deadline, and the
 //! word to stop. It never waits for one alone, however full the journal or slow the disk is.
 
+pub(crate) mod fuzzing;
 mod link;
 mod outbox;
 mod queues;

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::fuzzing::heard;
 use super::*;
 
 const VERSIONS: [MqttVersion; 2] = [MqttVersion::V3, MqttVersion::V5];
@@ -29,35 +30,6 @@ fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     }
     bytes.extend(body);
     bytes
-}
-
-/// What is told of each packet, when `bytes` come in pieces of that size; and the most that was held at once.
-fn heard(version: MqttVersion, bytes: &[u8], piece: usize) -> (Vec<String>, usize) {
-    let mut decoder = Decoder::new(version);
-    let (mut told, mut most) = (Vec::new(), 0);
-    for piece in bytes.chunks(piece) {
-        decoder.bytes.extend_from_slice(piece);
-        most = most.max(decoder.bytes.len());
-        loop {
-            match decoder.next() {
-                Ok(None) => break,
-                Ok(Some(Incoming::Message(message))) => told.push(format!(
-                    "{} #{} {}/{} {:?}",
-                    message.topic,
-                    message.packet,
-                    message.payload.len(),
-                    message.payload_bytes,
-                    message.fault
-                )),
-                Ok(Some(other)) => told.push(format!("{other:?}")),
-                Err(error) => {
-                    told.push(error.to_string());
-                    return (told, most);
-                }
-            }
-        }
-    }
-    (told, most)
 }
 
 #[test]
