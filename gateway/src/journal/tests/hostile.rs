@@ -205,14 +205,30 @@ fn a_failed_creation_costs_neither_room_nor_the_file_before() {
 fn accounts_stay_whose_they_were_when_the_limit_grows() {
     let storage = MemoryStorage::new();
     let row = |journal: &Journal, device: &str| {
-        let submitted = journal.submit(Class::Foreign, |state, submission| {
-            let device = state.account(device, &mut NewAccounts::default());
-            let (boot, sequence, stamped, series, ns) = (0, state.next_number(device), true, "m", 1);
-            let fields = Fields::of(&[]);
-            submission.add(&Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields }))?;
-            Ok::<_, Refused>(Box::from(device))
-        });
-        let (account, receipt) = submitted.unwrap();
+        let submit = || {
+            journal.submit(Class::Foreign, |state, submission| {
+                let device = state.account(device, &mut NewAccounts::default());
+                let (boot, sequence, stamped, series, ns) = (0, state.next_number(device), true, "m", 1);
+                let fields = Fields::of(&[]);
+                submission.add(&Entry::Row(RowEntry {
+                    device,
+                    boot,
+                    sequence,
+                    stamped,
+                    series,
+                    ns,
+                    fields,
+                }))?;
+                Ok::<_, Refused>(Box::from(device))
+            })
+        };
+        let (account, receipt) = loop {
+            match submit() {
+                // A segment is being prepared.
+                Err(Refused::Busy) => thread::yield_now(),
+                submitted => break submitted.unwrap(),
+            }
+        };
         wait_for(journal, receipt);
         account
     };
