@@ -292,6 +292,13 @@ fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()
     Ok(threads)
 }
 
+/// The client id that is kept in `data_dir`, if there is one yet.
+#[must_use]
+pub fn kept_client_id(data_dir: &Path) -> Option<String> {
+    let id = std::fs::read_to_string(data_dir.join(CLIENT_ID)).ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// `forebay-<host>-<id>`: the broker keeps the session under this name, so it is kept whole, and outlives restarts and
 /// a new name of the host. The id tells apart gateways whose hosts have one name.
 fn default_client_id(data_dir: &Path) -> Result<String> {

@@ -217,11 +217,14 @@ pub struct SourceStats {
     pub bad_messages: Counter,
     /// Messages that a broker sent again and that may be stored twice now, because nothing tells whether they were stored.
     pub doubtful_messages: Counter,
+    /// How often acks were held back for so long that a broker's queue may have overflowed.
+    pub queue_alarms: Counter,
     /// Connections made.
     pub connects: Counter,
     /// Messages that wait for the clock, or for room in the journal.
     pub waiting: Gauge,
     unprotected: AtomicBool,
+    queue: Mutex<BrokerQueue>,
     unprotected_messages: Mutex<BTreeMap<String, Arc<Counter>>>,
     condition: Mutex<Condition>,
 }
@@ -232,10 +235,26 @@ struct Condition {
     last_error: Option<LastError>,
 }
 
+#[derive(Clone, Debug, Default)]
+struct BrokerQueue {
+    alarm: Option<String>,
+    dropped: Option<u64>,
+}
+
 impl SourceStats {
     /// What comes from it cannot be acknowledged, so that what does not arrive is lost.
     pub fn set_unprotected(&self) {
         self.unprotected.store(true, Ordering::Relaxed);
+    }
+
+    /// Something that is no error yet, and may cost messages outside of the gateway; or that it is over.
+    pub fn set_alarm(&self, alarm: Option<String>) {
+        lock(&self.queue).alarm = alarm;
+    }
+
+    /// What the broker counts as dropped since it was started.
+    pub fn set_broker_dropped(&self, messages: u64) {
+        lock(&self.queue).dropped = Some(messages);
     }
 
     /// The count of messages of a subscription that came at QoS 0: nobody would send them again.

@@ -11,6 +11,7 @@ use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock::{self, Belief};
 use crate::config::{self, Loaded};
+use crate::daemon;
 use crate::journal::Options;
 
 mod brokers;
@@ -41,8 +42,10 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
         report.line(&format!("{key} {}", port.selector), ports::check(port, known));
     }
     let reached = talk(async {
+        let client_id = daemon::kept_client_id(&config.data_dir);
         for broker in &config.mqtt {
-            report.line(&format!("mqtt.url {}", broker.url), brokers::check(broker).await);
+            let finding = brokers::check(broker, client_id.as_deref()).await;
+            report.line(&format!("mqtt.url {}", broker.url), finding);
         }
         for database in &config.influxdb {
             report.line(

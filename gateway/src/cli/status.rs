@@ -109,7 +109,13 @@ fn render(status: &Status) -> String {
         for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
             rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
         }
+        if let Some(dropped) = source.broker_dropped_messages.filter(|dropped| *dropped > 0) {
+            rows += &format!(", {dropped} messages dropped by the broker");
+        }
         page.entry(name, state, &rows, source.last_error.as_deref());
+        if let Some(alarm) = &source.alarm {
+            page.line(&format!("    alarm: {}", plain(alarm)));
+        }
     }
     page.heading("sinks");
     for (name, sink) in &status.sinks {

@@ -1,7 +1,7 @@
 //! Topic patterns: MQTT topic filters some of whose levels have a name.
 //!
 //! `sensors/{device}/{room}` is subscribed as `sensors/+/+`, and a topic that matches yields `device` and `room`.
-//! Plain `+` and `#` work too.
+//! Plain `+` and `#` work too. With `$share/group/` in front the members of a group share the messages.
 
 /// A topic filter with named levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +36,9 @@ impl TopicPattern {
                 "holds a control character or more than 65,535 bytes, which MQTT cannot carry".to_owned()
             );
         }
-        if text.starts_with("$share/") {
-            return Err(
-                "is a shared subscription, whose messages a broker also deals to members that are gone; \
-                        subscribe to the topic itself"
-                    .to_owned(),
-            );
-        }
+        let (share, topic) = split_share(text)?;
         let mut levels = Vec::new();
-        let mut parts = text.split('/').peekable();
+        let mut parts = topic.split('/').peekable();
         while let Some(part) = parts.next() {
             let level = parse_level(part)?;
             if level == Level::Rest && parts.peek().is_some() {
@@ -58,6 +52,7 @@ impl TopicPattern {
             levels.push(level);
         }
         let filter = levels.iter().map(Level::filter).collect::<Vec<_>>().join("/");
+        let filter = format!("{share}{filter}");
         Ok(TopicPattern { filter, levels })
     }
 
@@ -114,6 +109,22 @@ impl Level {
             Level::Rest => "#",
         }
     }
+}
+
+/// Takes `$share/group/` off a shared subscription. What follows it is the topic, of which each message goes to one member
+/// of the group.
+fn split_share(text: &str) -> Result<(&str, &str), String> {
+    const FORM: &str = "write \"$share/group/topic\"";
+    let Some(rest) = text.strip_prefix("$share/") else { return Ok(("", text)) };
+    let Some((group, topic)) = rest.split_once('/').filter(|(_, topic)| !topic.is_empty()) else {
+        return Err(format!("is a shared subscription without a topic; {FORM}"));
+    };
+    if group.is_empty() || group.contains(['+', '#', '{', '}']) {
+        return Err(format!(
+            "is a shared subscription of the group {group:?}, which is no plain name; {FORM}"
+        ));
+    }
+    Ok((&text[..text.len() - topic.len()], topic))
 }
 
 fn parse_level(part: &str) -> Result<Level, String> {
@@ -182,6 +193,15 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_subscription_is_of_the_topic_behind_its_group() {
+        let shared = pattern("$share/barns/sensors/{device}/#");
+        assert_eq!(shared.filter, "$share/barns/sensors/+/#");
+        assert_eq!(shared.captures("sensors/a/b"), Some(vec![("device", "a")]));
+        assert_eq!(shared.captures("$share/barns/sensors/a/b"), None);
+        assert!(shared.overlaps(&pattern("sensors/a")) && !shared.overlaps(&pattern("other/#")));
+    }
+
+    #[test]
     fn bad_patterns_say_what_to_write() {
         for (text, part) in [
             ("", "is empty"),
@@ -193,7 +213,10 @@ mod tests {
             ("{}", "letters, digits"),
             ("{a b}", "letters, digits"),
             ("a\u{0}b", "control character"),
-            ("$share/group/a", "subscribe to the topic itself"),
+            ("$share/group", "without a topic"),
+            ("$share/group/", "without a topic"),
+            ("$share/+/a", "no plain name"),
+            ("$share//a", "no plain name"),
         ] {
             let error = TopicPattern::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

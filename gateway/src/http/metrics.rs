@@ -10,6 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::Api;
+use crate::stats::status::SourceReport;
 use crate::stats::{SourceState, Status};
 
 /// The metrics.
@@ -21,51 +22,75 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
 #[must_use]
 pub fn render(status: &Status) -> String {
     let mut page = Page(String::with_capacity(4096));
-    let sources = || status.sources.iter().map(|(name, source)| (name.as_str(), source));
-    let sinks = || status.sinks.iter().map(|(name, sink)| (name.as_str(), sink));
+    push_sources(&mut page, status);
+    push_sinks(&mut page, status);
+    push_rows(&mut page, status);
+    push_journal(&mut page, status);
+    page.0
+}
 
-    page.family("forebay_rows_received_total", "counter", "Rows handed to intake by a source.");
-    page.labelled(
-        "forebay_rows_received_total",
-        "source",
-        sources().map(|(name, s)| (name, s.rows_received)),
-    );
-    page.family("forebay_rows_acked_total", "counter", "Rows whose ack has left, after they were durable.");
-    page.labelled("forebay_rows_acked_total", "source", sources().map(|(name, s)| (name, s.rows_acked)));
-    page.family(
+/// A metric of each source: name, kind, help, and where it is told of.
+type OfSource = (&'static str, &'static str, &'static str, fn(&SourceReport) -> Option<u64>);
+
+const OF_SOURCES: [OfSource; 9] = [
+    ("forebay_rows_received_total", "counter", "Rows handed to intake by a source.", |s| {
+        Some(s.rows_received)
+    }),
+    ("forebay_rows_acked_total", "counter", "Rows whose ack has left, after they were durable.", |s| {
+        Some(s.rows_acked)
+    }),
+    (
         "forebay_bad_messages_total",
         "counter",
         "Messages or frames of a source that could not be read.",
-    );
-    page.labelled("forebay_bad_messages_total", "source", sources().map(|(name, s)| (name, s.bad_messages)));
-    page.family(
+        |s| Some(s.bad_messages),
+    ),
+    (
         "forebay_doubtful_messages_total",
         "counter",
         "Messages that a broker sent again and that may be stored twice.",
-    );
-    page.labelled(
-        "forebay_doubtful_messages_total",
-        "source",
-        sources().map(|(name, s)| (name, s.doubtful_messages)),
-    );
-    page.family(
+        |s| Some(s.doubtful_messages),
+    ),
+    (
         "forebay_unprotected_messages_total",
         "counter",
         "Messages that came at QoS 0 and that nobody would send again.",
-    );
-    page.labelled(
-        "forebay_unprotected_messages_total",
-        "source",
-        sources().map(|(name, s)| (name, s.unprotected_messages.values().sum())),
-    );
-    page.family("forebay_source_connected", "gauge", "Whether the broker or port is there.");
-    let connected = |state| u64::from(state == SourceState::Connected);
-    page.labelled(
-        "forebay_source_connected",
-        "source",
-        sources().map(|(name, s)| (name, connected(s.state))),
-    );
+        |s| Some(s.unprotected_messages.values().sum()),
+    ),
+    (
+        "forebay_broker_queue_alarms_total",
+        "counter",
+        "Times that acks were held back for so long that a broker's queue may have overflowed.",
+        |s| Some(s.queue_alarms),
+    ),
+    (
+        "forebay_broker_queue_alarm",
+        "gauge",
+        "Whether a broker's queue may overflow, because acks are held back or were a few seconds ago.",
+        |s| Some(u64::from(s.alarm.is_some())),
+    ),
+    (
+        "forebay_broker_dropped_messages",
+        "gauge",
+        "Messages that a broker has dropped since its own start, for whatever client, where it tells.",
+        |s| s.broker_dropped_messages,
+    ),
+    ("forebay_source_connected", "gauge", "Whether the broker or port is there.", |s| {
+        Some(u64::from(s.state == SourceState::Connected))
+    }),
+];
 
+fn push_sources(page: &mut Page, status: &Status) {
+    for (name, kind, help, told) in OF_SOURCES {
+        page.family(name, kind, help);
+        let told =
+            status.sources.iter().filter_map(|(source, report)| Some((source.as_str(), told(report)?)));
+        page.labelled(name, "source", told);
+    }
+}
+
+fn push_sinks(page: &mut Page, status: &Status) {
+    let sinks = || status.sinks.iter().map(|(name, sink)| (name.as_str(), sink));
     page.family("forebay_rows_confirmed_total", "counter", "Rows that a database confirmed.");
     page.labelled("forebay_rows_confirmed_total", "sink", sinks().map(|(name, s)| (name, s.rows_confirmed)));
     page.family(
@@ -80,7 +105,9 @@ pub fn render(status: &Status) -> String {
         "Rows that are durable here and not confirmed by a database.",
     );
     page.labelled("forebay_backlog_rows", "sink", sinks().map(|(name, s)| (name, s.backlog_rows)));
+}
 
+fn push_rows(page: &mut Page, status: &Status) {
     page.family(
         "forebay_gap_rows_total",
         "counter",
@@ -118,7 +145,9 @@ pub fn render(status: &Status) -> String {
         "Rows whose time is an estimate, since nothing vouched for the clock.",
         clock.estimated_rows,
     );
+}
 
+fn push_journal(page: &mut Page, status: &Status) {
     let journal = &status.journal;
     page.single("forebay_journal_bytes", "gauge", "Bytes of the journal's files.", journal.bytes);
     page.single("forebay_journal_max_bytes", "gauge", "Bound of the journal's files.", journal.max_bytes);
@@ -135,7 +164,6 @@ pub fn render(status: &Status) -> String {
         "Files of the journal that were given up because a write or sync of them failed.",
         journal.rewrites,
     );
-    page.0
 }
 
 struct Page(String);

@@ -2,11 +2,15 @@
 //!
 //! A device publishes on `{prefix}/{chip}/up` and listens on `{prefix}/{chip}/down`; the gateway's presence is
 //! retained on `{prefix}/gateway`, and its last will takes it away. Devices publish only while a gateway is present.
+//!
+//! One gateway serves a prefix: two would each store what the other has not yet acked. Whoever finds another one there at its
+//! start serves no native device until it is started again. Two that begin at the same moment hear of each other, and
+//! the one with the lower client id goes on.
 
 use std::collections::HashMap;
 
 use forebay_shared::link::Transport;
-use forebay_shared::message::{Body, FromDevice, Presence};
+use forebay_shared::message::{Body, FromDevice, FromGateway, Presence};
 
 use super::mqtt::{Outbox, QoS};
 use super::native::{Now, Session};
@@ -22,6 +26,8 @@ pub struct Fleet {
     prefix: String,
     client_id: String,
     native: bool,
+    /// Who serves the devices instead.
+    rival: Option<String>,
     context: Context,
     sessions: HashMap<String, Session>,
 }
@@ -34,6 +40,7 @@ impl Fleet {
             prefix: config.native_prefix.clone(),
             client_id: client_id.to_owned(),
             native: config.native,
+            rival: None,
             context: context.clone(),
             sessions: HashMap::new(),
         }
@@ -43,6 +50,35 @@ impl Fleet {
     #[must_use]
     pub fn filter(&self) -> Option<String> {
         self.native.then(|| format!("{}/+/up", self.prefix))
+    }
+
+    /// What is subscribed no more, because another gateway serves the devices.
+    #[must_use]
+    pub fn given_up(&self) -> Option<String> {
+        self.rival.as_ref().map(|_| format!("{}/+/up", self.prefix))
+    }
+
+    /// Another gateway serves the devices.
+    pub(super) fn yield_to(&mut self, rival: &str, reporter: &Reporter) {
+        let what = format!(
+            "another gateway, with the client id {rival:?}, serves the native devices of {}; none are served here until this gateway is started again. Stop the other one, or give one of them another native_prefix or native = false; if it is gone for good, clear its retained message on {}/gateway",
+            self.prefix, self.prefix
+        );
+        reporter.loss("rival", &what);
+        self.native = false;
+        self.rival = Some(rival.to_owned());
+        self.sessions.clear();
+    }
+
+    /// Somebody's presence was heard. Returns the client id of another gateway that this one is to give way to.
+    pub(super) fn hear_presence(&self, payload: &[u8], outbox: &mut Outbox) -> Option<String> {
+        match rival_of(payload, &self.client_id) {
+            Heard::Rival(rival) if rival < self.client_id => return Some(rival),
+            Heard::Own => {}
+            // The other one is to hear that this one is here; and the will of one that has gone may have cleared it.
+            Heard::Rival(_) | Heard::Nobody => self.publish_presence(outbox),
+        }
+        None
     }
 
     /// Where the presence is retained, if devices are served.
@@ -62,15 +98,21 @@ impl Fleet {
 
     /// A new connection to the broker: the presence is renewed and every device asked for what is missing.
     pub(super) fn handle_connected(&mut self, now: Now, outbox: &mut Outbox) {
-        let Some(topic) = self.presence_topic() else { return };
-        let client = self.client_id.chars().take(64).collect::<String>();
-        let client = client.as_str().try_into().unwrap_or_default();
-        let presence = Presence { epoch: self.context.epoch, client };
-        outbox.publish(&topic, QoS::AtLeastOnce, true, presence.to_message().as_slice());
+        if !self.native {
+            return;
+        }
+        self.publish_presence(outbox);
         for session in self.sessions.values_mut() {
             session.handle_connected(now);
         }
         self.transmit_all(now, outbox);
+    }
+
+    fn publish_presence(&self, outbox: &mut Outbox) {
+        let Some(topic) = self.presence_topic() else { return };
+        let client = shown(&self.client_id).as_str().try_into().unwrap_or_default();
+        let presence = Presence { epoch: self.context.epoch, client };
+        outbox.publish(&topic, QoS::AtLeastOnce, true, presence.to_message().as_slice());
     }
 
     /// The gateway leaves on purpose, so that the broker does not publish its will.
@@ -150,8 +192,49 @@ impl Fleet {
     }
 }
 
+/// Whom a presence tells of.
+pub(super) enum Heard {
+    Nobody,
+    Own,
+    Rival(String),
+}
+
+/// Reads a presence, as somebody with this client id.
+pub(super) fn rival_of(payload: &[u8], client_id: &str) -> Heard {
+    match FromGateway::parse(payload) {
+        Ok(FromGateway::Presence(presence)) if presence.client.as_str() == shown(client_id) => Heard::Own,
+        Ok(FromGateway::Presence(presence)) => Heard::Rival(presence.client.as_str().to_owned()),
+        _ => Heard::Nobody,
+    }
+}
+
+/// A client id as far as a presence has room for it.
+fn shown(client_id: &str) -> String {
+    client_id[..client_id.floor_char_boundary(64)].to_owned()
+}
+
 fn transmit(prefix: &str, device: &str, session: &mut Session, now: Now, outbox: &mut Outbox) {
     while let Some(message) = session.poll_transmit(now) {
         outbox.publish(&format!("{prefix}/{device}/down"), QoS::AtMostOnce, false, message.as_slice());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_shared::ids::Epoch;
+
+    #[test]
+    fn a_presence_tells_whose_it_is() {
+        let of = |client: &str| {
+            let client = shown(client).as_str().try_into().unwrap_or_default();
+            Presence { epoch: Epoch(7), client }.to_message().as_slice().to_vec()
+        };
+        let long = "ä".repeat(40);
+        assert!(matches!(rival_of(&of("a"), "a"), Heard::Own));
+        assert!(matches!(rival_of(&of(&long), &long), Heard::Own), "as much as there is room for");
+        assert!(matches!(rival_of(&of("a"), "b"), Heard::Rival(rival) if rival == "a"));
+        assert!(matches!(rival_of(b"", "a"), Heard::Nobody));
+        assert!(matches!(rival_of(b"no presence", "a"), Heard::Nobody));
     }
 }

@@ -9,6 +9,7 @@
 //! The task waits for five things at once: bytes of the broker, a commit, room in the journal, the next deadline, and the
 //! word to stop. It never waits for one alone, however full the journal or slow the disk is.
 
+mod alarm;
 pub(crate) mod fuzzing;
 mod link;
 mod outbox;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 pub(super) use outbox::{Outbox, QoS};
 
+use alarm::{Alarm, DROPPED_TOPIC};
 use link::{Link, LinkError};
 use outbox::{Greeting, KEEP_ALIVE_S};
 use queues::{Acks, DueAck, Held, Waiting};
@@ -42,14 +44,17 @@ use crate::journal::entry::SessionId;
 use crate::record::Offset;
 use crate::stats::{Counter, SourceState};
 
-pub(crate) use visit::knock;
 pub(super) use visit::listen;
+pub(crate) use visit::{knock, rival};
 
 /// How long a shutdown waits for the last commit and its acks.
 const CLOSE_MS: u64 = 5_000;
 
 /// How long a shutdown waits for the broker to read the last acks and the goodbye, and to close the connection.
 const LEAVE_MS: u64 = 3_000;
+
+/// How long a goodbye may take where nobody waits for its effect.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Pause before a held message is tried again even without news of room, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -91,6 +96,8 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         outbox: Outbox::new(config.version),
         resent: Resent::of(context.ingest.journal(), broker_key(&config.url, client_id)),
         subscriptions_due: None,
+        alarm: Alarm::default(),
+        dropped_asked: DroppedAsked::default(),
         life: Life::default(),
     };
     runtime.block_on(broker.run());
@@ -112,7 +119,22 @@ struct Broker {
     /// Subscriptions that are not granted yet; `None` until the first connection, which asks for all of them even in a
     /// session that is present: the configuration may have changed.
     subscriptions_due: Option<usize>,
+    alarm: Alarm,
+    dropped_asked: DroppedAsked,
     life: Life,
+}
+
+/// Whether the broker was asked what it drops. Some end the connection over that question; it is put last, and only once
+/// to those.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum DroppedAsked {
+    #[default]
+    No,
+    /// On this connection, and there is no answer yet.
+    Asked,
+    /// On this connection, and the answer is there.
+    Answered,
+    Never,
 }
 
 /// What belongs to one connection.
@@ -132,6 +154,8 @@ struct Life {
     ping_every_ms: u64,
     /// Whether a message was acked.
     has_acked: bool,
+    /// When this is to be looked after again, by its own word.
+    due: Option<u64>,
     /// When the shutdown gives up waiting.
     closing: Option<Closing>,
 }
@@ -158,9 +182,17 @@ enum Closing {
 impl Broker {
     async fn run(mut self) {
         let mut pause = RECONNECT.0;
+        let mut may_have_rival = self.config.native;
         while !self.context.is_stopped() {
             let began = clock::monotonic_ms();
-            let end = self.connection().await;
+            let end = match self.find_rival(&mut may_have_rival).await {
+                Ok(()) => self.connection().await,
+                Err(error) => Err(error),
+            };
+            self.dropped_asked = match self.dropped_asked {
+                DroppedAsked::Asked | DroppedAsked::Never => DroppedAsked::Never,
+                DroppedAsked::No | DroppedAsked::Answered => DroppedAsked::No,
+            };
             if self.life.has_acked || clock::monotonic_ms() - began >= LASTING_MS {
                 pause = RECONNECT.0;
             }
@@ -170,6 +202,8 @@ impl Broker {
             match end {
                 Ok(()) => break,
                 Err(_) if was_closing => break,
+                // It is begun anew, without native devices.
+                Err(LinkError::Yielded) => continue,
                 Err(error) => self.reporter.disconnected(&format!("broker {}: {error}", self.config.url)),
             }
             tokio::select! {
@@ -179,6 +213,18 @@ impl Broker {
             pause = (pause * 2).min(RECONNECT.1);
         }
         self.reporter.stats().set_state(SourceState::Stopped);
+    }
+
+    /// Looks for another gateway with the same devices, once, before this one shows itself.
+    async fn find_rival(&mut self, may_have_rival: &mut bool) -> Result<(), LinkError> {
+        if *may_have_rival {
+            let visitor = format!("{}-start", self.client_id);
+            if let Some(rival) = rival(&self.config, visitor, &self.client_id).await? {
+                self.fleet.yield_to(&rival, &self.reporter);
+            }
+            *may_have_rival = false;
+        }
+        Ok(())
     }
 
     /// Connects, and serves the connection until it ends; without an error if that is because of a shutdown.
@@ -193,7 +239,13 @@ impl Broker {
             () = stop.stopped() => return Ok(()),
         };
         self.begin(welcome);
-        self.serve(&mut link).await
+        let end = self.serve(&mut link).await;
+        if let Err(LinkError::Yielded) = end {
+            // Without a goodbye the broker would publish the will, and clear the other one's presence.
+            self.outbox.leave();
+            tokio::time::timeout(FAREWELL, link.turn(&mut self.outbox, true)).await.ok();
+        }
+        end
     }
 
     fn begin(&mut self, welcome: Welcome) {
@@ -206,6 +258,13 @@ impl Broker {
         } else if self.subscriptions_due != Some(0) {
             // A connection that ended before its subscriptions were granted left a session without them.
             self.subscribe();
+        }
+        if let Some(presence) = self.fleet.presence_topic() {
+            self.outbox.subscribe(&[presence], QoS::AtMostOnce);
+            self.subscriptions_due = self.subscriptions_due.map(|due| due + 1);
+        }
+        if let Some(filter) = self.fleet.given_up() {
+            self.outbox.unsubscribe(filter);
         }
         self.fleet.handle_connected(Now::read(), &mut self.outbox);
         self.life.fleet_due = Some(0);
@@ -244,7 +303,7 @@ impl Broker {
     fn read(&mut self, link: &mut Link) -> Result<(), LinkError> {
         while let Some(incoming) = link.decoder.next()? {
             match incoming {
-                Incoming::Message(message) => self.receive(&message),
+                Incoming::Message(message) => self.receive(&message)?,
                 Incoming::Granted { subscriptions, refused } => self.subscribed(subscriptions, refused),
                 Incoming::Pong => self.life.pinged_at = None,
                 Incoming::Release(packet) => self.outbox.complete(packet),
@@ -256,7 +315,15 @@ impl Broker {
     }
 
     fn subscribed(&mut self, subscriptions: usize, refused: usize) {
+        if self.dropped_asked == DroppedAsked::Asked {
+            self.dropped_asked = DroppedAsked::Answered;
+            return;
+        }
         self.subscriptions_due = self.subscriptions_due.map(|due| due.saturating_sub(subscriptions));
+        if self.subscriptions_due == Some(0) && self.dropped_asked == DroppedAsked::No {
+            self.outbox.subscribe(&[DROPPED_TOPIC.to_owned()], QoS::AtMostOnce);
+            self.dropped_asked = DroppedAsked::Asked;
+        }
         if refused > 0 {
             let url = &self.config.url;
             let what = format!(
@@ -267,23 +334,37 @@ impl Broker {
     }
 
     /// Takes a message in, or holds it while older ones wait.
-    fn receive(&mut self, message: &Message<'_>) {
+    ///
+    /// # Errors
+    /// The connection is to end, because another gateway serves the devices.
+    fn receive(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
         if self.life.closing.is_some() {
-            return;
+            return Ok(());
+        }
+        if self.fleet.presence_topic().is_some_and(|presence| presence == message.topic) {
+            if let Some(rival) = self.fleet.hear_presence(message.payload, &mut self.outbox) {
+                self.fleet.yield_to(&rival, &self.reporter);
+                return Err(LinkError::Yielded);
+            }
+            return Ok(());
+        }
+        if self.alarm.hear(message, &self.reporter) {
+            return Ok(());
         }
         self.reporter.stats().messages.add(1);
         let received_ns = clock::steady_ns();
         if self.life.waiting.is_empty() && self.take(message, received_ns) {
-            return;
+            return Ok(());
         }
         if message.qos == QoS::AtMostOnce {
             self.reporter
                 .loss("qos0", "a message at QoS 0 is dropped, because older ones wait for the journal");
-            return;
+            return Ok(());
         }
         self.life.waiting.push(Held::of(message, received_ns));
         self.life.retry_at.get_or_insert(clock::monotonic_ms() + RETRY_MS);
         self.reporter.stats().waiting.set(self.life.waiting.len());
+        Ok(())
     }
 
     /// Whether the message found room.
@@ -299,7 +380,7 @@ impl Broker {
             self.take_foreign(message, received_ns)
         };
         let Some((Taken { receipt, rows }, listed)) = taken else { return false };
-        let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows, listed };
+        let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows, listed, received_ns };
         // What has no packet id wants no ack.
         if message.packet != 0 && self.life.acks.push(ack) {
             self.context.ingest.journal().hurry();
@@ -383,8 +464,13 @@ impl Broker {
         }
         let sign_due = self.tend_signs(now)?;
         let close_due = self.tend_closing(now)?;
-        let due = [self.life.fleet_due, self.life.retry_at, close_due, Some(sign_due)];
-        Ok(due.into_iter().flatten().min().unwrap_or(sign_due))
+        let oldest_ns = self.life.acks.oldest_ns().or(self.life.waiting.oldest_ns());
+        let oldest = oldest_ns.map(|ns| now.saturating_sub(age_ms(ns)));
+        let alarm_due = self.alarm.tend(now, oldest, self.life.due.unwrap_or(now), &self.reporter);
+        let due = [self.life.fleet_due, self.life.retry_at, close_due, alarm_due, Some(sign_due)];
+        let due = due.into_iter().flatten().min().unwrap_or(sign_due);
+        self.life.due = Some(due.max(now));
+        Ok(due)
     }
 
     /// Tries again what had no room: the beginning of a session, and held messages, the oldest first.
@@ -443,6 +529,11 @@ impl Broker {
             Some(Closing::Left(_)) => Err(LinkError::Closed("")),
         }
     }
+}
+
+/// How long ago something came, by nanoseconds of the steady clock.
+fn age_ms(received_ns: i64) -> u64 {
+    u64::try_from(clock::steady_ns().saturating_sub(received_ns) / 1_000_000).unwrap_or_default()
 }
 
 /// How a session of this broker is asked for.

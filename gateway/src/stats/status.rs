@@ -129,6 +129,15 @@ pub struct SourceReport {
     /// Messages since the start that came at QoS 0, by subscription: what does not arrive of these nobody sends again.
     #[serde(default)]
     pub unprotected_messages: BTreeMap<String, u64>,
+    /// What may cost messages at the broker now, or a few seconds ago.
+    #[serde(default)]
+    pub alarm: Option<String>,
+    /// How often there was such an alarm since the start.
+    #[serde(default)]
+    pub queue_alarms: u64,
+    /// Messages that the broker has dropped since its own start, for whatever client, where it tells.
+    #[serde(default)]
+    pub broker_dropped_messages: Option<u64>,
     /// Connections made since the start.
     pub connects: u64,
     /// What comes from it cannot be acknowledged: what does not arrive here is lost, and nobody knows how much that is.
@@ -285,6 +294,7 @@ impl SourceStats {
     #[must_use]
     pub fn report(&self) -> SourceReport {
         let (state, last_error) = self.condition();
+        let queue = super::lock(&self.queue).clone();
         let (last_error_ns, last_error) = last_error.map(|error| (error.at_ns, error.text)).unzip();
         SourceReport {
             state,
@@ -299,6 +309,9 @@ impl SourceStats {
                 .iter()
                 .map(|(filter, count)| (filter.clone(), count.get()))
                 .collect(),
+            alarm: queue.alarm,
+            queue_alarms: self.queue_alarms.get(),
+            broker_dropped_messages: queue.dropped,
             connects: self.connects.get(),
             unprotected: self.unprotected.load(Ordering::Relaxed),
         }

@@ -4,12 +4,22 @@ use super::Finding;
 use crate::config::Mqtt;
 use crate::source::mqtt;
 
-/// Whether the broker is there and lets the gateway in.
-pub(super) async fn check(broker: &Mqtt) -> Finding {
+/// Whether the broker is there and lets the gateway in, and whether no other gateway serves the native devices there.
+/// `client_id` is the gateway's own, if it has one yet.
+pub(super) async fn check(broker: &Mqtt, client_id: Option<&str>) -> Finding {
     let id = getrandom::u32().map_err(|error| format!("the system gives no random numbers: {error}"))?;
-    match mqtt::knock(broker, format!("forebay-check-{id:08x}")).await {
-        Ok(()) => Ok("lets the gateway in".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let visitor = format!("forebay-check-{id:08x}");
+    if !broker.native {
+        mqtt::knock(broker, visitor).await.map_err(|error| error.to_string())?;
+        return Ok("lets the gateway in".to_owned());
+    }
+    let client_id = broker.client_id.as_deref().or(client_id).unwrap_or_default();
+    let prefix = &broker.native_prefix;
+    match mqtt::rival(broker, visitor, client_id).await.map_err(|error| error.to_string())? {
+        None => Ok("lets the gateway in".to_owned()),
+        Some(rival) => Err(format!(
+            "another gateway, with the client id {rival:?}, serves the native devices of {prefix}; stop it, or write another native_prefix or native = false"
+        )),
     }
 }
 
@@ -41,13 +51,13 @@ mod tests {
             client_id: Some("the session of the daemon".to_owned()),
             username: Some("forebay".to_owned()),
             password: Some(Secret::new("hunter2".to_owned())),
-            native: true,
+            native: false,
             native_prefix: "forebay/v1".to_owned(),
             version: MqttVersion::V3,
             tls: None,
             subscribe: Vec::new(),
         };
-        let finding = check(&config).await;
+        let finding = check(&config, None).await;
         let greeting = broker.await.unwrap();
         assert!(greeting.contains("forebay-check-") && !greeting.contains("the session"), "{greeting:?}");
         assert!(greeting.contains("hunter2"));

@@ -62,6 +62,9 @@ pub(crate) enum LinkError {
     /// The broker shows no sign of life.
     #[error("the broker has not answered a ping for {0} s")]
     Dead(u64),
+    /// Another gateway serves the devices; the goodbye is said.
+    #[error("another gateway serves the native devices")]
+    Yielded,
     /// What it says is not MQTT.
     #[error("{0}")]
     Wire(String),

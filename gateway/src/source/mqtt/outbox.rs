@@ -133,14 +133,30 @@ impl Outbox {
                 MqttVersion::V5 => {
                     let filters = filters.iter().map(|filter| {
                         let mut filter = v5::Filter::new(filter.clone(), qos_of_v5(qos));
-                        // A subscription that is renewed brings no old states again.
-                        filter.retain_forward_rule = v5::RetainForwardRule::OnNewSubscribe;
+                        // A subscription that is renewed brings no old states again; who asks at QoS 0 wants to see them.
+                        if qos != QoS::AtMostOnce {
+                            filter.retain_forward_rule = v5::RetainForwardRule::OnNewSubscribe;
+                        }
                         filter
                     });
                     let subscribe =
                         v5::Subscribe { pkid: packet, filters: filters.collect(), properties: None };
                     subscribe.write(&mut self.bytes).ok();
                 }
+            }
+        }
+    }
+
+    /// Asks for a topic no more.
+    pub(super) fn unsubscribe(&mut self, filter: String) {
+        let packet = self.next_packet();
+        match self.version {
+            MqttVersion::V3 => {
+                v4::Unsubscribe { pkid: packet, topics: vec![filter] }.write(&mut self.bytes).ok();
+            }
+            MqttVersion::V5 => {
+                let unsubscribe = v5::Unsubscribe { pkid: packet, filters: vec![filter], properties: None };
+                unsubscribe.write(&mut self.bytes).ok();
             }
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct DueAck {
     pub(super) rows: u64,
     /// Its number in the list of messages that are known again.
     pub(super) listed: Option<u64>,
+    /// When it was received, in steady nanoseconds.
+    pub(super) received_ns: i64,
 }
 
 impl Acks {
@@ -50,6 +52,11 @@ impl Acks {
 
     pub(super) fn is_empty(&self) -> bool {
         self.due.is_empty()
+    }
+
+    /// When the message was received that waits longest for its ack, in steady nanoseconds.
+    pub(super) fn oldest_ns(&self) -> Option<i64> {
+        self.due.front().map(|ack| ack.received_ns)
     }
 }
 
@@ -125,6 +132,11 @@ impl Waiting {
         self.held.len()
     }
 
+    /// When the message was received that waits longest, in steady nanoseconds.
+    pub(super) fn oldest_ns(&self) -> Option<i64> {
+        self.held.front().map(|held| held.received_ns)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -140,7 +152,14 @@ mod tests {
     use super::*;
 
     fn ack(packet: u16, receipt: u64) -> DueAck {
-        DueAck { packet, qos: QoS::AtLeastOnce, receipt: Offset(receipt), rows: 1, listed: None }
+        DueAck {
+            packet,
+            qos: QoS::AtLeastOnce,
+            receipt: Offset(receipt),
+            rows: 1,
+            listed: None,
+            received_ns: 0,
+        }
     }
 
     #[test]

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, PATIENCE};
 use super::outbox::{KEEP_ALIVE_S, Outbox, QoS};
 use super::wire::{Incoming, Message};
-use super::{greeting, parse};
+use super::{FAREWELL, greeting, parse};
 use crate::config::Mqtt;
 use crate::ingest::identity::Naming;
+use crate::source::fleet::{Heard, rival_of};
 use crate::source::payload::Parsed;
-
-/// How long a goodbye may take; whether it arrives does not matter.
-const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Finds out whether the broker is there and lets the gateway in.
 ///
@@ -23,6 +21,44 @@ pub(crate) async fn knock(broker: &Mqtt, client_id: String) -> Result<(), LinkEr
     outbox.leave();
     tokio::time::timeout(FAREWELL, link.turn(&mut outbox, true)).await.ok();
     Ok(())
+}
+
+/// Finds out whether another gateway serves the native devices behind the broker: its client id.
+///
+/// # Errors
+/// The broker cannot be asked.
+pub(crate) async fn rival(
+    broker: &Mqtt,
+    visitor: String,
+    client_id: &str,
+) -> Result<Option<String>, LinkError> {
+    let topic = format!("{}/gateway", broker.native_prefix);
+    let mut outbox = Outbox::new(broker.version);
+    let (mut link, _) = Link::open(broker, &greeting(broker, visitor, true), &mut outbox).await?;
+    outbox.subscribe(&[topic.clone()], QoS::AtMostOnce);
+    // A retained message at QoS 0 is sent with the subscription, and the answer to the ping behind it.
+    outbox.ping();
+    let answer = async {
+        let mut rival = None;
+        loop {
+            while let Some(incoming) = link.decoder.next()? {
+                match incoming {
+                    Incoming::Message(message) if message.topic == topic => {
+                        if let Heard::Rival(other) = rival_of(message.payload, client_id) {
+                            rival = Some(other);
+                        }
+                    }
+                    Incoming::Pong => return Ok(rival),
+                    _ => {}
+                }
+            }
+            link.turn(&mut outbox, true).await?;
+        }
+    };
+    let rival = tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(LinkError::Silent))?;
+    outbox.leave();
+    tokio::time::timeout(FAREWELL, link.turn(&mut outbox, true)).await.ok();
+    Ok(rival)
 }
 
 /// Hands over what each message would become, by its topic, until the connection ends. At QoS 0, so that nothing is acked.
