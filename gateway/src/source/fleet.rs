@@ -3,9 +3,9 @@
 //! A device publishes on `{prefix}/{chip}/up` and listens on `{prefix}/{chip}/down`; the gateway's presence is
 //! retained on `{prefix}/gateway`, and its last will takes it away. Devices publish only while a gateway is present.
 //!
-//! One gateway serves a prefix: two would each store what the other has not yet acked. Whoever finds another one there at its
-//! start serves no native device until it is started again. Two that begin at the same moment hear of each other, and
-//! the one with the lower client id goes on.
+//! One gateway serves a prefix: two would each store what the other has not yet acked. So a gateway asks for the presence
+//! of another one before it shows its own, and if there is one, serves no native device until it is started again. Two that begin
+//! at the same moment hear of each other, and the one with the lower client id goes on.
 
 use std::collections::HashMap;
 
@@ -25,11 +25,21 @@ const SESSIONS_MAX: usize = 16_384;
 pub struct Fleet {
     prefix: String,
     client_id: String,
-    native: bool,
-    /// Who serves the devices instead.
-    rival: Option<String>,
+    service: Service,
     context: Context,
     sessions: HashMap<String, Session>,
+}
+
+/// Whether native devices are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    /// They are not, by the configuration.
+    Off,
+    /// It is not known yet whether another gateway does.
+    Asking,
+    On,
+    /// Another gateway does.
+    Yielded,
 }
 
 impl Fleet {
@@ -39,8 +49,7 @@ impl Fleet {
         Fleet {
             prefix: config.native_prefix.clone(),
             client_id: client_id.to_owned(),
-            native: config.native,
-            rival: None,
+            service: if config.native { Service::Asking } else { Service::Off },
             context: context.clone(),
             sessions: HashMap::new(),
         }
@@ -49,13 +58,28 @@ impl Fleet {
     /// What is subscribed for the devices, if any are served.
     #[must_use]
     pub fn filter(&self) -> Option<String> {
-        self.native.then(|| format!("{}/+/up", self.prefix))
+        (self.service == Service::On).then(|| self.up())
+    }
+
+    fn up(&self) -> String {
+        format!("{}/+/up", self.prefix)
+    }
+
+    /// Whether the broker is still to tell of another gateway.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.service == Service::Asking
+    }
+
+    /// The broker has told of every gateway that it knows of, and there is no other: the devices are served.
+    pub(super) fn begin(&mut self) {
+        self.service = Service::On;
     }
 
     /// What is subscribed no more, because another gateway serves the devices.
     #[must_use]
     pub fn given_up(&self) -> Option<String> {
-        self.rival.as_ref().map(|_| format!("{}/+/up", self.prefix))
+        (self.service == Service::Yielded).then(|| self.up())
     }
 
     /// Another gateway serves the devices.
@@ -65,15 +89,15 @@ impl Fleet {
             self.prefix, self.prefix
         );
         reporter.loss("rival", &what);
-        self.native = false;
-        self.rival = Some(rival.to_owned());
+        self.service = Service::Yielded;
         self.sessions.clear();
     }
 
     /// Somebody's presence was heard. Returns the client id of another gateway that this one is to give way to.
     pub(super) fn hear_presence(&self, payload: &[u8], outbox: &mut Outbox) -> Option<String> {
         match rival_of(payload, &self.client_id) {
-            Heard::Rival(rival) if rival < self.client_id => return Some(rival),
+            Heard::Rival(rival) if self.is_asking() || rival < self.client_id => return Some(rival),
+            _ if self.is_asking() => {}
             Heard::Own => {}
             // The other one is to hear that this one is here; and the will of one that has gone may have cleared it.
             Heard::Rival(_) | Heard::Nobody => self.publish_presence(outbox),
@@ -84,13 +108,13 @@ impl Fleet {
     /// Where the presence is retained, if devices are served.
     #[must_use]
     pub fn presence_topic(&self) -> Option<String> {
-        self.native.then(|| format!("{}/gateway", self.prefix))
+        matches!(self.service, Service::Asking | Service::On).then(|| format!("{}/gateway", self.prefix))
     }
 
     /// The device that speaks on a topic.
     #[must_use]
     pub fn device_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
-        if !self.native {
+        if !matches!(self.service, Service::Asking | Service::On) {
             return None;
         }
         topic.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?.strip_suffix("/up")
@@ -98,7 +122,7 @@ impl Fleet {
 
     /// A new connection to the broker: the presence is renewed and every device asked for what is missing.
     pub(super) fn handle_connected(&mut self, now: Now, outbox: &mut Outbox) {
-        if !self.native {
+        if self.service != Service::On {
             return;
         }
         self.publish_presence(outbox);
@@ -117,12 +141,13 @@ impl Fleet {
 
     /// The gateway leaves on purpose, so that the broker does not publish its will.
     pub(super) fn handle_closing(&mut self, outbox: &mut Outbox) {
-        if let Some(topic) = self.presence_topic() {
+        if let Some(topic) = self.presence_topic().filter(|_| !self.is_asking()) {
             outbox.publish(&topic, QoS::AtLeastOnce, true, &[]);
         }
     }
 
-    /// One message of a device.
+    /// One message of a device. What comes before it is known whether another gateway serves it is left to its link, which
+    /// brings it again after the next welcome.
     pub(super) fn handle_message(
         &mut self,
         now: Now,
@@ -132,6 +157,9 @@ impl Fleet {
         outbox: &mut Outbox,
         reporter: &Reporter,
     ) {
+        if self.is_asking() {
+            return;
+        }
         if let Ok(FromDevice::Hello(hello)) = FromDevice::parse(message) {
             // A device speaks under its own name only: its answers go to that topic.
             if hello.chip.to_string() != device {

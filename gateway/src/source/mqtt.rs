@@ -95,7 +95,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         client_id: client_id.to_owned(),
         outbox: Outbox::new(config.version),
         resent: Resent::of(context.ingest.journal(), broker_key(&config.url, client_id)),
-        subscriptions_due: None,
+        is_subscribed: false,
         alarm: Alarm::default(),
         dropped_asked: DroppedAsked::default(),
         life: Life::default(),
@@ -116,9 +116,9 @@ struct Broker {
     fleet: Fleet,
     outbox: Outbox,
     resent: Resent,
-    /// Subscriptions that are not granted yet; `None` until the first connection, which asks for all of them even in a
-    /// session that is present: the configuration may have changed.
-    subscriptions_due: Option<usize>,
+    /// Whether the session has all subscriptions. The first connection of a process asks for them even in a session that is
+    /// present, since the configuration may have changed; and so does the next one, if it ended before they were granted.
+    is_subscribed: bool,
     alarm: Alarm,
     dropped_asked: DroppedAsked,
     life: Life,
@@ -143,6 +143,8 @@ struct Life {
     acks: Acks,
     waiting: Waiting,
     subscribing: Option<Subscribing>,
+    /// Subscriptions that are not answered yet.
+    grants_due: usize,
     /// When the next thing is due, in monotonic milliseconds: of the native sessions.
     fleet_due: Option<u64>,
     /// Held messages are tried again then.
@@ -182,13 +184,9 @@ enum Closing {
 impl Broker {
     async fn run(mut self) {
         let mut pause = RECONNECT.0;
-        let mut may_have_rival = self.config.native;
         while !self.context.is_stopped() {
             let began = clock::monotonic_ms();
-            let end = match self.find_rival(&mut may_have_rival).await {
-                Ok(()) => self.connection().await,
-                Err(error) => Err(error),
-            };
+            let end = self.connection().await;
             self.dropped_asked = match self.dropped_asked {
                 DroppedAsked::Asked | DroppedAsked::Never => DroppedAsked::Never,
                 DroppedAsked::No | DroppedAsked::Answered => DroppedAsked::No,
@@ -213,18 +211,6 @@ impl Broker {
             pause = (pause * 2).min(RECONNECT.1);
         }
         self.reporter.stats().set_state(SourceState::Stopped);
-    }
-
-    /// Looks for another gateway with the same devices, once, before this one shows itself.
-    async fn find_rival(&mut self, may_have_rival: &mut bool) -> Result<(), LinkError> {
-        if *may_have_rival {
-            let visitor = format!("{}-start", self.client_id);
-            if let Some(rival) = rival(&self.config, visitor, &self.client_id).await? {
-                self.fleet.yield_to(&rival, &self.reporter);
-            }
-            *may_have_rival = false;
-        }
-        Ok(())
     }
 
     /// Connects, and serves the connection until it ends; without an error if that is because of a shutdown.
@@ -252,30 +238,48 @@ impl Broker {
         let allowed_s = welcome.keep_alive_s.unwrap_or(KEEP_ALIVE_S).max(2);
         self.life.ping_every_ms = u64::from(allowed_s) * 500;
         self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
+        self.is_subscribed &= welcome.session_present;
         if let Some(session) = self.resent.connect(welcome.session_present) {
             self.life.subscribing = Some(Subscribing::Begin(session));
             self.life.retry_at = Some(0);
-        } else if self.subscriptions_due != Some(0) {
-            // A connection that ended before its subscriptions were granted left a session without them.
+        } else if !self.is_subscribed {
             self.subscribe();
         }
         if let Some(presence) = self.fleet.presence_topic() {
-            self.outbox.subscribe(&[presence], QoS::AtMostOnce);
-            self.subscriptions_due = self.subscriptions_due.map(|due| due + 1);
+            self.ask(&[presence], QoS::AtMostOnce);
         }
         if let Some(filter) = self.fleet.given_up() {
             self.outbox.unsubscribe(filter);
         }
-        self.fleet.handle_connected(Now::read(), &mut self.outbox);
+        if self.fleet.is_asking() {
+            // A retained message at QoS 0 comes with its subscription, and the answer to the ping behind it.
+            self.life.ping_at = 0;
+        } else {
+            self.fleet.handle_connected(Now::read(), &mut self.outbox);
+        }
         self.life.fleet_due = Some(0);
         self.reporter.connected(if welcome.session_present { "session resumed" } else { "new session" });
     }
 
+    /// Asks for everything that the session is to have.
     fn subscribe(&mut self) {
         let filters = self.config.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone());
         let filters: Vec<String> = filters.chain(self.fleet.filter()).collect();
-        self.subscriptions_due = Some(filters.len());
-        self.outbox.subscribe(&filters, QoS::AtLeastOnce);
+        self.ask(&filters, QoS::AtLeastOnce);
+    }
+
+    fn ask(&mut self, filters: &[String], qos: QoS) {
+        self.life.grants_due += filters.len();
+        self.outbox.subscribe(filters, qos);
+    }
+
+    /// The broker has told of other gateways, if there are any.
+    fn begin_native(&mut self) {
+        self.fleet.begin();
+        let filters: Vec<String> = self.fleet.filter().into_iter().collect();
+        self.ask(&filters, QoS::AtLeastOnce);
+        self.fleet.handle_connected(Now::read(), &mut self.outbox);
+        self.life.fleet_due = Some(0);
     }
 
     async fn serve(&mut self, link: &mut Link) -> Result<(), LinkError> {
@@ -305,7 +309,12 @@ impl Broker {
             match incoming {
                 Incoming::Message(message) => self.receive(&message)?,
                 Incoming::Granted { subscriptions, refused } => self.subscribed(subscriptions, refused),
-                Incoming::Pong => self.life.pinged_at = None,
+                Incoming::Pong => {
+                    self.life.pinged_at = None;
+                    if self.fleet.is_asking() {
+                        self.begin_native();
+                    }
+                }
                 Incoming::Release(packet) => self.outbox.complete(packet),
                 Incoming::Farewell(why) => return Err(LinkError::Farewell(why)),
                 Incoming::Welcome(_) | Incoming::Receipt => {}
@@ -319,8 +328,10 @@ impl Broker {
             self.dropped_asked = DroppedAsked::Answered;
             return;
         }
-        self.subscriptions_due = self.subscriptions_due.map(|due| due.saturating_sub(subscriptions));
-        if self.subscriptions_due == Some(0) && self.dropped_asked == DroppedAsked::No {
+        self.life.grants_due = self.life.grants_due.saturating_sub(subscriptions);
+        let is_all_asked = self.life.subscribing.is_none() && !self.fleet.is_asking();
+        self.is_subscribed |= is_all_asked && self.life.grants_due == 0;
+        if self.is_subscribed && self.dropped_asked == DroppedAsked::No {
             self.outbox.subscribe(&[DROPPED_TOPIC.to_owned()], QoS::AtMostOnce);
             self.dropped_asked = DroppedAsked::Asked;
         }
