@@ -173,7 +173,11 @@ impl Broker {
             () = stop.stopped() => return Ok(()),
         };
         self.begin(welcome);
-        let end = self.serve(&mut link).await;
+        // What came together with the welcome is there already, and nothing more may come for a while.
+        let end = match self.read(&mut link) {
+            Ok(()) => self.serve(&mut link).await,
+            Err(error) => Err(error),
+        };
         if let Err(LinkError::Yielded) = end {
             // Without a goodbye the broker would publish the will, and clear the other one's presence.
             self.outbox.leave();
