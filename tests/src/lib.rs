@@ -26,6 +26,7 @@ pub mod readback;
 pub mod seed;
 pub mod services;
 pub mod strace;
+pub mod tls;
 pub mod truth;
 pub mod usb;
 pub mod world;

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -95,6 +96,19 @@ impl Mosquitto {
     pub fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
+}
+
+/// Writes a file of one account, as a listener's `password_file` wants it.
+///
+/// # Errors
+/// The program that belongs to mosquitto is not there, or refuses.
+pub fn write_password(file: &Path, username: &str, password: &str) -> anyhow::Result<()> {
+    let mut command = super::command("mosquitto_passwd", "mosquitto")?;
+    command.args(["-b", "-c"]).arg(file).args([username, password]).stdin(Stdio::null());
+    let output = command.output().context("running mosquitto_passwd")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "mosquitto_passwd ended with {}: {said}", output.status);
+    Ok(())
 }
 
 /// Whether the broker on `port` accepts a client.

@@ -55,9 +55,10 @@ fn report(soak: &Soak, in_flight: u32, accounts: &BTreeMap<Kind, Account>) {
     let figures = soak.site.tap.figures();
     let usage = soak.site.gateway.usage();
     eprintln!(
-        "at most {in_flight} in flight; {} cuts, {} kills, {} restarts of the broker, {} wipes; {} connections, {} \
+        "the broker is to have {in_flight} in flight, and had {}; {} cuts, {} kills, {} restarts of the broker, {} wipes; {} connections, {} \
          sessions; {} messages were in flight at the ends of connections, {} came again, {} of them acknowledged before; \
          gateway: {:.2} CPU s, {} MiB at most",
+        figures.open_max,
         figures.cuts,
         soak.kills,
         soak.restarts,

@@ -33,6 +33,8 @@ pub struct Figures {
     pub redelivered_acked: u64,
     /// Messages delivered and not acknowledged, now.
     pub open: usize,
+    /// The most that there ever were of them.
+    pub open_max: usize,
     /// The same at the ends of all connections, summed.
     pub open_at_ends: u64,
     /// Acknowledgements of what was not delivered on their connection.
@@ -130,6 +132,7 @@ impl Records {
             self.session.insert(published.id, Known { key, acked: false });
         }
         self.open.push_back(published.id);
+        self.figures.open_max = self.figures.open_max.max(self.open.len());
     }
 
     fn acknowledge(&mut self, id: u16) {
@@ -187,6 +190,7 @@ mod tests {
             acked: 1,
             redelivered: 2,
             redelivered_acked: 1,
+            open_max: 1,
             open_at_ends: 1,
             ..Figures::default()
         };
