@@ -2,7 +2,7 @@
 //! scripted broker, since no real one sends them on demand.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use forebay_tests::clock::wait_for;
@@ -32,6 +32,9 @@ const BROKEN_CONNECTIONS: usize = 3;
 
 /// The shortest pause before a client tries again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// How soon messages are acknowledged that come in one piece with the answer to the greeting.
+const PROMPT: Duration = Duration::from_secs(5);
 
 struct Stage {
     gateway: Gateway,
@@ -162,12 +165,14 @@ fn no_length(version: u8) -> anyhow::Result<()> {
     let numbers = numbers(&script);
     let stage = Stage::start(&format!("no-length-{version}"), script, version)?;
     let progress = stage.await_end()?;
+    let last = progress.connected.last().map(Instant::elapsed).unwrap_or_default();
     stage.assert_neighbours(&numbers, &progress.sent)?;
     let pauses: Vec<Duration> =
         progress.connected.iter().zip(progress.connected.iter().skip(1)).map(|(a, b)| *b - *a).collect();
     let (log, source) = (stage.gateway.log_text()?, stage.source()?);
     eprintln!("MQTT {version}: pauses {pauses:?}; {source}");
     assert_eq!(progress.connected.len(), BROKEN_CONNECTIONS + 1, "one connection for each, and a good one");
+    assert!(last < PROMPT, "messages that came with the answer to the greeting waited for {last:?}");
     assert!(pauses.iter().all(|pause| *pause >= PAUSE_MIN), "without a pause: {pauses:?}");
     assert_eq!(source["state"].as_str(), Some("connected"), "{source}");
     assert_eq!(source["connects"].as_u64(), Some(progress.connected.len() as u64), "{source}");

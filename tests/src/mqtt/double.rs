@@ -1,7 +1,8 @@
 //! A broker that follows a script, for what no real broker sends: messages of any announced size, and bytes that are no MQTT.
 //!
 //! It has one persistent session. On each connection it sends, in order, whatever was not acknowledged yet, and to a client of
-//! MQTT 5 nothing that exceeds the size which that client announced. What it is told beyond that it grants.
+//! MQTT 5 nothing that exceeds the size which that client announced. Its answer to the greeting, or to the first subscription,
+//! and the messages behind it leave in one piece, as they may on any connection. What it is told beyond that it grants.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -149,17 +150,18 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
         unread.extend_from_slice(bytes);
         while let Some((packet, length)) = Packet::parse(&unread) {
-            if packet.kind == packet::CONNECT {
-                version_5 = packet.level() == Some(packet::LEVEL_5);
+            let mut answer = answer(&packet, &mut version_5, &mut lock(&shared.progress));
+            let may_send = sender.is_none() && lock(&shared.progress).subscribed;
+            if may_send {
+                let (output, shared, front) =
+                    (Arc::clone(&output), Arc::clone(shared), std::mem::take(&mut answer));
+                // It ends by itself when the connection does.
+                let send = move || drop(send_all(&output, &shared, version_5, front));
+                sender = Some(std::thread::spawn(send));
+            } else {
+                lock(&output).write_all(&answer)?;
             }
-            let answer = answer(&packet, version_5, &mut lock(&shared.progress));
-            lock(&output).write_all(&answer)?;
             unread.drain(..length);
-        }
-        if sender.is_none() && lock(&shared.progress).subscribed {
-            let (output, shared) = (Arc::clone(&output), Arc::clone(shared));
-            // It ends by itself when the connection does.
-            sender = Some(std::thread::spawn(move || drop(send_all(&output, &shared, version_5))));
         }
     }
     stream.shutdown(Shutdown::Both)?;
@@ -170,7 +172,11 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
 }
 
 /// What a packet is answered with; it may be nothing.
-fn answer(packet: &Packet<'_>, version_5: bool, progress: &mut Progress) -> Vec<u8> {
+fn answer(packet: &Packet<'_>, version_5: &mut bool, progress: &mut Progress) -> Vec<u8> {
+    if packet.kind == packet::CONNECT {
+        *version_5 = packet.level() == Some(packet::LEVEL_5);
+    }
+    let version_5 = *version_5;
     let id = packet.id().unwrap_or(0).to_be_bytes();
     match packet.kind {
         packet::CONNECT => {
@@ -242,32 +248,48 @@ fn announced_maximum(body: &[u8]) -> Option<usize> {
     }
 }
 
-fn send_all(output: &Mutex<TcpStream>, shared: &Shared, version_5: bool) -> std::io::Result<()> {
+/// Sends what is not done, behind `front`. Messages that follow one another leave in one piece, together with it.
+fn send_all(
+    output: &Mutex<TcpStream>,
+    shared: &Shared,
+    version_5: bool,
+    front: Vec<u8>,
+) -> std::io::Result<()> {
+    let mut piece = front;
     for (place, item) in shared.items.iter().enumerate() {
-        let (is_done, is_again) = {
-            let mut progress = lock(&shared.progress);
-            let max = progress.packet_bytes_max.unwrap_or(usize::MAX);
-            if !progress.done[place] && item.packet_bytes(version_5) > max {
-                progress.discarded += 1;
-                progress.done[place] = true;
-            }
-            let is_done = progress.done[place];
-            progress.sent[place] += usize::from(!is_done);
-            if let Item::Raw { times, .. } = item {
-                progress.done[place] = progress.sent[place] >= *times;
-            }
-            (is_done, progress.sent[place] > 1)
-        };
-        if is_done {
-            continue;
-        }
+        let Some(is_again) = lock(&shared.progress).send(place, item, version_5) else { continue };
         let id = u16::try_from(place + 1).unwrap_or(u16::MAX);
-        item.write(&mut lock(output), id, is_again, version_5)?;
+        piece.extend(item.beginning(id, is_again, version_5));
+        if let Item::Streamed { .. } = item {
+            let mut output = lock(output);
+            output.write_all(&std::mem::take(&mut piece))?;
+            item.stream(&mut output, version_5)?;
+        }
         if matches!(item, Item::Raw { .. }) {
             break;
         }
     }
-    Ok(())
+    lock(output).write_all(&piece)
+}
+
+impl Progress {
+    /// Notes that an item is about to be sent, and says whether it was sent before; `None` if it is not to be sent.
+    fn send(&mut self, place: usize, item: &Item, version_5: bool) -> Option<bool> {
+        let (sent, done) = (self.sent.get_mut(place)?, self.done.get_mut(place)?);
+        if *done {
+            return None;
+        }
+        if item.packet_bytes(version_5) > self.packet_bytes_max.unwrap_or(usize::MAX) {
+            self.discarded += 1;
+            *done = true;
+            return None;
+        }
+        *sent += 1;
+        if let Item::Raw { times, .. } = item {
+            *done = *sent >= *times;
+        }
+        Some(*sent > 1)
+    }
 }
 
 impl Item {
@@ -288,17 +310,24 @@ impl Item {
         packet::head(packet::PUBLISH, 0, length).len() + length
     }
 
-    fn write(&self, stream: &mut TcpStream, id: u16, again: bool, version_5: bool) -> std::io::Result<()> {
+    /// Everything up to the payload of a message that is streamed, and else all of it.
+    fn beginning(&self, id: u16, again: bool, version_5: bool) -> Vec<u8> {
         if let Item::Raw { bytes, .. } = self {
-            return stream.write_all(bytes);
+            return bytes.clone();
         }
         let (front, length) = self.front(id, version_5);
         let dup = if again { packet::DUP } else { 0 };
-        stream.write_all(&packet::head(packet::PUBLISH, packet::QOS_1 | dup, length))?;
-        stream.write_all(&front)?;
+        let mut bytes = packet::head(packet::PUBLISH, packet::QOS_1 | dup, length);
+        bytes.extend(front);
         if let Item::Message(message) = self {
-            return stream.write_all(&message.payload);
+            bytes.extend_from_slice(&message.payload);
         }
+        bytes
+    }
+
+    /// The payload of a message that is streamed.
+    fn stream(&self, stream: &mut TcpStream, version_5: bool) -> std::io::Result<()> {
+        let (front, length) = self.front(1, version_5);
         let piece = vec![b'x'; PIECE];
         let mut left = length.saturating_sub(front.len());
         while left > 0 {
