@@ -155,9 +155,9 @@ fn await_source(gateway: &Gateway, is_wanted: impl Fn(&Value) -> bool) -> anyhow
     })
 }
 
-fn set(keys: &mut [(&'static str, String)], key: &str, value: String) {
+fn set(keys: &mut [(&'static str, String)], key: &str, value: &str) {
     for entry in keys.iter_mut().filter(|entry| entry.0 == key) {
-        entry.1.clone_from(&value);
+        value.clone_into(&mut entry.1);
     }
 }
 
@@ -172,7 +172,7 @@ fn a_broker_that_wants_a_certificate_and_a_password_is_served() -> anyhow::Resul
 fn an_address_is_as_good_as_a_name_if_the_certificate_says_so() -> anyhow::Result<()> {
     let secured = Secured::start("tls-address", &NAMES)?;
     let mut keys = secured.keys();
-    set(&mut keys, "url", format!("mqtts://127.0.0.1:{}", secured.port));
+    set(&mut keys, "url", &format!("mqtts://127.0.0.1:{}", secured.port));
     secured.assert_served(&keys)
 }
 
@@ -181,7 +181,7 @@ fn a_broker_of_another_ca_is_refused() -> anyhow::Result<()> {
     let secured = Secured::start("tls-ca", &NAMES)?;
     let other = Authority::new(&secured.scratch.path().join("others"), "other-ca")?;
     let mut keys = secured.keys();
-    set(&mut keys, "ca_file", other.certificate().display().to_string());
+    set(&mut keys, "ca_file", &other.certificate().display().to_string());
     secured.assert_refused(&keys, &["certificate", "CA", "ca_file"])
 }
 
