@@ -1,7 +1,8 @@
 //! What happens to the connection, the broker, the session and the gateway while messages flow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use forebay_tests::clock::wait_for;
 use forebay_tests::mqtt::{Message, publish, wipe_session};
 use forebay_tests::proxy::{Cut, Direction, key_of};
@@ -12,6 +13,9 @@ use super::messages::{Kind, Mix};
 
 /// Bytes of a message towards the gateway, and of its PUBACK, about.
 const BYTES: (u64, u64) = (40, 4);
+
+/// How often it is looked whether the moment for a trouble has come.
+const GLANCE: Duration = Duration::from_micros(200);
 
 /// One kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,11 +169,15 @@ impl Soak {
         Ok(())
     }
 
+    /// Waits until so many messages were delivered. It looks often, since within ten milliseconds a whole round may be over.
     fn await_delivery(&self, count: u64) -> anyhow::Result<()> {
-        wait_for("the delivery of some messages", SERVED_LIMIT, || match self.site.tap.figures() {
-            figures if figures.delivered >= count => Ok(()),
-            figures => Err(format!("{count} are to be delivered: {figures:?}")),
-        })
+        let deadline = Instant::now() + SERVED_LIMIT;
+        while self.site.tap.figures().delivered < count {
+            let figures = || self.site.tap.figures();
+            ensure!(Instant::now() < deadline, "{count} messages were not delivered: {:?}", figures());
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
     }
 
     /// Waits until the last of these messages is acknowledged, and nothing is open.
