@@ -25,8 +25,8 @@ const KNOWN: u64 = 20;
 /// Rows of each of those, before and behind the flood.
 const ROWS: u64 = 50;
 
-/// Devices that are published at a time.
-const PORTION: u64 = 10_000;
+/// How often it is looked how much memory the crowd takes.
+const PORTIONS: u64 = 10;
 
 /// By how much the gateway may grow, however many devices come.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
@@ -64,12 +64,13 @@ fn a_crowd_of_devices_does_not_take_all_memory() -> anyhow::Result<()> {
 
     let before = gateway.usage().resident_bytes;
     let mut residents = Vec::new();
-    for first in (0..crowd).step_by(usize::try_from(PORTION)?) {
-        let messages: Vec<Message> = (first..first + PORTION)
+    let portion = crowd / PORTIONS;
+    for first in (0..PORTIONS).map(|at| at * portion) {
+        let messages: Vec<Message> = (first..first + portion)
             .map(|device| Message::new(format!("crowd/stranger-{device:07}"), b"{\"n\":0}".as_slice()))
             .collect();
         client.publish(&messages)?;
-        await_acks(&tap, KNOWN * ROWS + first + PORTION)?;
+        await_acks(&tap, KNOWN * ROWS + first + portion)?;
         residents.push(gateway.usage().resident_bytes >> 20);
     }
     client.publish(&known(ROWS))?;
@@ -81,7 +82,7 @@ fn a_crowd_of_devices_does_not_take_all_memory() -> anyhow::Result<()> {
     let devices = status["devices"].as_object().context("no devices")?;
     let others = devices.get(OTHERS).and_then(|others| others["rows"].as_u64()).unwrap_or(0);
     eprintln!(
-        "{crowd} devices: {} accounts, {others} rows of devices without one; MiB resident after each {PORTION}: \
+        "{crowd} devices: {} accounts, {others} rows of devices without one; MiB resident after each {portion}: \
          {residents:?}; {} MiB more than before at most",
         devices.len(),
         grown >> 20
