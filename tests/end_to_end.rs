@@ -22,6 +22,8 @@ mod journal_commands;
 mod kill;
 #[path = "end_to_end/micropython.rs"]
 mod micropython;
+#[path = "end_to_end/mqtt/mod.rs"]
+mod mqtt;
 #[path = "end_to_end/outage.rs"]
 mod outage;
 #[path = "end_to_end/readme.rs"]

@@ -269,6 +269,22 @@ impl Gateway {
         self.process.as_ref().context("the gateway is not running")?.signal(Signal::KILL)
     }
 
+    /// Stops it in its tracks (SIGSTOP), as a machine that has no time for it does.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("the gateway is not running")?.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn proceed(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("the gateway is not running")?.signal(Signal::CONT)
+    }
+
     /// Waits for it to end by itself or by an injected fault, and kills it after `limit`. Returns how it ended by then.
     pub fn wait_for_end(&mut self, limit: Duration) -> Option<ExitStatus> {
         let process = self.process.as_mut()?;

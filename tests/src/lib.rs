@@ -6,7 +6,7 @@
 //! the harness adds is the *truth*: every simulated device logs each row it produced, with the true time, and which rows
 //! were acknowledged to it. [`ledger`] holds that log against the store's own answers.
 //!
-//! In reading order: [`truth`] is the log, [`device`] writes it, [`board`] is a device on an emulated chip, [`pty`] and [`proxy`] carry the bytes, [`gateway`] and
+//! In reading order: [`truth`] is the log, [`device`] writes it, [`board`] is a device on an emulated chip, [`pty`] and [`proxy`] carry the bytes, [`mqtt`] makes packets by hand, [`tls`] certificates, [`gateway`] and
 //! [`services`] are the processes, [`readback`] asks the stores, [`ledger`] judges. [`world`] puts them together. Faults of the disk come from
 //! [`forgetting_fs`], [`strace`] and [`mount`].
 
@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod http;
 pub mod ledger;
 pub mod mount;
+pub mod mqtt;
 pub mod process;
 pub mod proxy;
 pub mod pty;
@@ -25,6 +26,7 @@ pub mod readback;
 pub mod seed;
 pub mod services;
 pub mod strace;
+pub mod tls;
 pub mod truth;
 pub mod usb;
 pub mod world;

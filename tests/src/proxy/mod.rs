@@ -5,6 +5,7 @@
 
 mod http;
 mod mqtt;
+mod tap;
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use anyhow::Context as _;
 
 pub use http::{HttpProxy, WriteCounts};
 pub use mqtt::{MqttProxy, Redelivered};
+pub use tap::{Cut, Direction, Figures, MqttTap, key_of};
 
 /// How long a connection to the service behind the relay may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -13,22 +13,13 @@ use std::time::Duration;
 
 use super::{Relay, close};
 use crate::clock::wait_for;
-
-/// Packet types, the high half of the first byte.
-const CONNECT: u8 = 1;
-const PUBLISH: u8 = 3;
-const PUBACK: u8 = 4;
-const SUBSCRIBE: u8 = 8;
-const SUBACK: u8 = 9;
+use crate::mqtt::packet::{CONNECT, LEVEL_5, PUBACK, PUBLISH, Packet, SUBACK, SUBSCRIBE};
 
 /// How the topic of a gateway's presence ends.
 const PRESENCE: &str = "/gateway";
 
 /// How long a gateway may take to subscribe.
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
-
-/// The protocol level of MQTT 5 in CONNECT.
-const LEVEL_5: u8 = 5;
 
 /// A message that passed to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -180,7 +171,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&Packet<'_>
 fn note_delivery(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mutex<Records>) {
     let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
     lock(records).subscriptions_made += u64::from(packet.kind == SUBACK);
-    let Some((id, passed)) = packet.published(session.version_5) else { return };
+    let Some((id, passed)) = Passed::of(packet, session.version_5) else { return };
     let mut hasher = DefaultHasher::new();
     passed.hash(&mut hasher);
     let mut records = lock(records);
@@ -192,16 +183,14 @@ fn note_delivery(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mutex<
 fn note_from_gateway(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mutex<Records>) {
     let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
     match packet.kind {
-        // Protocol name (2 + 4 bytes), then the level.
-        CONNECT => session.version_5 = packet.body.get(6) == Some(&LEVEL_5),
+        CONNECT => session.version_5 = packet.level() == Some(LEVEL_5),
         PUBACK => {
-            let id = packet.body.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
-            let passed = id.and_then(|id| session.unacknowledged.remove(&id));
+            let passed = packet.id().and_then(|id| session.unacknowledged.remove(&id));
             lock(records).acknowledged.extend(passed);
         }
         SUBSCRIBE => lock(records).subscriptions_asked += 1,
         PUBLISH => {
-            let published = packet.published(session.version_5);
+            let published = Passed::of(packet, session.version_5);
             let announces = |passed: &Passed| passed.topic.ends_with(PRESENCE) && !passed.payload.is_empty();
             lock(records).present |= published.is_some_and(|(_, passed)| announces(&passed));
         }
@@ -209,50 +198,13 @@ fn note_from_gateway(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mu
     }
 }
 
-/// One complete MQTT packet.
-#[derive(Debug)]
-struct Packet<'a> {
-    kind: u8,
-    flags: u8,
-    body: &'a [u8],
-}
-
-impl<'a> Packet<'a> {
-    /// The packet at the front of `bytes`, and its length; `None` until all of it is there.
-    fn parse(bytes: &'a [u8]) -> Option<(Packet<'a>, usize)> {
-        let (&first, rest) = bytes.split_first()?;
-        let (length, prefix) = variable_integer(rest)?;
-        let body = rest.get(prefix..prefix + length)?;
-        Some((Packet { kind: first >> 4, flags: first & 0x0f, body }, 1 + prefix + length))
-    }
-
+impl Passed {
     /// The id and content of a PUBLISH at QoS 1 or 2.
-    fn published(&self, version_5: bool) -> Option<(u16, Passed)> {
-        if self.kind != PUBLISH || self.flags & 0b0110 == 0 {
-            return None;
-        }
-        let (length, rest) = self.body.split_first_chunk()?;
-        let (topic, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        let (id, mut payload) = rest.split_first_chunk()?;
-        if version_5 {
-            let (properties, prefix) = variable_integer(payload)?;
-            payload = payload.get(prefix + properties..)?;
-        }
-        let topic = String::from_utf8_lossy(topic).into_owned();
-        Some((u16::from_be_bytes(*id), Passed { topic, payload: payload.to_vec() }))
+    fn of(packet: &Packet<'_>, version_5: bool) -> Option<(u16, Passed)> {
+        let published = packet.published(version_5)?;
+        let topic = String::from_utf8_lossy(published.topic).into_owned();
+        Some((published.id, Passed { topic, payload: published.payload.to_vec() }))
     }
-}
-
-/// MQTT's variable byte integer: its value and how many bytes it took.
-fn variable_integer(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut value = 0;
-    for (at, &byte) in bytes.iter().enumerate().take(4) {
-        value |= usize::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((value, at + 1));
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -288,13 +240,5 @@ mod tests {
         note_delivery(&packet(b"\x32\x0b\x00\x03a/b\x00\x09\x02\x01\x00x"), &session, &records);
         note_from_gateway(&packet(b"\x40\x02\x00\x09"), &session, &records);
         assert_eq!(records.lock().unwrap().acknowledged[0].payload, b"x");
-    }
-
-    #[test]
-    fn a_packet_in_pieces_waits_for_its_end() {
-        for end in 0..PUBLISH_QOS_1.len() {
-            assert!(Packet::parse(&PUBLISH_QOS_1[..end]).is_none());
-        }
-        assert!(Packet::parse(PUBLISH_QOS_1).is_some());
     }
 }

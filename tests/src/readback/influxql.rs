@@ -66,6 +66,36 @@ pub fn select(
     Ok(points)
 }
 
+/// The numbers in a field of one device's points in a measurement, each with its nanosecond.
+///
+/// # Errors
+/// The server does not answer or answers with an error.
+pub fn numbers(
+    http: &Http,
+    url: &str,
+    database: &str,
+    (measurement, field, device): (&str, &str, &str),
+) -> anyhow::Result<Vec<(i64, f64)>> {
+    let statement = format!("SELECT \"{field}\" FROM \"{measurement}\" WHERE \"device\" = '{device}'");
+    let (statement, database) = (percent_encode(&statement), percent_encode(database));
+    let query = format!("{url}/query?db={database}&epoch=ns&chunked=true&chunk_size=10000&q={statement}");
+    let answer = http.get(&query)?.successful(measurement)?;
+    let mut numbers = Vec::new();
+    for document in serde_json::Deserializer::from_str(&answer.body).into_iter::<Value>() {
+        let document = document.context("an answer that is no JSON")?;
+        for result in array(&document, "results") {
+            anyhow::ensure!(result.get("error").is_none(), "{measurement}: {result}");
+            let rows = array(result, "series").iter().flat_map(|series| array(series, "values"));
+            for row in rows {
+                let ns = row.get(0).and_then(Value::as_i64);
+                let number = row.get(1).and_then(Value::as_f64);
+                numbers.push(ns.zip(number).with_context(|| format!("{measurement}: {row}"))?);
+            }
+        }
+    }
+    Ok(numbers)
+}
+
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 
 pub use embedded::EmbeddedBroker;
 pub use influxdb::InfluxDb;
-pub use mosquitto::{Mosquitto, accepts_client};
+pub use mosquitto::{Mosquitto, accepts_client, write_password};
 pub use victoria::VictoriaMetrics;
 
 /// How long a service may take to answer for the first time, on a machine that is building at the same time.

@@ -3,7 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
+
+use anyhow::Context as _;
 
 use crate::clock::wait_for;
 use crate::process::{Process, free_port};
@@ -29,16 +32,26 @@ impl Mosquitto {
     /// # Errors
     /// mosquitto is not installed or does not get ready.
     pub fn start(directory: &Path) -> anyhow::Result<Mosquitto> {
+        // The queue limits are lifted because a broker that drops what it accepted would be counted against the gateway.
+        let limits = "max_inflight_messages 200\nmax_queued_messages 0\nmax_queued_bytes 0\n";
+        Mosquitto::start_with(directory, limits)
+    }
+
+    /// The same with other lines in its configuration than those that lift the limits: none for mosquitto's own. Listeners
+    /// among them have settings of their own.
+    ///
+    /// # Errors
+    /// As [`Mosquitto::start`].
+    pub fn start_with(directory: &Path, lines: &str) -> anyhow::Result<Mosquitto> {
         std::fs::create_dir_all(directory)?;
         let port = free_port()?;
         // Started by root, mosquitto drops to an account that cannot write here; `user root` keeps it from that and is
-        // ignored for everybody else. The queue limits are lifted because a broker that drops what it accepted would
-        // be counted against the gateway.
+        // ignored for everybody else.
         let settings = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n\
-             persistence true\npersistence_location {}/\nautosave_interval 1800\n\
-             max_inflight_messages 200\nmax_queued_messages 0\nmax_queued_bytes 0\nset_tcp_nodelay true\n\
-             log_dest stderr\nlog_type error\nlog_type warning\n",
+            "per_listener_settings true\nuser root\n\
+             persistence true\npersistence_location {}/\nautosave_interval 1800\nset_tcp_nodelay true\n\
+             log_dest stderr\nlog_type error\nlog_type warning\nsys_interval 1\n\
+             listener {port} 127.0.0.1\nallow_anonymous true\n{lines}",
             directory.display()
         );
         std::fs::write(directory.join("mosquitto.conf"), settings)?;
@@ -58,6 +71,15 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// Forgets every session and every retained message. It must have been stopped.
+    ///
+    /// # Errors
+    /// It has saved nothing.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        let file = self.directory.join("mosquitto.db");
+        std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))
+    }
+
     /// Starts it again on the same port and directory.
     ///
     /// # Errors
@@ -74,6 +96,19 @@ impl Mosquitto {
     pub fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
+}
+
+/// Writes a file of one account, as a listener's `password_file` wants it.
+///
+/// # Errors
+/// The program that belongs to mosquitto is not there, or refuses.
+pub fn write_password(file: &Path, username: &str, password: &str) -> anyhow::Result<()> {
+    let mut command = super::command("mosquitto_passwd", "mosquitto")?;
+    command.args(["-b", "-c"]).arg(file).args([username, password]).stdin(Stdio::null());
+    let output = command.output().context("running mosquitto_passwd")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "mosquitto_passwd ended with {}: {said}", output.status);
+    Ok(())
 }
 
 /// Whether the broker on `port` accepts a client.

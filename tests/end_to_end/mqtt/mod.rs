@@ -1,0 +1,10 @@
+//! MQTT as people have it: foreign devices, a real broker, and everything that may happen on the way to the database.
+
+mod devices;
+mod outage;
+mod poison;
+mod retained;
+mod several;
+mod site;
+mod soak;
+mod tls;
