@@ -216,7 +216,7 @@ fn row(
     let device = device.filter(|device| !device.is_empty()).map(|device| naming.foreign(device));
     let series = naming.series(measurement, device.as_ref(), own).map_err(|e| e.to_string())?;
     let device = device.map_or(UNKNOWN_DEVICE, |device| device.tag).to_owned();
-    Ok(Row { device, series, fields, timestamp })
+    Ok(Row { device, series, fields, timestamp, offset_ns: 0 })
 }
 
 #[cfg(test)]
