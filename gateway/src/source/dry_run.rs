@@ -202,12 +202,8 @@ mod tests {
         let layout = Layout {
             device: fixed("d"),
             measurement: fixed("m"),
-            timestamp: None,
-            timestamp_format: None,
-            integer_fields: Vec::new(),
-            text_fields: Vec::new(),
             tags_from: vec![config::JsonPath::parse("$.room").unwrap()],
-            format,
+            ..Layout::of(format)
         };
         let mut heard = Text { table: csv::Table::of(&layout), lines: Lines::new(), layout: &layout };
         let mut series = Vec::new();
