@@ -5,6 +5,7 @@
 
 pub mod csv;
 mod fields;
+pub(crate) mod fuzzing;
 pub mod json;
 pub mod line_protocol;
 mod preset;
