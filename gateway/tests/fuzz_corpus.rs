@@ -51,22 +51,22 @@ fn frames_hold_their_promises() {
 
 #[test]
 fn json_payloads_hold_their_promises() {
-    hold("payload_json", 20_000);
+    hold("payload_json", 100_000);
 }
 
 #[test]
 fn known_makes_hold_their_promises() {
-    hold("payload_preset", 20_000);
+    hold("payload_preset", 100_000);
 }
 
 #[test]
 fn senml_packs_hold_their_promises() {
-    hold("payload_senml", 20_000);
+    hold("payload_senml", 100_000);
 }
 
 #[test]
 fn plain_values_hold_their_promises() {
-    hold("payload_value", 20_000);
+    hold("payload_value", 100_000);
 }
 
 #[test]

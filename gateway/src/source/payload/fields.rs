@@ -31,6 +31,11 @@ pub(super) fn settle(layout: &Layout, fields: &mut Vec<(String, Value)>) -> Resu
             return Err("a field has an empty name".to_owned());
         }
         check_name("field", name).map_err(|e| e.to_string())?;
+        if is_ambiguous(name) {
+            let what =
+                "has a backslash before a comma, a space or an equals sign, which line protocol cannot carry";
+            return Err(format!("the field {name:?} {what}"));
+        }
     }
     match repeated(fields) {
         Some(name) => {
@@ -39,6 +44,11 @@ pub(super) fn settle(layout: &Layout, fields: &mut Vec<(String, Value)>) -> Resu
         }
         None => Ok(()),
     }
+}
+
+/// Databases take a backslash and what follows it for one, so that the escaped separator behind would end the name.
+fn is_ambiguous(name: &str) -> bool {
+    name.contains('\\') && name.as_bytes().windows(2).any(|pair| matches!(pair, [b'\\', b',' | b' ' | b'=']))
 }
 
 fn repeated(fields: &[(String, Value)]) -> Option<&str> {
@@ -101,5 +111,7 @@ mod tests {
     fn a_name_that_cannot_be_carried_is_refused() {
         assert_eq!(settled(&[], &[], &[""]).unwrap_err(), "a field has an empty name");
         assert!(settled(&[], &[], &["a\n"]).unwrap_err().contains("control character"));
+        assert!(settled(&[], &[], &[r"a\ b"]).unwrap_err().contains("backslash before a comma"));
+        assert_eq!(settled(&[], &[], &[r"a\b c"]).unwrap(), [r"a\b c"]);
     }
 }
