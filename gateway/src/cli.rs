@@ -18,6 +18,7 @@ use crate::{clock, daemon};
 mod check;
 mod control;
 mod dead_letters;
+mod explain;
 mod journal;
 mod ports;
 mod sinks;
@@ -64,6 +65,17 @@ enum Command {
         file: File,
         /// Only this device, by its name or chip id
         device: Option<String>,
+    },
+    /// Show what a message would become, or why it would not; nobody is asked, and nothing is written
+    Explain {
+        #[command(flatten)]
+        file: File,
+        /// The topic that it comes on
+        #[arg(long)]
+        topic: String,
+        /// The file that holds its payload; - for standard input
+        #[arg(long, value_name = "FILE")]
+        payload: PathBuf,
     },
     /// List serial ports: what they are, who has them, what the gateway does with them, and the lines to configure
     Ports {
@@ -152,6 +164,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
         }
         Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
+        Command::Explain { file, topic, payload } => {
+            with_config(&file.path, |loaded| match explain::run(&loaded.config, &topic, &payload) {
+                Ok(false) => ExitCode::FAILURE,
+                done => report(done.map(drop)),
+            })
+        }
         Command::Ports { path, json } => list_ports(path, json),
         Command::Sinks { command: SinksCommand::List { file } } => {
             with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))

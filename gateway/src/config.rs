@@ -9,12 +9,13 @@
 //! **Failure.** Every problem found is reported at once, each with file, line, key and cure. A key whose feature does
 //! not exist yet is accepted only at the value that describes what the gateway does today.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use format::{NumbersInText, Preset};
 pub use load::{Loaded, load};
 pub use path::{JsonPath, Selector, Step};
 pub use pattern::TopicPattern;
@@ -28,6 +29,7 @@ pub use tls::{ClientCertificate, FileFault, Tls};
 mod brokers;
 mod document;
 mod foreign;
+mod format;
 pub(crate) mod fuzzing;
 mod layout;
 mod load;
@@ -160,12 +162,22 @@ pub struct Layout {
     pub text_fields: Vec<String>,
     /// Leaves that become tags, each under the last name of its path.
     pub tags_from: Vec<JsonPath>,
+    /// Where a JSON document has an array whose elements are a row each.
+    pub readings: Option<JsonPath>,
+    /// Which text that is a number is read as one.
+    pub numbers_in_text: NumbersInText,
+    /// The field of a payload that has no names; wins over a topic's `{field}`.
+    pub field: Option<String>,
+    /// New names of fields, by the names that they would have without.
+    pub rename: BTreeMap<String, String>,
+    /// Fields that are left out, by the names that they would have without a new one.
+    pub drop: BTreeSet<String>,
 }
 
 /// What a payload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON document, which is one row.
+    /// One JSON document, which is one row, or has an array of them.
     Json,
     /// InfluxDB line protocol.
     LineProtocol,
@@ -176,6 +188,12 @@ pub enum Format {
         /// What stands between two cells.
         separator: char,
     },
+    /// A SenML pack in JSON; by MQTT only, as all that follow.
+    Senml,
+    /// One plain value, such as `21.5` or `ON`.
+    Value,
+    /// What devices of one make send.
+    Preset(Preset),
 }
 
 /// How a timestamp is written.
@@ -219,7 +237,7 @@ pub enum Speech {
     /// The protocol of Forebay's own devices, which are answered.
     Native,
     /// Lines of text, which nobody can acknowledge.
-    Text(Layout),
+    Text(Box<Layout>),
 }
 
 /// Which serial port.

@@ -94,6 +94,16 @@ pub struct Row {
     pub fields: Vec<(String, Value)>,
     /// Nanoseconds since 1970 UTC as the payload says, if it says.
     pub timestamp: Option<i64>,
+    /// Without a timestamp: how far from its receipt the row happened, in nanoseconds; negative for before, never positive.
+    pub offset_ns: i64,
+}
+
+impl Row {
+    /// When it happened, for one that only looks at it: intake gives times that are nobody else's.
+    #[must_use]
+    pub fn ns(&self, received_ns: i64) -> i64 {
+        self.timestamp.unwrap_or_else(|| received_ns.saturating_add(self.offset_ns))
+    }
 }
 
 /// Why a name or a set of fields cannot become a point.

@@ -55,6 +55,26 @@ fn the_words_of_a_broker_hold_their_promises() {
 }
 
 #[test]
+fn json_payloads_hold_their_promises() {
+    hold("payload_json", 100_000);
+}
+
+#[test]
+fn known_makes_hold_their_promises() {
+    hold("payload_preset", 100_000);
+}
+
+#[test]
+fn senml_packs_hold_their_promises() {
+    hold("payload_senml", 100_000);
+}
+
+#[test]
+fn plain_values_hold_their_promises() {
+    hold("payload_value", 100_000);
+}
+
+#[test]
 fn recovery_holds_its_promises() {
     hold("recovery", 4_000);
 }

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::layout::{self, Origin};
 use super::section::Section;
-use super::{Format, Mqtt, MqttVersion, Retained, Subscribe, TopicPattern, check_tag_name, secret, tls};
+use super::{Mqtt, MqttVersion, Retained, Subscribe, TopicPattern, check_tag_name, format, secret, tls};
 
 /// Most brokers: each costs a thread.
 const MAX_BROKERS: usize = 16;
@@ -158,8 +158,8 @@ fn read_subscriptions(broker: &mut Section<'_>, native_prefix: Option<&str>) -> 
 fn read_subscription(section: &mut Section<'_>) -> Option<Subscribe> {
     section.missing("topic", "write for example `topic = \"sensors/{device}/{room}\"`");
     let topic = section.parsed("topic", parse_topic);
-    section.missing("format", "write `format = \"json\"` or `format = \"line-protocol\"`");
-    let format = section.parsed("format", parse_format);
+    section.missing("format", "write `format = \"json\"`, another format or the name of a preset");
+    let format = section.parsed("format", format::parse);
     let levels = topic.as_ref().map(|topic| topic.names().collect());
     let layout = layout::read(section, format, &Origin::Topic { levels });
     let retained = section.word("retained", &[("skip", Retained::Skip), ("store", Retained::Store)]);
@@ -172,16 +172,4 @@ fn parse_topic(text: &str) -> Result<TopicPattern, String> {
         check_tag_name(name)?;
     }
     Ok(pattern)
-}
-
-fn parse_format(text: &str) -> Result<Format, String> {
-    match text {
-        "json" => Ok(Format::Json),
-        "line-protocol" => Ok(Format::LineProtocol),
-        "influx" => Err("Telegraf's \"influx\" is \"line-protocol\" here".to_owned()),
-        "senml" | "sparkplug" | "value" | "tasmota" | "zigbee2mqtt" | "shelly" | "esphome" => {
-            Err(format!("{text:?} is not supported yet; use \"json\" or \"line-protocol\""))
-        }
-        _ => Err(format!("{text:?} is no format; use \"json\" or \"line-protocol\"")),
-    }
 }

@@ -37,6 +37,9 @@ const FOREIGN: &[(&str, &str, &str)] = &[
     ("mqtt.subscribe", "json_time_format", "Telegraf's `json_time_format` is `timestamp_format` here"),
     ("mqtt.subscribe", "json_string_fields", "Telegraf's `json_string_fields` is `text_fields` here"),
     ("mqtt.subscribe", "json_name_key", "Telegraf's `json_name_key` is `measurement = \"$.key\"` here"),
+    ("mqtt.subscribe", "json_query", "Telegraf's `json_query` is `readings = \"$.list\"` here"),
+    ("mqtt.subscribe", "fieldexclude", "Telegraf's `fieldexclude` is `drop` here, without patterns"),
+    ("mqtt.subscribe", "fielddrop", "Telegraf's `fielddrop` is `drop` here, without patterns"),
     ("mqtt.subscribe", "name_override", "Telegraf's `name_override` is `measurement` here"),
     ("mqtt.subscribe", "tag_keys", "Telegraf's `tag_keys` is `tags_from = [\"$.key\"]` here"),
     (

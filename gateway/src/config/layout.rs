@@ -1,13 +1,28 @@
 //! The keys that say how payloads are read, which `[[mqtt.subscribe]]` and `[[serial]]` have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::section::Section;
-use super::{Format, JsonPath, Layout, Selector, TimestampFormat, check_tag_name};
+use super::{Format, JsonPath, Layout, NumbersInText, Preset, Selector, TimestampFormat};
+use crate::record::check_name;
+
+mod check;
 
 /// All keys that are read here.
-pub(super) const KEYS: [&str; 7] =
-    ["device", "measurement", "timestamp", "timestamp_format", "integer_fields", "text_fields", "tags_from"];
+pub(super) const KEYS: [&str; 12] = [
+    "device",
+    "measurement",
+    "timestamp",
+    "timestamp_format",
+    "integer_fields",
+    "text_fields",
+    "tags_from",
+    "readings",
+    "numbers_in_text",
+    "field",
+    "rename",
+    "drop",
+];
 
 /// What payloads come by, and what it may name itself.
 pub(super) enum Origin<'a> {
@@ -25,9 +40,9 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// Whether all that it names is known.
-    fn is_known(&self) -> bool {
-        !matches!(self, Origin::Topic { levels: None })
+    /// Whether it may name what is looked for.
+    fn may_name(&self, key: &str) -> bool {
+        matches!(self, Origin::Topic { levels: None }) || self.names().contains(&key)
     }
 
     /// How else a device or a measurement may be had, for the end of a sentence.
@@ -41,7 +56,7 @@ impl<'a> Origin<'a> {
 
 /// Reads all keys; `None` without a format.
 pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: &Origin<'_>) -> Option<Layout> {
-    let layout = Layout {
+    let mut layout = Layout {
         // Without a format, the remaining keys are checked by themselves.
         format: format.clone().unwrap_or(Format::Json),
         device: section.parsed("device", Selector::parse),
@@ -51,15 +66,21 @@ pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: &O
         integer_fields: read_fields(section, "integer_fields"),
         text_fields: read_fields(section, "text_fields"),
         tags_from: read_tags(section),
+        readings: section.parsed("readings", parse_readings),
+        numbers_in_text: read_numbers_in_text(section),
+        field: section.parsed("field", parse_field),
+        rename: read_rename(section),
+        drop: read_fields(section, "drop").into_iter().collect(),
     };
-    match &format {
-        Some(Format::Json) => check_document(section, &layout, origin, "JSON"),
-        Some(Format::Csv { columns, .. }) => {
-            check_document(section, &layout, origin, "a line of CSV");
-            check_columns(section, &layout, columns.as_deref());
-        }
-        Some(Format::LineProtocol) => check_line_protocol(section, &layout, origin),
-        None => {}
+    check::names(section, &layout);
+    if let Some(format) = &format {
+        check::format(section, &layout, format, origin);
+    }
+    if let Some(Format::Preset(preset)) = format
+        && !section.has("measurement")
+        && !origin.names().contains(&"measurement")
+    {
+        layout.measurement = Some(Selector::Fixed(Preset::name(preset).to_owned()));
     }
     format.map(|_| layout)
 }
@@ -74,15 +95,23 @@ const TIMESTAMP_FORMATS: &[(&str, TimestampFormat)] = &[
 
 fn read_fields(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
     let names = section.texts(key);
+    listed_fields(section, key, &names);
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn listed_fields(section: &Section<'_>, key: &str, names: &[&str]) {
     let mut seen = BTreeSet::new();
-    for name in &names {
-        if name.is_empty() || name.starts_with('$') {
+    for name in names {
+        if is_no_field(name) {
             section.fault(key, format!("{name:?} is no field; nested names are joined by \"_\": \"a_b\""));
         } else if !seen.insert(*name) {
             section.fault(key, format!("lists {name:?} twice; remove one"));
         }
     }
-    names.into_iter().map(str::to_owned).collect()
+}
+
+fn is_no_field(name: &str) -> bool {
+    name.is_empty() || name.starts_with('$')
 }
 
 fn read_tags(section: &mut Section<'_>) -> Vec<JsonPath> {
@@ -96,87 +125,42 @@ fn read_tags(section: &mut Section<'_>) -> Vec<JsonPath> {
     paths
 }
 
-fn check_document(section: &Section<'_>, layout: &Layout, origin: &Origin<'_>, what: &str) {
-    let names = origin.names();
-    for key in ["device", "measurement"] {
-        if origin.is_known() && !section.has(key) && !names.contains(&key) {
-            let path = if key == "device" { "$.id" } else { "$.type" };
-            let cure = format!("{} `{key}` as a text or a path \"{path}\"", origin.cure(key));
-            section.fault(key, format!("is missing, and {what} without one is no point; {cure}"));
+/// The document itself may be the array.
+fn parse_readings(text: &str) -> Result<JsonPath, String> {
+    if text == "$" { Ok(JsonPath { steps: Vec::new() }) } else { JsonPath::parse(text) }
+}
+
+fn read_numbers_in_text(section: &mut Section<'_>) -> NumbersInText {
+    let key = "numbers_in_text";
+    match section.boolean_or_texts(key) {
+        None | Some(Ok(false)) => NumbersInText::Never,
+        Some(Ok(true)) => NumbersInText::Always,
+        Some(Err(names)) => {
+            listed_fields(section, key, &names);
+            NumbersInText::Of(names.into_iter().map(str::to_owned).collect())
         }
-    }
-    let timestamps = match (section.has("timestamp"), section.has("timestamp_format")) {
-        (true, false) => Some("is missing beside `timestamp`; write s, ms, us, ns or rfc3339"),
-        (false, true) => Some("does nothing without `timestamp`; add it or remove this"),
-        _ => None,
-    };
-    if let Some(message) = timestamps {
-        section.fault("timestamp_format", message);
-    }
-    let mut tags: BTreeSet<&str> = names.iter().copied().collect();
-    for path in &layout.tags_from {
-        let Some(name) = path.last_name() else {
-            section
-                .fault("tags_from", format!("\"{path}\" has no name that the tag could take; end it in one"));
-            continue;
-        };
-        if name == "device" {
-            section.fault(
-                "tags_from",
-                format!("\"{path}\" would be the tag `device`; write `device = \"{path}\"`"),
-            );
-        } else if let Err(message) = check_tag_name(name) {
-            section.fault("tags_from", message);
-        } else if !tags.insert(name) {
-            section.fault("tags_from", format!("the tag {name:?} comes from two places; remove one"));
-        }
-    }
-    if let Some(both) = layout.integer_fields.iter().find(|name| layout.text_fields.contains(name)) {
-        section.fault("text_fields", format!("{both:?} is in `integer_fields` too; remove one"));
     }
 }
 
-fn check_line_protocol(section: &Section<'_>, layout: &Layout, origin: &Origin<'_>) {
-    for key in ["measurement", "timestamp", "integer_fields", "text_fields", "tags_from"] {
-        if section.has(key) {
-            section.fault(key, "line protocol brings this itself; remove the key");
-        }
+fn parse_field(text: &str) -> Result<String, String> {
+    if is_no_field(text) {
+        return Err(format!("{text:?} is no name of a field; write for example \"temperature\""));
     }
-    if matches!(layout.device, Some(Selector::Path(_))) {
-        section.fault("device", format!("line protocol has no paths; {} a text", origin.cure("device")));
-    }
-    if layout.timestamp_format == Some(TimestampFormat::Rfc3339) {
-        section.fault("timestamp_format", "timestamps of line protocol are numbers; write s, ms, us or ns");
-    }
+    check_name("field", text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
-/// A column that a key names and the table has not would make every line a bad one.
-fn check_columns(section: &Section<'_>, layout: &Layout, columns: Option<&[String]>) {
-    let selected = |selector: &Option<Selector>| match selector {
-        Some(Selector::Path(path)) => vec![path.clone()],
-        _ => Vec::new(),
-    };
-    let named = [
-        ("device", selected(&layout.device)),
-        ("measurement", selected(&layout.measurement)),
-        ("timestamp", layout.timestamp.iter().cloned().collect()),
-        ("tags_from", layout.tags_from.clone()),
-    ];
-    for (key, paths) in named {
-        for path in paths {
-            match (path.column(), columns) {
-                (None, _) => section.fault(key, format!("\"{path}\" is no column; write \"$.name\"")),
-                (Some(name), Some(columns)) if !columns.iter().any(|column| column == name) => {
-                    section.fault(key, format!("\"{path}\" is none of `columns`; add it there"));
-                }
-                _ => {}
-            }
+fn read_rename(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let Some(table) = section.table("rename") else { return BTreeMap::new() };
+    let names = table.named_texts();
+    for (old, new) in &names {
+        if is_no_field(old) {
+            table.fault(old, format!("{old:?} is no field; nested names are joined by \"_\": \"a_b\""));
+        } else if let Err(message) = parse_field(new) {
+            table.fault(old, message);
+        } else if old == new {
+            table.fault(old, "is renamed to itself; remove it");
         }
     }
-    for (key, fields) in [("integer_fields", &layout.integer_fields), ("text_fields", &layout.text_fields)] {
-        let unknown = |field: &&String| columns.is_some_and(|columns| !columns.contains(field));
-        if let Some(field) = fields.iter().find(unknown) {
-            section.fault(key, format!("{field:?} is none of `columns`; add it there"));
-        }
-    }
+    names.into_iter().map(|(old, new)| (old.to_owned(), new.to_owned())).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A path to one leaf of a payload. At least one step.
+/// A path to one place in a payload. At least one step, but for `readings`, where the payload itself is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath {
     /// From the payload's top down.

@@ -1,7 +1,8 @@
 //! Topic patterns: MQTT topic filters some of whose levels have a name.
 //!
 //! `sensors/{device}/{room}` is subscribed as `sensors/+/+`, and a topic that matches yields `device` and `room`.
-//! Plain `+` and `#` work too. With `$share/group/` in front the members of a group share the messages.
+//! `{device#}` at the end is subscribed as `#` and yields all further levels, slashes included. Plain `+` and `#` work too.
+//! With `$share/group/` in front the members of a group share the messages.
 
 /// A topic filter with named levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ enum Level {
     Any,
     Named(String),
     Rest,
+    NamedRest(String),
 }
 
 /// Longest topic that MQTT can carry, in bytes.
@@ -41,12 +43,12 @@ impl TopicPattern {
         let mut parts = topic.split('/').peekable();
         while let Some(part) = parts.next() {
             let level = parse_level(part)?;
-            if level == Level::Rest && parts.peek().is_some() {
+            if level.is_rest() && parts.peek().is_some() {
                 return Err(
                     "has \"#\" before its end; \"#\" stands for all further levels and comes last".to_owned()
                 );
             }
-            if matches!(level, Level::Named(_)) && levels.contains(&level) {
+            if level.name().is_some() && levels.iter().any(|other: &Level| other.name() == level.name()) {
                 return Err(format!("names {part} twice; give every level a name of its own, or \"+\""));
             }
             levels.push(level);
@@ -63,27 +65,33 @@ impl TopicPattern {
             return None;
         }
         let mut named = Vec::new();
-        let mut parts = topic.split('/');
+        let mut rest = Some(topic);
         for level in &self.levels {
-            if *level == Level::Rest {
-                return Some(named);
+            match level {
+                Level::Rest => return Some(named),
+                Level::NamedRest(name) => {
+                    named.push((name.as_str(), rest.unwrap_or_default()));
+                    return Some(named);
+                }
+                Level::Text(_) | Level::Any | Level::Named(_) => {}
             }
-            let part = parts.next()?;
+            let (part, behind) = match rest?.split_once('/') {
+                Some((part, behind)) => (part, Some(behind)),
+                None => (rest?, None),
+            };
+            rest = behind;
             match level {
                 Level::Text(text) if text != part => return None,
                 Level::Named(name) => named.push((name.as_str(), part)),
-                Level::Text(_) | Level::Any | Level::Rest => {}
+                _ => {}
             }
         }
-        parts.next().is_none().then_some(named)
+        rest.is_none().then_some(named)
     }
 
     /// The names of the pattern's levels, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.levels.iter().filter_map(|level| match level {
-            Level::Named(name) => Some(name.as_str()),
-            Level::Text(_) | Level::Any | Level::Rest => None,
-        })
+        self.levels.iter().filter_map(Level::name)
     }
 
     /// Whether some topic matches both patterns. Brokers may then deliver its messages once or twice, as they like.
@@ -106,8 +114,19 @@ impl Level {
         match self {
             Level::Text(text) => text,
             Level::Any | Level::Named(_) => "+",
-            Level::Rest => "#",
+            Level::Rest | Level::NamedRest(_) => "#",
         }
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Level::Named(name) | Level::NamedRest(name) => Some(name),
+            Level::Text(_) | Level::Any | Level::Rest => None,
+        }
+    }
+
+    fn is_rest(&self) -> bool {
+        matches!(self, Level::Rest | Level::NamedRest(_))
     }
 }
 
@@ -134,16 +153,21 @@ fn parse_level(part: &str) -> Result<Level, String> {
     if part == "#" {
         return Ok(Level::Rest);
     }
-    if part.contains(['+', '#']) {
+    let inside = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    if part.contains(['+', '#']) && inside.is_none() {
         return Err(format!("has the level {part:?}; \"+\" and \"#\" each stand alone between slashes"));
     }
     if !part.contains(['{', '}']) {
         return Ok(Level::Text(part.to_owned()));
     }
-    let name = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let (name, is_rest) = match inside.and_then(|inside| inside.strip_suffix('#')) {
+        Some(name) => (Some(name), true),
+        None => (inside, false),
+    };
     match name {
         Some(name) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
-            Ok(Level::Named(name.to_owned()))
+            let name = name.to_owned();
+            Ok(if is_rest { Level::NamedRest(name) } else { Level::Named(name) })
         }
         _ => Err(format!(
             "has the level {part:?}; a name is letters, digits and \"_\" in braces and fills the level: \"{{room}}\""
@@ -154,7 +178,8 @@ fn parse_level(part: &str) -> Result<Level, String> {
 /// A `#` also matches its parent level, so that `a/#` and `a` overlap.
 fn overlap(a: &[Level], b: &[Level]) -> bool {
     match (a, b) {
-        ([], []) | ([Level::Rest], _) | (_, [Level::Rest]) => true,
+        ([], []) => true,
+        ([level], _) | (_, [level]) if level.is_rest() => true,
         ([], _) | (_, []) => false,
         ([Level::Text(x), ..], [Level::Text(y), ..]) if x != y => false,
         ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
@@ -187,6 +212,7 @@ mod tests {
         assert_eq!(pattern("{site}/#").captures("x/y/z"), captured);
         assert_eq!(pattern("{site}/#").captures("x"), captured);
         assert_eq!(pattern("+/t").captures("x/t"), Some(vec![]));
+        assert_eq!(pattern("a/#").captures("ab"), None);
         assert_eq!(pattern("#").captures("$SYS/broker"), None);
         assert_eq!(pattern("+/broker").captures("$SYS/broker"), None);
         assert_eq!(pattern("$SYS/{what}").captures("$SYS/broker"), Some(vec![("what", "broker")]));
@@ -202,6 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn all_further_levels_may_have_one_name() {
+        let devices = pattern("zigbee2mqtt/{device#}");
+        assert_eq!(devices.filter, "zigbee2mqtt/#");
+        assert_eq!(devices.names().collect::<Vec<_>>(), ["device"]);
+        for (topic, device) in
+            [("zigbee2mqtt/lamp", "lamp"), ("zigbee2mqtt/a/b/", "a/b/"), ("zigbee2mqtt", "")]
+        {
+            assert_eq!(devices.captures(topic), Some(vec![("device", device)]), "{topic}");
+        }
+        assert_eq!(devices.captures("zigbee2mqt/lamp"), None);
+        assert_eq!(pattern("{all#}").captures("$SYS/broker"), None);
+        let two = pattern("shellies/{device}/{path#}");
+        assert_eq!(two.captures("shellies/a/relay/0"), Some(vec![("device", "a"), ("path", "relay/0")]));
+        assert_eq!(two.captures("shellies"), None);
+    }
+
+    #[test]
     fn bad_patterns_say_what_to_write() {
         for (text, part) in [
             ("", "is empty"),
@@ -209,6 +252,10 @@ mod tests {
             ("a+/b", "stand alone"),
             ("a/b#", "stand alone"),
             ("{a}/{a}", "names {a} twice"),
+            ("{a}/{a#}", "names {a#} twice"),
+            ("{a#}/b", "comes last"),
+            ("{#}", "letters, digits"),
+            ("{a+}", "letters, digits"),
             ("x{a}", "fills the level"),
             ("{}", "letters, digits"),
             ("{a b}", "letters, digits"),
@@ -230,6 +277,9 @@ mod tests {
             ("a/+", "{x}/b", true),
             ("a/#", "a", true),
             ("a/#", "b/#", false),
+            ("a/{x#}", "a", true),
+            ("a/{x#}", "b/{x#}", false),
+            ("{x#}", "$SYS/x", false),
             ("a/+", "a/b/c", false),
             ("#", "a/b/c", true),
             ("#", "$SYS/x", false),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::layout::{self, Origin};
 use super::section::Section;
-use super::{Format, PortPattern, Serial, SerialSelector, Speech};
+use super::{Format, Layout, PortPattern, Serial, SerialSelector, Speech};
 
 /// Most `[[serial]]`.
 const MAX_PORTS: usize = 64;
@@ -120,9 +120,9 @@ fn read_speech(section: &mut Section<'_>) -> Option<Speech> {
         );
     }
     match (format, word, section.has("format")) {
-        (Some(format), ..) => layout::read(section, Some(format), &Origin::Line).map(Speech::Text),
+        (Some(format), ..) => layout::read(section, Some(format), &Origin::Line).map(text),
         // A format that cannot be read says nothing about the other keys.
-        (None, None, true) => layout::read(section, None, &Origin::Line).map(Speech::Text),
+        (None, None, true) => layout::read(section, None, &Origin::Line).map(text),
         (None, ..) => {
             let cure = "native devices bring this themselves; write `format`, or remove the key";
             refuse(
@@ -134,6 +134,10 @@ fn read_speech(section: &mut Section<'_>) -> Option<Speech> {
             Some(Speech::Native)
         }
     }
+}
+
+fn text(layout: Layout) -> Speech {
+    Speech::Text(Box::new(layout))
 }
 
 /// Asks for keys that do nothing here, and says so.

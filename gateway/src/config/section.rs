@@ -162,6 +162,21 @@ impl<'a> Section<'a> {
         items.iter().filter_map(text).collect()
     }
 
+    /// A truth value, or a list of texts.
+    pub(super) fn boolean_or_texts(&mut self, key: &'static str) -> Option<Result<bool, Vec<&'a str>>> {
+        match self.kind(key) {
+            Some(Kind::Array(_)) => Some(Err(self.texts(key))),
+            Some(Kind::Boolean(value)) => {
+                self.asked.push(key);
+                Some(Ok(*value))
+            }
+            _ => {
+                let value = self.ask(key)?;
+                self.wrong_type(key, &value.kind, "true, false or a list of texts")
+            }
+        }
+    }
+
     /// A table.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Section<'a>> {
         let value = self.ask(key)?;

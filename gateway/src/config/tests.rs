@@ -437,7 +437,7 @@ fn faults_of_subscriptions() {
         ),
         (
             "topic = \"a\"",
-            "3: mqtt.subscribe.format: is missing; write `format = \"json\"` or `format = \"line-protocol\"`",
+            "3: mqtt.subscribe.format: is missing; write `format = \"json\"`, another format or the name of a preset",
         ),
         (
             "topic = \"a\"\ndata_format = \"json\"\nformat = \"line-protocol\"",
@@ -448,8 +448,9 @@ fn faults_of_subscriptions() {
             "5: mqtt.subscribe.format: Telegraf's \"influx\" is \"line-protocol\" here",
         ),
         (
-            "topic = \"a\"\nformat = \"tasmota\"",
-            "5: mqtt.subscribe.format: \"tasmota\" is not supported yet; use \"json\" or \"line-protocol\"",
+            "topic = \"a\"\nformat = \"sparkplug\"",
+            "5: mqtt.subscribe.format: \"sparkplug\" is not supported yet; use \"json\", \"line-protocol\", \"senml\", \
+             \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
         ),
         (
             "topic = \"a/{device}\"\nformat = \"json\"",
@@ -538,6 +539,186 @@ fn faults_of_subscriptions() {
         let text = format!("[[mqtt]]\nurl = \"mqtt://a\"\n[[mqtt.subscribe]]\n{text}");
         bad(&text, &format!("forebay.toml:{expected}"));
     }
+}
+
+/// The layout of a subscription with these lines.
+fn subscription(text: &str) -> Layout {
+    let mut config = good(&format!("[[mqtt]]\nurl = \"mqtt://a\"\n[[mqtt.subscribe]]\n{text}"));
+    config.mqtt.remove(0).subscribe.remove(0).layout
+}
+
+#[test]
+fn what_becomes_of_a_payload_is_configured() {
+    let layout = subscription(
+        "topic = \"s/{device}\"\nformat = \"json\"\nmeasurement = \"m\"\nreadings = \"$.list\"\nnumbers_in_text = true\n\
+         drop = [\"b\", \"a\"]\n[mqtt.subscribe.rename]\nold = \"new\"\n\"a_b\" = \"c d\"\n",
+    );
+    assert_eq!(layout.readings, Some(JsonPath::parse("$.list").unwrap()));
+    assert_eq!(layout.numbers_in_text, NumbersInText::Always);
+    assert_eq!(layout.drop.iter().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(layout.rename["old"], "new");
+    assert_eq!(layout.rename["a_b"], "c d");
+    let layout = subscription(
+        "topic = \"s/{device}\"\nformat = \"json\"\nmeasurement = \"m\"\nreadings = \"$\"\nnumbers_in_text = [\"t\"]",
+    );
+    assert_eq!(layout.readings, Some(JsonPath { steps: Vec::new() }));
+    assert_eq!(layout.numbers_in_text, NumbersInText::Of(vec!["t".to_owned()]));
+    let layout =
+        subscription("topic = \"s/{device}\"\nformat = \"value\"\nmeasurement = \"m\"\nfield = \"t\"");
+    assert_eq!((layout.format, layout.field.as_deref()), (Format::Value, Some("t")));
+    let layout =
+        subscription("topic = \"s\"\nformat = \"senml\"\nmeasurement = \"m\"\ntext_fields = [\"t\"]");
+    assert_eq!((layout.format, layout.device), (Format::Senml, None));
+}
+
+#[test]
+fn a_preset_needs_a_topic_and_its_name() {
+    let fixed = |text: &str| Some(Selector::Fixed(text.to_owned()));
+    for (preset, topic) in Preset::ALL.into_iter().zip([
+        "a/{device}",
+        "a/{device#}",
+        "a/{device}",
+        "{device}/sensor/{field}",
+        "a/{device}",
+    ]) {
+        let layout = subscription(&format!("topic = \"{topic}\"\nformat = \"{}\"", preset.name()));
+        assert_eq!((layout.format, layout.measurement), (Format::Preset(preset), fixed(preset.name())));
+    }
+    let layout = subscription("topic = \"a/{device}\"\nformat = \"tasmota\"\nmeasurement = \"power\"");
+    assert_eq!(layout.measurement, fixed("power"));
+    let layout = subscription("topic = \"a/{measurement}/{device}\"\nformat = \"tasmota\"");
+    assert_eq!(layout.measurement, None, "the topic names it");
+}
+
+#[test]
+fn faults_of_formats() {
+    let json = "topic = \"s/{device}\"\nformat = \"json\"\nmeasurement = \"m\"\n";
+    let senml = "topic = \"s\"\nformat = \"senml\"\nmeasurement = \"m\"\n";
+    let value = "topic = \"s/{device}\"\nformat = \"value\"\nmeasurement = \"m\"\n";
+    let shelly = "topic = \"s/{device}/{path#}\"\nformat = \"shelly\"\n";
+    let tasmota = "topic = \"s/{device}\"\nformat = \"tasmota\"\n";
+    for (text, expected) in [
+        (
+            format!("{json}reading = \"$.a\""),
+            "7: mqtt.subscribe.reading: unknown key; did you mean `readings`?",
+        ),
+        (
+            format!("{json}readings = \"a\""),
+            "7: mqtt.subscribe.readings: \"a\" does not begin with \"$\"; paths are written \"$.a.b[0]\"",
+        ),
+        (
+            format!("{json}field = \"t\""),
+            "7: mqtt.subscribe.field: JSON names its fields itself; remove the key, or use `rename`",
+        ),
+        (
+            format!("{json}numbers_in_text = 1"),
+            "7: mqtt.subscribe.numbers_in_text: is a number; it takes true, false or a list of texts",
+        ),
+        (
+            format!("{json}numbers_in_text = [\"\"]"),
+            "7: mqtt.subscribe.numbers_in_text: \"\" is no field; nested names are joined by \"_\": \"a_b\"",
+        ),
+        (
+            format!("{json}text_fields = [\"a\"]\nnumbers_in_text = [\"a\"]"),
+            "8: mqtt.subscribe.numbers_in_text: \"a\" is in `text_fields` too; remove one",
+        ),
+        (format!("{json}drop = \"a\""), "7: mqtt.subscribe.drop: is a text; it takes a list of texts"),
+        (format!("{json}drop = [\"a\", \"a\"]"), "7: mqtt.subscribe.drop: lists \"a\" twice; remove one"),
+        (
+            format!("{json}drop = [\"a\"]\nrename.a = \"b\""),
+            "7: mqtt.subscribe.drop: \"a\" is renamed by `rename` too; remove one",
+        ),
+        (
+            format!("{json}rename = [\"a\"]"),
+            "7: mqtt.subscribe.rename: is a list; it takes a table: write [mqtt.subscribe.rename]",
+        ),
+        (format!("{json}rename.a = 1"), "7: mqtt.subscribe.rename.a: is a number; it takes a text"),
+        (format!("{json}rename.a = \"a\""), "7: mqtt.subscribe.rename.a: is renamed to itself; remove it"),
+        (
+            format!("{json}rename.a = \"\""),
+            "7: mqtt.subscribe.rename.a: \"\" is no name of a field; write for example \"temperature\"",
+        ),
+        (
+            format!("{json}rename.\"$.a\" = \"b\""),
+            "7: mqtt.subscribe.rename.$.a: \"$.a\" is no field; nested names are joined by \"_\": \"a_b\"",
+        ),
+        (
+            "topic = \"s/#\"\nformat = \"line-protocol\"\nreadings = \"$.a\"".to_owned(),
+            "6: mqtt.subscribe.readings: line protocol brings this itself; remove the key",
+        ),
+        (
+            format!("{senml}readings = \"$.a\""),
+            "7: mqtt.subscribe.readings: SenML has no paths and no numbers in text; remove the key",
+        ),
+        (
+            format!("{senml}timestamp = \"$.a\""),
+            "7: mqtt.subscribe.timestamp: SenML brings this itself; remove the key",
+        ),
+        (
+            format!("{senml}device = \"$.a\""),
+            "7: mqtt.subscribe.device: SenML has no paths; name a level of the topic {device}, or write a text",
+        ),
+        (
+            "topic = \"s\"\nformat = \"senml\"".to_owned(),
+            "3: mqtt.subscribe.measurement: is missing, and SenML without one is no point; name a level of the topic \
+             {measurement}, or write `measurement` as a text",
+        ),
+        (
+            format!("{value}timestamp_format = \"s\""),
+            "7: mqtt.subscribe.timestamp_format: a plain value has no time; remove the key",
+        ),
+        (
+            format!("{value}tags_from = [\"$.a\"]"),
+            "7: mqtt.subscribe.tags_from: a plain value has no paths, and a number in it is one; remove the key",
+        ),
+        (
+            "topic = \"s\"\nformat = \"value\"\nmeasurement = \"m\"".to_owned(),
+            "3: mqtt.subscribe.device: is missing, and a plain value without one is no point; name a level of the topic \
+             {device}, or write `device` as a text",
+        ),
+        (
+            format!("{shelly}timestamp = \"$.ts\""),
+            "6: mqtt.subscribe.timestamp: this format finds times itself; remove the key",
+        ),
+        (
+            format!("{shelly}readings = \"$.ts\""),
+            "6: mqtt.subscribe.readings: this format has no paths; remove the key",
+        ),
+        (
+            format!("{tasmota}timestamp = \"$.Time\""),
+            "3: mqtt.subscribe.timestamp_format: is missing beside `timestamp`; write s, ms, us, ns or rfc3339",
+        ),
+        (
+            format!("{tasmota}readings = \"$.a\""),
+            "6: mqtt.subscribe.readings: a message of this format is one row; remove the key",
+        ),
+        (
+            "topic = \"s/+\"\nformat = \"zigbee2mqtt\"".to_owned(),
+            "3: mqtt.subscribe.device: is missing, and a message without one is no point; name a level of the topic {device}, \
+             or write `device` as a text",
+        ),
+        (
+            "topic = \"{device}/sensor/+/state\"\nformat = \"esphome\"".to_owned(),
+            "3: mqtt.subscribe.field: is missing, so that all entities would be one field; name a level of the topic {field}, or \
+             write `field`",
+        ),
+        (
+            "topic = \"s\"\nformat = \"csv\"".to_owned(),
+            "5: mqtt.subscribe.format: \"csv\" is for lines on a serial port; use \"json\", \"line-protocol\", \"senml\", \
+             \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
+        ),
+    ] {
+        let text = format!("[[mqtt]]\nurl = \"mqtt://a\"\n[[mqtt.subscribe]]\n{text}");
+        bad(&text, &format!("forebay.toml:{expected}"));
+    }
+    bad(
+        "[[serial]]\nport = \"/dev/a\"\ndrop = [\"a\"]",
+        "forebay.toml:3: serial.drop: native devices bring this themselves; write `format`, or remove the key",
+    );
+    bad(
+        "[[serial]]\nport = \"/dev/a\"\nformat = \"csv\"\ndevice = \"d\"\nmeasurement = \"m\"\ncolumns = [\"a\"]\nrename.b = \"c\"",
+        "forebay.toml:7: serial.rename: \"b\" is none of `columns`; add it there",
+    );
 }
 
 #[test]

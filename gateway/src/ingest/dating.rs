@@ -14,6 +14,8 @@
 //!
 //! So a fix divides those who wait for it from those who come later, whoever submits what at the same moment.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use tracing::{info, warn};
 
 use crate::clock::{self, Belief, Moment};
@@ -43,6 +45,8 @@ pub(super) struct Dating {
     announce: Option<bool>,
     now: Moment,
     last_stamp: i64,
+    /// What rows beside the present hang on.
+    base: Option<i64>,
 }
 
 impl Ingest {
@@ -99,6 +103,7 @@ impl Dating {
             announce: (is_early && clock.is_none()).then(|| state.has_room_for_clock()),
             now,
             last_stamp,
+            base: None,
         }
     }
 
@@ -107,6 +112,24 @@ impl Dating {
         let now_ns = if self.early.is_some() { self.now.steady_ns } else { self.now.ns };
         self.last_stamp = timestamp::stamp(self.last_stamp, now_ns);
         self.last_stamp
+    }
+
+    /// The time of a row that happened so far from its receipt. All such rows of a submission hang on one stamp, so
+    /// that they lie as far apart as they say. Their times are no stamps, so the journal does not tell which one that
+    /// was; `last_base` does, so that no other submission gets it. None lies ahead of its receipt: the clock of a boot
+    /// ends with its latest row, and rows of other boots are dated by that.
+    pub(super) fn stamp_beside(&mut self, offset_ns: i64, last_base: &AtomicI64) -> i64 {
+        if offset_ns >= 0 {
+            return self.stamp();
+        }
+        let base = self.base.unwrap_or_else(|| {
+            self.last_stamp = self.last_stamp.max(last_base.load(Ordering::Relaxed));
+            let base = self.stamp();
+            last_base.store(base, Ordering::Relaxed);
+            base
+        });
+        self.base = Some(base);
+        base.saturating_add(offset_ns)
     }
 
     /// What an entry is to say of a moment of the steady clock.

@@ -16,6 +16,7 @@ mod tests;
 pub mod timestamp;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_shared::ids::{Boot, LongSeq};
@@ -49,6 +50,8 @@ pub struct Ingest {
     stats: Arc<Stats>,
     clock: OwnClock,
     redelivery: Mutex<Redelivery>,
+    /// The latest stamp that rows beside the present hang on.
+    last_base: AtomicI64,
 }
 
 /// Where a submission came from, and what it was before it was read.
@@ -179,7 +182,7 @@ impl Ingest {
     #[must_use]
     pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>, clock: OwnClock) -> Ingest {
         let redelivery = Mutex::new(Redelivery::of(&journal));
-        Ingest { journal, naming, stats, clock, redelivery }
+        Ingest { journal, naming, stats, clock, redelivery, last_base: AtomicI64::new(i64::MIN) }
     }
 
     /// The journal behind the door.
@@ -195,9 +198,9 @@ impl Ingest {
     }
 
     /// Takes what one foreign message became: its rows, and a letter for what could not be read, in one submission.
-    /// Rows without a time of their own get that of their receipt, or the next free nanosecond. Of a message that the broker
-    /// marks as sent again, points with a time of their own that are journaled already are left out; its receipt covers
-    /// them. What else it brings is journaled with what its repetition will be known by.
+    /// Rows without a time of their own get that of their receipt, or the next free nanosecond, or lie as long before that as
+    /// they say. Of a message that the broker marks as sent again, points with a time of their own that are journaled already
+    /// are left out; its receipt covers them. What else it brings is journaled with what its repetition will be known by.
     ///
     /// # Errors
     /// The journal takes nothing now; the message is to be held and tried again, except when it is too large.
@@ -217,7 +220,7 @@ impl Ingest {
                 match row.timestamp {
                     Some(ns) => submission.add(&Entry::Row(foreign_row(row, account, number, ns)))?,
                     None => {
-                        let ns = dating.stamp();
+                        let ns = dating.stamp_beside(row.offset_ns, &self.last_base);
                         dating.add_row(submission, foreign_row(row, account, number, ns))?;
                     }
                 }
@@ -580,7 +583,7 @@ fn foreign_row<'a>(row: &'a Row, device: &'a str, sequence: u64, ns: i64) -> Row
         device,
         boot: 0,
         sequence,
-        stamped: row.timestamp.is_none(),
+        stamped: row.timestamp.is_none() && row.offset_ns >= 0,
         series: row.series.as_str(),
         ns,
         fields: Fields::of(&row.fields),

@@ -8,8 +8,8 @@ use forebay_shared::message::{Hello, ResetCause};
 use super::*;
 use crate::clock::{Belief, Moment};
 use crate::config::Device;
-use crate::journal::Options;
 use crate::journal::memory::MemoryStorage;
+use crate::journal::{Options, Read};
 use crate::record::{MachineBoot, Value};
 
 const CHIP: [u8; 4] = [0xe6, 0x61, 0x41, 0x04];
@@ -78,6 +78,7 @@ fn foreign(timestamps: &[Option<i64>], refused: u64) -> Parsed {
         series: series().remove(0),
         fields: vec![("t".to_owned(), Value::Float(1.0))],
         timestamp: *timestamp,
+        offset_ns: 0,
     };
     let refusal = Refusal { device: "pump".to_owned(), rows: refused, reason: "no reason".to_owned() };
     Parsed { rows: timestamps.iter().map(row).collect(), refused: (refused > 0).then_some(refusal) }
@@ -92,6 +93,53 @@ fn rows_without_a_time_get_one_each_and_others_keep_theirs() {
     }
     assert_eq!(bench.ingest.journal.with_state(State::last_stamp), now + 3);
     assert_eq!(bench.rows("pump"), 6);
+}
+
+/// The times of all rows in the journal.
+fn times(ingest: &Ingest) -> Vec<i64> {
+    let mut reader = ingest.journal.reader(Offset(0));
+    let mut times = Vec::new();
+    while let Ok(Read::Frame(frame)) = reader.next() {
+        times.extend(frame.entries().filter_map(|(_, entry)| match entry {
+            Ok(Entry::Row(row)) => Some(row.ns),
+            _ => None,
+        }));
+    }
+    times
+}
+
+fn beside(offsets: &[i64]) -> Parsed {
+    let mut parsed = foreign(&vec![None; offsets.len()], 0);
+    for (row, offset_ns) in parsed.rows.iter_mut().zip(offsets) {
+        row.offset_ns = *offset_ns;
+    }
+    parsed
+}
+
+#[test]
+fn rows_beside_their_receipt_lie_as_far_from_it_as_they_say_and_are_nobody_elses() {
+    let bench = bench();
+    let now = 1_000_000;
+    for offsets in [&[-500, -400, 0][..], &[-500, -400], &[-500], &[0], &[-500, -7], &[1_000]] {
+        bench.ingest.foreign(&beside(offsets), ORIGIN, came(now)).unwrap();
+    }
+    bench.ingest.journal.close();
+    let expected = [
+        vec![now - 500, now - 400, now + 1],
+        vec![now + 2 - 500, now + 2 - 400],
+        vec![now + 3 - 500],
+        vec![now + 2],
+        vec![now + 4 - 500, now + 4 - 7],
+        vec![now + 3],
+    ];
+    let times = times(&bench.ingest);
+    assert_eq!(times, expected.concat());
+    assert_eq!(times.iter().collect::<std::collections::BTreeSet<_>>().len(), times.len());
+    assert_eq!(
+        bench.ingest.journal.with_state(State::last_stamp),
+        now + 3,
+        "no row beside it moves the clock"
+    );
 }
 
 #[test]

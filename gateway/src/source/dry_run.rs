@@ -73,7 +73,7 @@ async fn subscribe(broker: config::Mqtt, naming: Arc<Naming>) {
 fn show(parsed: &payload::Parsed, topic: &str) {
     let mut lines = String::new();
     for row in &parsed.rows {
-        let ns = row.timestamp.unwrap_or_else(clock::now_ns);
+        let ns = row.ns(clock::now_ns());
         push_line(&mut lines, Dialect::V2, &Point::of(row.series.as_str(), ns, &row.fields));
     }
     // Standard output that is gone, such as a pager that was left, is no reason to complain.
@@ -175,12 +175,8 @@ mod tests {
         let layout = Layout {
             device: fixed("d"),
             measurement: fixed("m"),
-            timestamp: None,
-            timestamp_format: None,
-            integer_fields: Vec::new(),
-            text_fields: Vec::new(),
             tags_from: vec![config::JsonPath::parse("$.room").unwrap()],
-            format,
+            ..Layout::of(format)
         };
         let mut heard = Text { table: csv::Table::of(&layout), lines: Lines::new(), layout: &layout };
         let mut series = Vec::new();

@@ -269,6 +269,20 @@ fn a_message_that_came_before_the_clock_was_set_is_dated_by_the_clock_that_was_s
 }
 
 #[test]
+fn a_row_from_before_its_receipt_keeps_its_distance_when_the_clock_is_set() {
+    let mut world = World::new();
+    world.behind_ns = 1_000_000 * SECOND;
+    let mut parsed = foreign(&[None, None], 0);
+    parsed.rows[0].offset_ns = -60 * SECOND;
+    let (came_ns, true_ns) = (world.steady_ns(), world.true_ns);
+    patiently(|| world.ingest.foreign(&parsed, ORIGIN, came(came_ns)));
+    world.true_ns += SECOND;
+    world.take(&Step::Believe(Belief::Synchronised));
+    let times: Vec<_> = world.rows().0.into_iter().map(|(_, ns, is_early)| (ns, is_early)).collect();
+    assert_eq!(times, [(Some(true_ns - 60 * SECOND), true), (Some(true_ns + 1), true)]);
+}
+
+#[test]
 fn earlier_starts_are_fixed_in_order_between_what_has_a_time_and_the_next_start() {
     let fields = [("t".to_owned(), Value::Float(1.0))];
     let row = |ns| {

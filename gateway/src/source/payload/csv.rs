@@ -235,14 +235,12 @@ mod tests {
         let columns = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         let path = |text| JsonPath::parse(text).unwrap();
         let layout = Layout {
-            format: Format::Csv { columns, separator },
             device: Some(Selector::Path(path("$.id"))),
             measurement: Some(Selector::Fixed("m".to_owned())),
             timestamp: Some(path("$.at")),
             timestamp_format: Some(TimestampFormat::Seconds),
-            integer_fields: Vec::new(),
-            text_fields: Vec::new(),
             tags_from: vec![path("$.tag")],
+            ..Layout::of(Format::Csv { columns, separator })
         };
         Table::of(&layout).unwrap()
     }

@@ -1,18 +1,28 @@
-//! JSON as a payload: one document is one row.
+//! JSON as a payload: one document is one row, or each element of an array in it is one.
 //!
 //! Every number leaf is a float field and every boolean a boolean field, so that `21` followed by `21.5` is never a
 //! type conflict; integers and text are kept only where the configuration lists them. Nested names and array
 //! indices are joined by `_`. A leaf that names the device, the measurement, the timestamp or a tag is not a field.
-//! Nulls are skipped. Limits: [`MAX_FIELDS`] fields a row, and the nesting depth of the parser (128).
+//! Nulls are skipped. Text that is a number is one where `numbers_in_text` says so; listed text stays text.
+//!
+//! With `readings` the fields of a row are those of its element alone. Paths to what is no field are looked for in
+//! the element first, then in the document.
+//!
+//! Limits: [`MAX_FIELDS`] fields a row, [`MAX_READINGS`] elements, of which the rest is refused as one, and the
+//! nesting depth of the parser (128).
 
 use serde_json::Value as Json;
 use thiserror::Error;
 
-use crate::config::{JsonPath, Layout, Selector, Step, TimestampFormat};
+use super::value;
+use crate::config::{JsonPath, Layout, NumbersInText, Selector, Step, TimestampFormat};
 use crate::record::Value;
 
-/// Most fields in one document.
+/// Most fields in one row.
 pub const MAX_FIELDS: usize = 512;
+
+/// Most elements of the array that `readings` names.
+pub const MAX_READINGS: usize = 10_000;
 
 /// What a document says, before tags and series are put together.
 #[derive(Debug, PartialEq)]
@@ -68,6 +78,23 @@ pub enum JsonError {
     /// Too many leaves.
     #[error("more than {MAX_FIELDS} fields in one document")]
     TooManyFields,
+    /// What `readings` names is something else.
+    #[error("{0} for `readings` is no array")]
+    NotArray(String),
+    /// Too many elements.
+    #[error("more than {MAX_READINGS} readings in one document; send smaller ones")]
+    TooManyReadings,
+}
+
+/// What is known of the documents of a certain make, beside the layout.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// Words such as `ON` and `off` are booleans.
+    pub words: bool,
+    /// Members with these names are no fields, nor is anything in them.
+    pub skipped: &'static [&'static str],
+    /// Text fields that are kept though nobody lists them.
+    pub texts: &'static [&'static str],
 }
 
 /// Parses one document as the layout says.
@@ -75,8 +102,15 @@ pub enum JsonError {
 /// # Errors
 /// Says which path or field is at fault, and why.
 pub fn parse(layout: &Layout, payload: &[u8]) -> Result<Document, JsonError> {
-    let json: Json = serde_json::from_slice(payload).map_err(|e| JsonError::Syntax(e.to_string()))?;
-    read(layout, &json)
+    read(layout, &syntax(payload)?)
+}
+
+/// The document that some bytes are.
+///
+/// # Errors
+/// They are no JSON.
+pub fn syntax(payload: &[u8]) -> Result<Json, JsonError> {
+    serde_json::from_slice(payload).map_err(|e| JsonError::Syntax(e.to_string()))
 }
 
 /// Reads a document that is parsed already.
@@ -84,26 +118,107 @@ pub fn parse(layout: &Layout, payload: &[u8]) -> Result<Document, JsonError> {
 /// # Errors
 /// As [`parse`].
 pub fn read(layout: &Layout, json: &Json) -> Result<Document, JsonError> {
-    let device = selected("device", layout.device.as_ref(), json)?;
-    let measurement = selected("measurement", layout.measurement.as_ref(), json)?;
-    let mut tags = Vec::with_capacity(layout.tags_from.len());
-    for path in &layout.tags_from {
-        // A tag that is absent from one document is no fault of the document.
-        if let Some(leaf) = find(json, path).filter(|leaf| !leaf.is_null()) {
-            tags.push((last_name(path), scalar("tags_from", path, leaf)?));
+    Places { element: json, document: None }.read(layout, &Habits::default())
+}
+
+/// Reads a document of a certain make.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read_as(layout: &Layout, habits: &Habits, json: &Json) -> Result<Document, JsonError> {
+    Places { element: json, document: None }.read(layout, habits)
+}
+
+/// Reads what an array in a document holds, each element as a document of its own; the errors are those of elements.
+///
+/// # Errors
+/// There is no such array.
+pub fn readings<'j>(
+    layout: &'j Layout,
+    path: &JsonPath,
+    json: &'j Json,
+) -> Result<impl Iterator<Item = Result<Document, JsonError>> + use<'j>, JsonError> {
+    let key = "readings";
+    let found = find(json, path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
+    let elements = found.as_array().ok_or_else(|| JsonError::NotArray(path.to_string()))?;
+    Ok(elements.iter().take(MAX_READINGS + 1).enumerate().map(move |(at, element)| match at {
+        MAX_READINGS => Err(JsonError::TooManyReadings),
+        _ => Places { element, document: Some(json) }.read(layout, &Habits::default()),
+    }))
+}
+
+/// The fields of a document, with `name` before their names.
+///
+/// # Errors
+/// A listed integer field holds something else, or there are too many.
+pub fn fields(
+    layout: &Layout,
+    habits: &Habits,
+    name: &str,
+    json: &Json,
+) -> Result<Vec<(String, Value)>, JsonError> {
+    let mut walk =
+        Walk { layout, habits, claimed: claimed(layout), fields: Vec::new(), name: name.to_owned() };
+    walk.visit(json, &mut Vec::new())?;
+    Ok(walk.fields)
+}
+
+/// Where a row is read from.
+#[derive(Clone, Copy)]
+struct Places<'j> {
+    /// What holds its fields.
+    element: &'j Json,
+    /// The document around it, for paths that lead nowhere in the element.
+    document: Option<&'j Json>,
+}
+
+impl<'j> Places<'j> {
+    fn read(self, layout: &Layout, habits: &Habits) -> Result<Document, JsonError> {
+        let device = self.selected("device", layout.device.as_ref())?;
+        let measurement = self.selected("measurement", layout.measurement.as_ref())?;
+        let mut tags = Vec::with_capacity(layout.tags_from.len());
+        for path in &layout.tags_from {
+            // A tag that is absent from one document is no fault of the document.
+            if let Some(leaf) = self.find(path).filter(|leaf| !leaf.is_null()) {
+                tags.push((last_name(path), scalar("tags_from", path, leaf)?));
+            }
+        }
+        let timestamp = match (&layout.timestamp, layout.timestamp_format) {
+            (Some(path), Some(format)) => Some(self.timestamp(path, format)?),
+            _ => None,
+        };
+        let fields = fields(layout, habits, "", self.element)?;
+        if fields.is_empty() {
+            return Err(JsonError::NoFields);
+        }
+        Ok(Document { device, measurement, tags, fields, timestamp })
+    }
+
+    fn find(self, path: &JsonPath) -> Option<&'j Json> {
+        find(self.element, path).or_else(|| find(self.document?, path))
+    }
+
+    fn selected(self, key: &'static str, selector: Option<&Selector>) -> Result<Option<String>, JsonError> {
+        match selector {
+            None => Ok(None),
+            Some(Selector::Fixed(text)) => Ok(Some(text.clone())),
+            Some(Selector::Path(path)) => {
+                let leaf =
+                    self.find(path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
+                scalar(key, path, leaf).map(Some)
+            }
         }
     }
-    let timestamp = match (&layout.timestamp, layout.timestamp_format) {
-        (Some(path), Some(format)) => Some(read_timestamp(path, format, json)?),
-        _ => None,
-    };
-    let mut walk = Walk { layout, claimed: claimed(layout), fields: Vec::new(), name: String::new() };
-    let mut path = Vec::new();
-    walk.visit(json, &mut path)?;
-    if walk.fields.is_empty() {
-        return Err(JsonError::NoFields);
+
+    fn timestamp(self, path: &JsonPath, format: TimestampFormat) -> Result<i64, JsonError> {
+        let key = "timestamp";
+        let leaf = self.find(path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
+        let text = scalar(key, path, leaf)?;
+        super::time::parse(&text, format).ok_or_else(|| JsonError::BadTimestamp {
+            text: text.chars().take(64).collect(),
+            format: super::time::name(format),
+        })
     }
-    Ok(Document { device, measurement, tags, fields: walk.fields, timestamp })
 }
 
 /// The paths whose leaves are not fields.
@@ -137,6 +252,7 @@ impl At<'_> {
 
 struct Walk<'c> {
     layout: &'c Layout,
+    habits: &'c Habits,
     claimed: Vec<&'c [Step]>,
     fields: Vec<(String, Value)>,
     name: String,
@@ -146,9 +262,10 @@ impl Walk<'_> {
     fn visit<'j>(&mut self, json: &'j Json, path: &mut Vec<At<'j>>) -> Result<(), JsonError> {
         match json {
             Json::Null => Ok(()),
-            Json::Object(members) => {
-                members.iter().try_for_each(|(key, member)| self.descend(At::Key(key), key, member, path))
-            }
+            Json::Object(members) => members
+                .iter()
+                .filter(|(key, _)| !self.habits.skipped.contains(&key.as_str()))
+                .try_for_each(|(key, member)| self.descend(At::Key(key), key, member, path)),
             Json::Array(elements) => elements
                 .iter()
                 .enumerate()
@@ -183,7 +300,7 @@ impl Walk<'_> {
             return Ok(());
         }
         // A document that is a bare scalar has no name of its own.
-        let name = if self.name.is_empty() { "value" } else { self.name.as_str() };
+        let name = if self.name.is_empty() { value::DEFAULT_FIELD } else { self.name.as_str() };
         let listed = |names: &[String]| names.iter().any(|listed| listed == name);
         let value = match leaf {
             Json::Bool(value) => Value::Boolean(*value),
@@ -195,6 +312,10 @@ impl Walk<'_> {
                 None => return Ok(()),
             },
             Json::String(text) if listed(&self.layout.text_fields) => Value::Text(text.clone()),
+            Json::String(text) => match self.text(name, text) {
+                Some(value) => value,
+                None => return Ok(()),
+            },
             _ => return Ok(()),
         };
         if self.fields.len() == MAX_FIELDS {
@@ -204,31 +325,36 @@ impl Walk<'_> {
         self.fields.push((name, value));
         Ok(())
     }
+
+    /// What text that nobody lists stands for, if for anything.
+    fn text(&self, name: &str, text: &str) -> Option<Value> {
+        if self.habits.texts.contains(&name) {
+            return (!text.is_empty()).then(|| Value::Text(text.to_owned()));
+        }
+        if self.habits.words
+            && let Some(truth) = value::truth(text)
+        {
+            return Some(Value::Boolean(truth));
+        }
+        let is_number = match &self.layout.numbers_in_text {
+            NumbersInText::Never => false,
+            NumbersInText::Always => true,
+            NumbersInText::Of(names) => names.iter().any(|listed| listed == name),
+        };
+        if !is_number {
+            return None;
+        }
+        let text = text.trim();
+        match self.layout.integer_fields.iter().any(|listed| listed == name) {
+            true => value::integer(text).map(Value::Integer),
+            false => value::number(text).map(Value::Float),
+        }
+    }
 }
 
 /// The integer that a number stands for: `21` and `21.0` both are 21.
 fn integer(number: &serde_json::Number) -> Option<i64> {
-    number.as_i64().or_else(|| {
-        let float = number.as_f64()?;
-        let exact = float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0;
-        #[expect(clippy::cast_possible_truncation, reason = "checked to be an integer below 2^53")]
-        exact.then_some(float as i64)
-    })
-}
-
-fn selected(
-    key: &'static str,
-    selector: Option<&Selector>,
-    json: &Json,
-) -> Result<Option<String>, JsonError> {
-    match selector {
-        None => Ok(None),
-        Some(Selector::Fixed(text)) => Ok(Some(text.clone())),
-        Some(Selector::Path(path)) => {
-            let leaf = find(json, path).ok_or_else(|| JsonError::Missing { key, path: path.to_string() })?;
-            scalar(key, path, leaf).map(Some)
-        }
-    }
+    number.as_i64().or_else(|| value::whole(number.as_f64()?))
 }
 
 fn scalar(key: &'static str, path: &JsonPath, leaf: &Json) -> Result<String, JsonError> {
@@ -252,17 +378,7 @@ fn last_name(path: &JsonPath) -> String {
         Step::Key(key) => Some(key.clone()),
         Step::Index(_) => None,
     });
-    name.unwrap_or_else(|| "value".to_owned())
-}
-
-fn read_timestamp(path: &JsonPath, format: TimestampFormat, json: &Json) -> Result<i64, JsonError> {
-    let leaf =
-        find(json, path).ok_or_else(|| JsonError::Missing { key: "timestamp", path: path.to_string() })?;
-    let text = scalar("timestamp", path, leaf)?;
-    super::time::parse(&text, format).ok_or_else(|| JsonError::BadTimestamp {
-        text: text.chars().take(64).collect(),
-        format: super::time::name(format),
-    })
+    name.unwrap_or_else(|| value::DEFAULT_FIELD.to_owned())
 }
 
 #[cfg(test)]
@@ -275,14 +391,12 @@ mod tests {
     fn layout() -> Layout {
         let path = |text| JsonPath::parse(text).unwrap();
         Layout {
-            format: Format::Json,
-            device: None,
-            measurement: None,
             timestamp: Some(path("$.time")),
             timestamp_format: Some(TimestampFormat::Milliseconds),
             integer_fields: vec!["count".to_owned()],
             text_fields: vec!["state".to_owned()],
             tags_from: vec![path("$.meta.site")],
+            ..Layout::of(Format::Json)
         }
     }
 
@@ -351,10 +465,91 @@ mod tests {
         assert_eq!(document.fields.len(), 1, "the id is no field");
     }
 
+    #[test]
+    fn text_that_is_a_number_is_one_where_that_is_configured() {
+        let text = r#"{"time":1,"a":"21.5","b":" 7 ","c":"n/a","state":"5","count":"8","d":"nan","e":""}"#;
+        let float = |name: &str, value| (name.to_owned(), Value::Float(value));
+        let named = |numbers_in_text| {
+            let layout = Layout { numbers_in_text, ..layout() };
+            parse(&layout, text.as_bytes()).unwrap().fields
+        };
+        let state = ("state".to_owned(), Value::Text("5".to_owned()));
+        assert_eq!(named(NumbersInText::Never), std::slice::from_ref(&state));
+        let count = ("count".to_owned(), Value::Integer(8));
+        assert_eq!(named(NumbersInText::Always), [float("a", 21.5), float("b", 7.0), count, state.clone()]);
+        assert_eq!(named(NumbersInText::Of(vec!["b".to_owned()])), [float("b", 7.0), state]);
+    }
+
+    #[test]
+    fn each_element_of_an_array_is_a_row() {
+        let json: Json = serde_json::from_str(
+            r#"{"time":5,"meta":{"site":"north"},"battery":3.3,
+                "list":[{"time":1,"t":1},{"t":2,"meta":{"site":"south"}},{"t":"x"},{"time":"noon","t":1},4]}"#,
+        )
+        .unwrap();
+        let layout = layout();
+        let path = |text| JsonPath::parse(text).unwrap();
+        let told: Vec<String> = readings(&layout, &path("$.list"), &json)
+            .unwrap()
+            .map(|document| match document {
+                Ok(document) => {
+                    let (tag, time) = (&document.tags[0].1, document.timestamp.unwrap());
+                    format!("{tag} {time} {:?}", document.fields)
+                }
+                Err(e) => e.to_string(),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                r#"north 1000000 [("t", Float(1.0))]"#,
+                r#"south 5000000 [("t", Float(2.0))]"#,
+                &JsonError::NoFields.to_string(),
+                "the timestamp noon is not in the format ms",
+                r#"north 5000000 [("value", Float(4.0))]"#,
+            ]
+        );
+        let error = |text| readings(&layout, &path(text), &json).err().unwrap().to_string();
+        assert_eq!(error("$.nowhere"), "nothing at $.nowhere for `readings`");
+        assert_eq!(error("$.meta"), "$.meta for `readings` is no array");
+    }
+
+    #[test]
+    fn an_array_that_is_too_long_is_cut_and_says_so() {
+        let json = Json::Array(vec![serde_json::json!({"time": 1, "t": 1}); MAX_READINGS + 7]);
+        let (layout, top) = (layout(), JsonPath { steps: Vec::new() });
+        let rows: Vec<_> = readings(&layout, &top, &json).unwrap().collect();
+        assert_eq!(rows.len(), MAX_READINGS + 1);
+        assert_eq!(rows.last(), Some(&Err(JsonError::TooManyReadings)));
+    }
+
+    #[test]
+    fn the_habits_of_a_make_are_known() {
+        let habits = Habits { words: true, skipped: &["id"], texts: &["action"] };
+        let layout = Layout { timestamp: None, ..layout() };
+        let json =
+            serde_json::json!({"a": {"id": 1, "x": "ON"}, "action": "single", "b": "auto", "state": "off"});
+        let document = read_as(&layout, &habits, &json).unwrap();
+        let text = |text: &str| Value::Text(text.to_owned());
+        let expected = [("a_x", Value::Boolean(true)), ("action", text("single")), ("state", text("off"))];
+        assert_eq!(document.fields, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             parse(&layout(), &bytes).ok();
+        }
+
+        #[test]
+        fn no_document_panics(text in "[\\[\\]{}:,\"a-c0-9.truefalsn ]{0,48}") {
+            let layout = Layout { numbers_in_text: NumbersInText::Always, ..layout() };
+            if let Ok(json) = syntax(text.as_bytes()) {
+                read_as(&layout, &Habits { words: true, ..Habits::default() }, &json).ok();
+                for path in ["$.a", "$[0]"] {
+                    readings(&layout, &JsonPath::parse(path).unwrap(), &json).map(Iterator::count).ok();
+                }
+            }
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Payload formats: from the bytes of one message to rows.
 //!
-//! In: a payload, and what the topic that it came on names. Out: rows with their series, and what was refused and why.
-//! Next: `ingest/mod.rs`. Each format is a module of its own that knows nothing of topics, tags or the journal.
+//! In: a payload, and what the topic that it came on names. Out: rows with their series, and what was refused and
+//! why. Next: `ingest/mod.rs`. Each format is a module of its own that knows nothing of topics, tags or the journal.
 
 pub mod csv;
+mod fields;
+pub(crate) mod fuzzing;
 pub mod json;
 pub mod line_protocol;
+mod preset;
+pub mod senml;
 pub mod time;
+pub mod value;
 
-use crate::config::{Format, Layout, Selector, TimestampFormat};
+use crate::config::{Format, Layout, Preset, Selector, TimestampFormat};
 use crate::ingest::identity::Naming;
 use crate::record::{Row, Value, check_name};
 
@@ -55,7 +60,8 @@ impl Parsed {
 pub struct Refusal {
     /// The device that they are accounted to; [`UNKNOWN_DEVICE`] if the message does not say.
     pub device: String,
-    /// How many: one for a document, one a line for line protocol and CSV.
+    /// How many: one for a document, one a line for line protocol and CSV, one an element or a record where these are
+    /// rows.
     pub rows: u64,
     /// The first reason.
     pub reason: String,
@@ -64,39 +70,61 @@ pub struct Refusal {
 /// The device that rows without any device are accounted to. They carry no `device` tag.
 pub const UNKNOWN_DEVICE: &str = "(unknown)";
 
+/// Why a message brings no reading, where that is no fault of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aside(pub &'static str);
+
 /// Parses one message. `captures` is what its topic names, such as a device.
 #[must_use]
 pub fn parse(layout: &Layout, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
+    read(layout, naming, captures, payload).unwrap_or_default()
+}
+
+/// Parses one message, and says why, if it brings nothing and is none the worse for it.
+///
+/// # Errors
+/// Says what else it is.
+pub fn read(
+    layout: &Layout,
+    naming: &Naming,
+    captures: &Captures<'_>,
+    payload: &[u8],
+) -> Result<Parsed, Aside> {
+    let message = Message { layout, naming, captures };
     if payload.len() > MAX_PAYLOAD_BYTES {
         let reason = format!("{} bytes of payload; the limit is {MAX_PAYLOAD_BYTES}", payload.len());
-        return refused(layout, captures, reason);
+        return Ok(message.refused(reason));
     }
-    match &layout.format {
-        Format::Json => match json::parse(layout, payload) {
-            Ok(document) => document_row(layout, naming, captures, document),
-            Err(e) => refused(layout, captures, e.to_string()),
-        },
-        Format::LineProtocol => parse_lines(layout, naming, captures, payload),
+    let parsed = match &layout.format {
+        Format::Json => message.json(payload),
+        Format::LineProtocol => message.lines(payload),
         Format::Csv { .. } => match csv::Table::of(layout) {
             Some(mut table) => parse_csv_line(layout, naming, &mut table, payload),
             None => Parsed::default(),
         },
+        Format::Senml => message.senml(payload),
+        Format::Value => message.value(payload),
+        Format::Preset(preset) => return preset::read(*preset, &message, payload),
+    };
+    match parsed.is_empty() {
+        true => Err(Aside(
+            "it has no row: an empty list, comments, a header, or only fields that `drop` leaves out",
+        )),
+        false => Ok(parsed),
     }
 }
 
 /// Parses one line of a table, whose header may have come before. A header brings nothing.
 #[must_use]
 pub fn parse_csv_line(layout: &Layout, naming: &Naming, table: &mut csv::Table, line: &[u8]) -> Parsed {
+    let message = Message { layout, naming, captures: &[] };
     let Ok(text) = std::str::from_utf8(line) else {
-        return refused(layout, &[], NOT_UTF8.to_owned());
+        return message.refused(NOT_UTF8.to_owned());
     };
     match table.read(text) {
         Ok(None) => Parsed::default(),
-        Ok(Some(row)) => match json::read(layout, &row) {
-            Ok(document) => document_row(layout, naming, &[], document),
-            Err(e) => refused(layout, &[], e.to_string()),
-        },
-        Err(e) => refused(layout, &[], e.to_string()),
+        Ok(Some(row)) => message.document(json::read(layout, &row)),
+        Err(e) => message.refused(e.to_string()),
     }
 }
 
@@ -110,6 +138,8 @@ pub fn refused(layout: &Layout, captures: &Captures<'_>, reason: String) -> Pars
 pub type Captures<'a> = [(&'a str, &'a str)];
 
 const NOT_UTF8: &str = "not UTF-8 text";
+
+const NO_DEVICE: &str = "the device is empty; it comes from `device` or from {device} in the topic";
 
 fn captured<'a>(captures: &Captures<'a>, name: &str) -> Option<&'a str> {
     captures.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
@@ -125,105 +155,239 @@ fn refusal(layout: &Layout, captures: &Captures<'_>, rows: u64, reason: String) 
     Refusal { device: device.unwrap_or(UNKNOWN_DEVICE).to_owned(), rows, reason }
 }
 
-fn document_row(
-    layout: &Layout,
-    naming: &Naming,
-    captures: &Captures<'_>,
-    document: json::Document,
-) -> Parsed {
-    let device = document.device.as_deref().or_else(|| captured(captures, "device")).unwrap_or_default();
-    if device.is_empty() {
-        let reason = "the device is empty; it comes from `device` or from {device} in the topic".to_owned();
-        return refused(layout, captures, reason);
-    }
-    let measurement =
-        document.measurement.as_deref().or_else(|| captured(captures, "measurement")).unwrap_or_default();
-    let mut own: Vec<(&str, &str)> =
-        document.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    push_placeholder_tags(captures, &mut own);
-    match row(naming, Some(device), measurement, own, document.fields, document.timestamp) {
-        Ok(row) => Parsed { rows: vec![row], refused: None },
-        Err(reason) => refused(layout, captures, reason),
-    }
+/// A message as far as it is known without its payload.
+struct Message<'a> {
+    layout: &'a Layout,
+    naming: &'a Naming,
+    captures: &'a Captures<'a>,
 }
 
-fn parse_lines(layout: &Layout, naming: &Naming, captures: &Captures<'_>, payload: &[u8]) -> Parsed {
-    let Ok(text) = std::str::from_utf8(payload) else {
-        return refused(layout, captures, NOT_UTF8.to_owned());
-    };
-    let fixed = match &layout.device {
-        Some(Selector::Fixed(device)) => Some(device.as_str()),
-        _ => captured(captures, "device"),
-    };
-    let format = layout.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
-    let mut parsed = Parsed::default();
-    for line in line_protocol::lines(text) {
-        match line.map_err(|e| e.to_string()).and_then(|line| line_row(naming, captures, fixed, format, line))
-        {
-            Ok(row) => parsed.rows.push(row),
-            Err(reason) => match &mut parsed.refused {
-                Some(refused) => refused.rows += 1,
-                none => *none = Some(refusal(layout, captures, 1, reason)),
-            },
-        }
-    }
-    parsed
-}
-
-/// The line's own measurement and tags stand; topic and configuration only add what it lacks.
-fn line_row(
-    naming: &Naming,
-    captures: &Captures<'_>,
-    fixed_device: Option<&str>,
-    format: TimestampFormat,
-    line: line_protocol::Line<'_>,
-) -> Result<Row, String> {
-    let timestamp = match line.timestamp {
-        Some(number) => Some(
-            time::scale(number, format)
-                .ok_or_else(|| format!("the timestamp {number} does not fit into ns"))?,
-        ),
-        None => None,
-    };
-    let mut own: Vec<(&str, &str)> = Vec::with_capacity(line.tags.len() + captures.len());
-    let mut device = fixed_device;
-    for (name, value) in &line.tags {
-        if name == "device" {
-            device = Some(value);
-        } else {
-            own.push((name, value));
-        }
-    }
-    push_placeholder_tags(captures, &mut own);
-    row(naming, device, &line.measurement, own, line.fields, timestamp)
-}
-
-fn push_placeholder_tags<'a>(captures: &Captures<'a>, own: &mut Vec<(&'a str, &'a str)>) {
-    for &(name, value) in captures {
-        if !matches!(name, "device" | "measurement") && !own.iter().any(|(known, _)| *known == name) {
-            own.push((name, value));
-        }
-    }
-}
-
-fn row(
-    naming: &Naming,
-    device: Option<&str>,
-    measurement: &str,
-    own: Vec<(&str, &str)>,
+/// A row before it has a series.
+struct Draft<'a> {
+    /// The device, if it is known.
+    device: Option<&'a str>,
+    measurement: &'a str,
+    /// The row's own tags.
+    tags: Vec<(&'a str, &'a str)>,
     fields: Vec<(String, Value)>,
     timestamp: Option<i64>,
-) -> Result<Row, String> {
-    for (name, _) in &fields {
-        if name.is_empty() {
-            return Err("a field has an empty name".to_owned());
-        }
-        check_name("field", name).map_err(|e| e.to_string())?;
+    offset_ns: i64,
+}
+
+impl<'a> Message<'a> {
+    fn refused(&self, reason: String) -> Parsed {
+        refused(self.layout, self.captures, reason)
     }
-    let device = device.filter(|device| !device.is_empty()).map(|device| naming.foreign(device));
-    let series = naming.series(measurement, device.as_ref(), own).map_err(|e| e.to_string())?;
-    let device = device.map_or(UNKNOWN_DEVICE, |device| device.tag).to_owned();
-    Ok(Row { device, series, fields, timestamp })
+
+    fn json(&self, payload: &[u8]) -> Parsed {
+        let Some(path) = &self.layout.readings else {
+            return self.document(json::parse(self.layout, payload));
+        };
+        let json = match json::syntax(payload) {
+            Ok(json) => json,
+            Err(e) => return self.refused(e.to_string()),
+        };
+        match json::readings(self.layout, path, &json) {
+            Ok(documents) => {
+                let mut parsed = Parsed::default();
+                documents.for_each(|document| self.add_document(&mut parsed, document));
+                parsed
+            }
+            Err(e) => self.refused(e.to_string()),
+        }
+    }
+
+    fn document(&self, document: Result<json::Document, json::JsonError>) -> Parsed {
+        let mut parsed = Parsed::default();
+        self.add_document(&mut parsed, document);
+        parsed
+    }
+
+    fn add_document(&self, parsed: &mut Parsed, document: Result<json::Document, json::JsonError>) {
+        let row = document.map_err(|e| e.to_string()).and_then(|document| self.document_row(document));
+        self.add(parsed, row);
+    }
+
+    fn document_row(&self, document: json::Document) -> Result<Option<Row>, String> {
+        let device = document.device.as_deref().or_else(|| captured(self.captures, "device"));
+        if device.unwrap_or_default().is_empty() {
+            return Err(NO_DEVICE.to_owned());
+        }
+        let measurement = document.measurement.as_deref().or_else(|| captured(self.captures, "measurement"));
+        let mut tags: Vec<(&str, &str)> =
+            document.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.push_placeholder_tags(&mut tags);
+        self.row(Draft {
+            device,
+            measurement: measurement.unwrap_or_default(),
+            tags,
+            fields: document.fields,
+            timestamp: document.timestamp,
+            offset_ns: 0,
+        })
+    }
+
+    fn lines(&self, payload: &[u8]) -> Parsed {
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return self.refused(NOT_UTF8.to_owned());
+        };
+        let fixed = self.device();
+        let format = self.layout.timestamp_format.unwrap_or(TimestampFormat::Nanoseconds);
+        let mut parsed = Parsed::default();
+        for line in line_protocol::lines(text) {
+            let row = line.map_err(|e| e.to_string()).and_then(|line| self.line_row(fixed, format, line));
+            self.add(&mut parsed, row);
+        }
+        parsed
+    }
+
+    /// The line's own measurement and tags stand; topic and configuration only add what it lacks.
+    fn line_row(
+        &self,
+        fixed_device: Option<&str>,
+        format: TimestampFormat,
+        line: line_protocol::Line<'_>,
+    ) -> Result<Option<Row>, String> {
+        let timestamp = match line.timestamp {
+            Some(number) => Some(
+                time::scale(number, format)
+                    .ok_or_else(|| format!("the timestamp {number} does not fit into ns"))?,
+            ),
+            None => None,
+        };
+        let mut tags: Vec<(&str, &str)> = Vec::with_capacity(line.tags.len() + self.captures.len());
+        let mut device = fixed_device;
+        for (name, value) in &line.tags {
+            if name == "device" {
+                device = Some(value);
+            } else {
+                tags.push((name, value));
+            }
+        }
+        self.push_placeholder_tags(&mut tags);
+        let (measurement, fields) = (&*line.measurement, line.fields);
+        self.row(Draft { device, measurement, tags, fields, timestamp, offset_ns: 0 })
+    }
+
+    fn senml(&self, payload: &[u8]) -> Parsed {
+        let named = self.device().filter(|device| !device.is_empty());
+        let pack = match senml::parse(self.layout, named.is_some(), payload) {
+            Ok(pack) => pack,
+            Err(e) => return self.refused(e.to_string()),
+        };
+        let mut parsed = Parsed::default();
+        for row in pack.rows {
+            let row = self.senml_row(named, row);
+            self.add(&mut parsed, row);
+        }
+        if let Some((records, error)) = pack.refused {
+            self.refuse(&mut parsed, records, error.to_string());
+        }
+        parsed
+    }
+
+    fn senml_row(&self, named: Option<&str>, row: senml::Row) -> Result<Option<Row>, String> {
+        let Some(device) = named.or(row.device.as_deref()) else {
+            let field = row.fields.first().map_or("", |(name, _)| name);
+            return Err(format!(
+                "the name {field:?} names no device; name a level of the topic {{device}}, or write `device`"
+            ));
+        };
+        let (timestamp, offset_ns) = match row.time {
+            senml::Time::Absolute(ns) => (Some(ns), 0),
+            senml::Time::Relative(ns) => (None, ns),
+        };
+        let draft = self.draft(row.fields);
+        self.row(Draft { device: Some(device), timestamp, offset_ns, ..draft })
+    }
+
+    fn value(&self, payload: &[u8]) -> Parsed {
+        let mut parsed = Parsed::default();
+        let value = value::read(self.layout, self.field(), payload).map_err(|e| e.to_string());
+        let row = value.and_then(|value| self.named_row(vec![(self.field().to_owned(), value)]));
+        self.add(&mut parsed, row);
+        parsed
+    }
+
+    /// A row of the device that the configuration or the topic names.
+    fn named_row(&self, fields: Vec<(String, Value)>) -> Result<Option<Row>, String> {
+        let draft = self.draft(fields);
+        match draft.device {
+            Some(_) => self.row(draft),
+            None => Err(NO_DEVICE.to_owned()),
+        }
+    }
+
+    /// What configuration and topic say of a row.
+    fn draft(&self, fields: Vec<(String, Value)>) -> Draft<'a> {
+        let measurement = match &self.layout.measurement {
+            Some(Selector::Fixed(measurement)) => Some(measurement.as_str()),
+            _ => captured(self.captures, "measurement"),
+        };
+        let mut tags = Vec::with_capacity(self.captures.len());
+        self.push_placeholder_tags(&mut tags);
+        let (device, measurement) =
+            (self.device().filter(|device| !device.is_empty()), measurement.unwrap_or_default());
+        Draft { device, measurement, tags, fields, timestamp: None, offset_ns: 0 }
+    }
+
+    /// The device that the configuration or the topic names.
+    fn device(&self) -> Option<&'a str> {
+        match &self.layout.device {
+            Some(Selector::Fixed(device)) => Some(device),
+            _ => captured(self.captures, "device"),
+        }
+    }
+
+    /// The field of a payload without names.
+    fn field(&self) -> &'a str {
+        let named = self.layout.field.as_deref().or_else(|| captured(self.captures, "field"));
+        named.unwrap_or(match self.layout.format {
+            Format::Preset(Preset::Homeassistant) => preset::STATE,
+            _ => value::DEFAULT_FIELD,
+        })
+    }
+
+    fn push_placeholder_tags<'b>(&self, tags: &mut Vec<(&'b str, &'b str)>)
+    where
+        'a: 'b,
+    {
+        for &(name, value) in self.captures {
+            if !self.layout.format.consumes(name) && !tags.iter().any(|(known, _)| *known == name) {
+                tags.push((name, value));
+            }
+        }
+    }
+
+    /// A row with its series; `None` if all of its fields are left out.
+    fn row(&self, mut draft: Draft<'_>) -> Result<Option<Row>, String> {
+        fields::settle(self.layout, &mut draft.fields)?;
+        if draft.fields.is_empty() {
+            return Ok(None);
+        }
+        let device = draft.device.filter(|device| !device.is_empty());
+        let device = device.map(|device| self.naming.foreign(device));
+        let series = self.naming.series(draft.measurement, device.as_ref(), draft.tags);
+        let device = device.map_or(UNKNOWN_DEVICE, |device| device.tag).to_owned();
+        let (timestamp, offset_ns) = (draft.timestamp, draft.offset_ns);
+        let series = series.map_err(|e| e.to_string())?;
+        Ok(Some(Row { device, series, fields: draft.fields, timestamp, offset_ns }))
+    }
+
+    /// Counts a row in, whatever became of it.
+    fn add(&self, parsed: &mut Parsed, row: Result<Option<Row>, String>) {
+        match row {
+            Ok(row) => parsed.rows.extend(row),
+            Err(reason) => self.refuse(parsed, 1, reason),
+        }
+    }
+
+    fn refuse(&self, parsed: &mut Parsed, rows: u64, reason: String) {
+        match &mut parsed.refused {
+            Some(refused) => refused.rows += rows,
+            none => *none = Some(refusal(self.layout, self.captures, rows, reason)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -232,16 +396,8 @@ mod tests {
     use crate::config::TopicPattern;
 
     fn layout(format: Format) -> Layout {
-        Layout {
-            device: None,
-            measurement: (format == Format::Json).then(|| Selector::Fixed("climate".to_owned())),
-            timestamp: None,
-            timestamp_format: None,
-            integer_fields: Vec::new(),
-            text_fields: Vec::new(),
-            tags_from: Vec::new(),
-            format,
-        }
+        let measurement = (format != Format::LineProtocol).then(|| Selector::Fixed("climate".to_owned()));
+        Layout { measurement, ..Layout::of(format) }
     }
 
     fn one(format: Format, topic: &str, payload: &str) -> Parsed {
@@ -284,6 +440,97 @@ mod tests {
         assert_eq!(parsed.rows[1].timestamp, Some(6));
         let refusal = parsed.refused.unwrap();
         assert_eq!((refusal.device.as_str(), refusal.rows), ("esp", 1));
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_refuses_its_row_alone() {
+        let parsed = one(Format::Json, "sensors/esp/cellar", r#"{"a_b":1,"a":{"b":2}}"#);
+        assert!(parsed.rows.is_empty());
+        assert!(parsed.refused.unwrap().reason.starts_with("the field \"a_b\" is there twice"));
+        let mut layout = layout(Format::LineProtocol);
+        layout.rename.insert("a".to_owned(), "b".to_owned());
+        let parsed = parse(&layout, &Naming::default(), &[], b"m a=1,b=2\nm a=3\n");
+        assert_eq!(parsed.rows[0].fields, [("b".to_owned(), Value::Float(3.0))]);
+        assert_eq!(parsed.refused.unwrap().rows, 1);
+    }
+
+    #[test]
+    fn the_elements_of_an_array_are_rows_of_their_own_device_and_tags() {
+        let mut layout = layout(Format::Json);
+        let path = |text| crate::config::JsonPath::parse(text).unwrap();
+        layout.readings = Some(path("$.list"));
+        layout.device = Some(Selector::Path(path("$.id")));
+        layout.tags_from = vec![path("$.site")];
+        let told =
+            |payload: &str| parse(&layout, &Naming::default(), &[("room", "hall")], payload.as_bytes());
+        let parsed = told(
+            r#"{"id":"hub","site":"north","list":[{"t":1},{"id":"b","t":2},{"t":"x"},{"id":null,"t":1}]}"#,
+        );
+        let series: Vec<&str> = parsed.rows.iter().map(|row| row.series.as_str()).collect();
+        assert_eq!(
+            series,
+            ["climate,device=hub,room=hall,site=north", "climate,device=b,room=hall,site=north"]
+        );
+        let refusal = parsed.refused.unwrap();
+        assert_eq!((refusal.rows, refusal.reason.starts_with("no fields")), (2, true), "{}", refusal.reason);
+        assert!(told(r#"{"list":[]}"#).is_empty());
+        assert_eq!(told(r#"{"list":{}}"#).refused.unwrap().reason, "$.list for `readings` is no array");
+        assert!(told("[").refused.unwrap().reason.starts_with("not JSON"));
+    }
+
+    #[test]
+    fn a_plain_value_is_a_field_by_the_name_that_key_or_topic_give() {
+        let mut layout = layout(Format::Value);
+        let fields = |layout: &Layout, captures: &Captures<'_>| {
+            let parsed = parse(layout, &Naming::default(), captures, b"21.5");
+            (parsed.rows[0].series.to_string(), parsed.rows[0].fields[0].0.clone())
+        };
+        let series = "climate,device=esp".to_owned();
+        assert_eq!(fields(&layout, &[("device", "esp")]), (series.clone(), "value".to_owned()));
+        let captures = [("device", "esp"), ("field", "t")];
+        assert_eq!(fields(&layout, &captures), (series.clone(), "t".to_owned()));
+        layout.field = Some("temperature".to_owned());
+        assert_eq!(fields(&layout, &captures), (series, "temperature".to_owned()));
+        let refusal = parse(&layout, &Naming::default(), &captures, b"warm").refused.unwrap();
+        assert!(refusal.reason.contains("`text_fields` lists \"temperature\""), "{}", refusal.reason);
+        assert!(
+            parse(&layout, &Naming::default(), &[], b"1")
+                .refused
+                .unwrap()
+                .reason
+                .contains("the device is empty")
+        );
+    }
+
+    #[test]
+    fn senml_rows_have_the_device_of_the_topic_else_that_of_their_names() {
+        let layout = layout(Format::Senml);
+        let payload = br#"[{"bn":"urn:dev:ow:10e2:","n":"t","v":1,"t":-5},{"n":"t","v":2}]"#;
+        let told =
+            |captures: &Captures<'_>, payload: &[u8]| parse(&layout, &Naming::default(), captures, payload);
+        let rows = told(&[], payload).rows;
+        assert_eq!(rows[0].series.as_str(), "climate,device=urn:dev:ow:10e2");
+        assert_eq!((rows[0].timestamp, rows[0].offset_ns), (None, -5_000_000_000));
+        assert_eq!((rows[1].timestamp, rows[1].offset_ns), (None, 0));
+        assert_eq!(told(&[("device", "esp")], payload).rows[0].series.as_str(), "climate,device=esp");
+        let twice =
+            told(&[("device", "esp")], br#"[{"n":"a/t","v":1},{"n":"a:t","v":2},{"n":"a/u","v":3,"t":-1}]"#);
+        assert_eq!(twice.rows.len(), 1);
+        assert!(twice.refused.unwrap().reason.starts_with("the field \"a_t\" is there twice"));
+        let refusal = told(&[], br#"[{"n":"t","v":1},{"v":1}]"#).refused.unwrap();
+        assert_eq!(refusal.rows, 2);
+        assert!(refusal.reason.starts_with("the name \"t\" names no device"), "{}", refusal.reason);
+        let refusal = told(&[], br#"[{"n":"a/t","vs":"x"}]"#).refused.unwrap();
+        assert!(refusal.reason.starts_with("no fields"), "{}", refusal.reason);
+    }
+
+    #[test]
+    fn a_message_whose_fields_are_all_left_out_is_no_fault() {
+        let mut layout = layout(Format::Json);
+        layout.drop.insert("t".to_owned());
+        let captures = [("device", "esp")];
+        assert!(read(&layout, &Naming::default(), &captures, b"{\"t\":1}").is_err());
+        assert!(parse(&layout, &Naming::default(), &captures, b"{\"t\":1}").is_empty());
     }
 
     #[test]

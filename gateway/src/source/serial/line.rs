@@ -55,7 +55,7 @@ impl Line {
                 Talk::Native(Box::new(Native { decoder: Decoder::new(), session, unframed: 0 }))
             }
             Speech::Text(layout) => {
-                Talk::Text(Box::new(Text::new(context.clone(), layout.clone(), name, now)))
+                Talk::Text(Box::new(Text::new(context.clone(), (**layout).clone(), name, now)))
             }
         };
         let is_claimed = config.selector.is_claim();
