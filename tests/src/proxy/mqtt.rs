@@ -15,6 +15,9 @@ use super::{Relay, close};
 use crate::clock::wait_for;
 use crate::mqtt::packet::{CONNECT, LEVEL_5, PUBACK, PUBLISH, Packet, SUBACK, SUBSCRIBE};
 
+/// How topics begin on which a broker tells of itself.
+const OF_THE_BROKER: &[u8] = b"$SYS/";
+
 /// How the topic of a gateway's presence ends.
 const PRESENCE: &str = "/gateway";
 

@@ -35,7 +35,7 @@ pub(crate) async fn rival(
     let topic = format!("{}/gateway", broker.native_prefix);
     let mut outbox = Outbox::new(broker.version);
     let (mut link, _) = Link::open(broker, &greeting(broker, visitor, true), &mut outbox).await?;
-    outbox.subscribe(&[topic.clone()], QoS::AtMostOnce);
+    outbox.subscribe(std::slice::from_ref(&topic), QoS::AtMostOnce);
     // A retained message at QoS 0 is sent with the subscription, and the answer to the ping behind it.
     outbox.ping();
     let answer = async {
