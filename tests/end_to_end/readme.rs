@@ -67,9 +67,11 @@ fn command_lines(file: &Path) -> Vec<Vec<String>> {
     let commands = lines.filter_map(|line| line.split('#').next()?.trim().strip_prefix("forebay "));
     let file = file.display().to_string();
     let copy = file.replace("forebay.toml", "journal.copy");
+    let message = file.replace("forebay.toml", "message.json");
     let word = |word: &str| match word {
         "forebay.toml" => file.clone(),
         "journal.copy" => copy.clone(),
+        "message.json" => message.clone(),
         word => word.to_owned(),
     };
     commands.map(|command| command.split_whitespace().map(word).collect()).collect()
@@ -125,7 +127,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 14, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 15, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -137,6 +139,11 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         if good && said.contains("connected") { Ok(()) } else { Err(said) }
     };
     wait_for("the gateway's connection to the broker", LIMIT, is_connected)?;
+
+    let explain = line(&["explain"])?;
+    std::fs::write(scratch.path().join("message.json"), "{\"time\":1767225600000,\"t\":21.5}")?;
+    let (good, said) = finish(&explain)?;
+    assert!(good && said.contains("room=cellar t=21.5 1767225600000000000"), "{said}");
 
     // What it shows depends on the machine.
     let (good, said) = finish(&line(&["ports"])?)?;

@@ -28,11 +28,11 @@ use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::journal::entry::{
     Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, MessageEntry, RowEntry, SessionId,
 };
-use crate::journal::state::{BootState, DeviceState, NewAccounts, State};
+use crate::journal::state::{BootState, DeviceState, NewAccounts, OTHERS, State};
 use crate::journal::{Class, Journal, Refused, Submission};
 use crate::record::{Offset, PointError, Row, SeriesKey, Value, check_name};
 use crate::source::payload::{Parsed, Refusal, UNKNOWN_DEVICE};
-use crate::stats::Stats;
+use crate::stats::{RateLimit, Stats};
 
 pub use dating::OwnClock;
 
@@ -50,6 +50,8 @@ pub struct Ingest {
     stats: Arc<Stats>,
     clock: OwnClock,
     redelivery: Mutex<Redelivery>,
+    /// Devices without an account are named now and then.
+    strangers: Mutex<RateLimit>,
     /// The latest stamp that rows beside the present hang on.
     last_base: AtomicI64,
 }
@@ -182,7 +184,9 @@ impl Ingest {
     #[must_use]
     pub fn new(journal: Journal, naming: Naming, stats: Arc<Stats>, clock: OwnClock) -> Ingest {
         let redelivery = Mutex::new(Redelivery::of(&journal));
-        Ingest { journal, naming, stats, clock, redelivery, last_base: AtomicI64::new(i64::MIN) }
+        let strangers = Mutex::new(RateLimit::once_a_minute());
+        let last_base = AtomicI64::new(i64::MIN);
+        Ingest { journal, naming, stats, clock, redelivery, strangers, last_base }
     }
 
     /// The journal behind the door.
@@ -208,15 +212,18 @@ impl Ingest {
         let dating = self.dating(arrival.received_ns);
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
-        let (rows, receipt) = self.journal.submit(Class::Foreign, |state, submission| {
+        let ((rows, stranger), receipt) = self.journal.submit(Class::Foreign, |state, submission| {
             let mut dating = dating(state);
-            let mut rows = 0;
+            let (mut rows, mut stranger) = (0, None);
             let mut numbers = Numbers::default();
             for (row, key) in parsed.rows.iter().zip(&keys) {
                 if arrival.again && key.is_some_and(|key| redelivery.knows(key)) {
                     continue;
                 }
                 let (account, number) = numbers.next(state, &row.device);
+                if account != row.device {
+                    stranger = Some(row.device.as_str());
+                }
                 match row.timestamp {
                     Some(ns) => submission.add(&Entry::Row(foreign_row(row, account, number, ns)))?,
                     None => {
@@ -234,12 +241,24 @@ impl Ingest {
             if let Some(message) = arrival.message {
                 submission.add(&Entry::Message(message))?;
             }
-            Ok::<u64, Refused>(rows)
+            Ok::<_, Refused>((rows, stranger))
         })?;
+        if let Some(device) = stranger {
+            self.name_stranger(device);
+        }
         for key in keys.into_iter().flatten() {
             redelivery.remember(key);
         }
         Ok(Taken { receipt, rows })
+    }
+
+    fn name_stranger(&self, device: &str) {
+        let mut limit = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(more) = limit.allow(crate::clock::monotonic()) {
+            warn!(
+                "the journal has no room for an account of the device {device:.64?} ({more} more rows like its since the last word): its rows are stored, and counted together with those of others in \"{OTHERS}\"; raise [journal] max_bytes, or see whether {{device}} stands for something that changes all the time"
+            );
+        }
     }
 
     /// A broker begins a session: packet ids begin anew, and nothing of the one before comes again.
