@@ -315,6 +315,7 @@ impl Broker {
             return Ok(());
         }
         self.reporter.stats().messages.add(1);
+        self.life.has_heard = true;
         let received_ns = clock::steady_ns();
         if self.life.waiting.is_empty() && self.take(message, received_ns) {
             return Ok(());

@@ -98,7 +98,7 @@ fn an_outage_of_the_database_costs_a_broker_with_its_own_limits_nothing() -> any
 }
 
 /// The gateway stands still for as long as a bad disk makes it; at that rate the broker cannot keep what comes meanwhile.
-/// What it drops it counts, and everything else is stored.
+/// What it drops it counts, the gateway shows that and raises the alarm, and everything else is stored.
 #[test]
 fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Result<()> {
     let mut site = Site::start("standstill", ITS_OWN_LIMITS, 3, &[subscription("flow")])?;
@@ -109,7 +109,17 @@ fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Res
     stream.publish(6_000, Duration::from_secs(2))?;
     site.gateway.proceed()?;
     stream.publish(1_500, Duration::from_secs(1))?;
+    let source = site.tap.url();
+    wait_for("the alarm and the broker's count in the status", SERVED_LIMIT, || {
+        let status = site.gateway.status().map_err(|error| error.to_string())?;
+        let source = &status["sources"][&source];
+        let alarm = source["alarm"].as_str().unwrap_or_default();
+        let is_told = alarm.contains("may overflow") && source["broker_dropped_messages"].as_u64() > Some(0);
+        if is_told { Ok(()) } else { Err(source.to_string()) }
+    })?;
     let dropped = dropped_by(site.broker.port)?;
+    let told = site.gateway.status()?["sources"][&source]["broker_dropped_messages"].as_u64();
+    assert_eq!(told, Some(dropped), "the gateway shows what the broker counts");
     let kept = stream.published.saturating_sub(dropped);
     wait_for("the PUBACKs of what the broker kept", SERVED_LIMIT, || match site.tap.figures() {
         figures if figures.acked == kept && figures.open == 0 => Ok(()),
@@ -119,6 +129,7 @@ fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Res
     let (numbers, extra) = stored(&site)?;
     eprintln!("{} published, {dropped} dropped by the broker, {} stored", stream.published, numbers.len());
     assert!(dropped > 0, "the broker kept everything");
+    assert!(site.gateway.log_text()?.contains("the broker has dropped"), "the log says nothing of it");
     assert_eq!((numbers.len() as u64, extra), (kept, 0));
     site.scratch.passed();
     Ok(())

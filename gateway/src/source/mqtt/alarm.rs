@@ -11,7 +11,7 @@ pub(super) const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 
 /// How long an ack may take before the queue is in danger: mosquitto's default of 1,000 messages is full after a third
 /// of a second at 3,000 messages a second.
-const HELD_BACK_MS: u64 = 400;
+pub(super) const HELD_BACK_MS: u64 = 400;
 
 /// How long the alarm stays up when all is well again.
 const SHOWN_MS: u64 = 10_000;

@@ -1,6 +1,7 @@
 //! What is due on a connection besides what comes: acks, native sessions, held messages, signs of life, the steps of a
 //! shutdown.
 
+use super::alarm::HELD_BACK_MS;
 use super::link::LinkError;
 use super::outbox::KEEP_ALIVE_S;
 use super::queues::{Acks, Waiting};
@@ -17,6 +18,9 @@ pub(super) const RETRY_MS: u64 = 1_000;
 
 /// How long a ping may go unanswered.
 const DEAD_MS: u64 = KEEP_ALIVE_S as u64 * 1_000;
+
+/// How long after a message others are expected.
+const FLOW_MS: u64 = 2_000;
 
 /// What belongs to one connection.
 #[derive(Default)]
@@ -35,6 +39,10 @@ pub(super) struct Life {
     pub(super) pinged_at: Option<u64>,
     /// Half of what the broker allows between two signs of life.
     pub(super) ping_every_ms: u64,
+    /// Whether a message has come since this was last looked after.
+    pub(super) has_heard: bool,
+    /// Until then another message is expected any moment.
+    flows_until: u64,
     /// Whether a message was acked.
     pub(super) has_acked: bool,
     /// When this is to be looked after again, by its own word.
@@ -93,7 +101,12 @@ impl Broker {
         let oldest_ns = self.life.acks.oldest_ns().or(self.life.waiting.oldest_ns());
         let oldest = oldest_ns.map(|ns| now.saturating_sub(age_ms(ns)));
         let alarm_due = self.alarm.tend(now, oldest, self.life.due.unwrap_or(now), &self.reporter);
-        let due = [self.life.fleet_due, self.life.retry_at, close_due, alarm_due, Some(sign_due)];
+        if std::mem::take(&mut self.life.has_heard) {
+            self.life.flows_until = now + FLOW_MS;
+        }
+        // Whoever has nothing to do for long cannot tell that from having been stopped.
+        let flow_due = (now < self.life.flows_until).then_some(now + HELD_BACK_MS);
+        let due = [self.life.fleet_due, self.life.retry_at, close_due, alarm_due, flow_due, Some(sign_due)];
         let due = due.into_iter().flatten().min().unwrap_or(sign_due);
         self.life.due = Some(due.max(now));
         Ok(due)

@@ -84,6 +84,14 @@ impl MqttTap {
         *lock(&self.shared.cuts) = cuts.into_iter().collect();
     }
 
+    /// Cuts the connection that there is at this moment.
+    pub fn cut_now(&self) {
+        if let Some((client, server)) = lock(&self.shared.present).take() {
+            close(&client);
+            close(&server);
+        }
+    }
+
     /// How many cuts are to come.
     #[must_use]
     pub fn armed(&self) -> usize {
