@@ -2,7 +2,6 @@
 //! shared, and what one of them missed while it was gone it gets when it is back.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use forebay_tests::clock::wait_for;
 use forebay_tests::gateway::{Gateway, Settings};
