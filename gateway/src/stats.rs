@@ -217,6 +217,8 @@ pub struct SourceStats {
     pub bad_messages: Counter,
     /// Messages that a broker sent again and that may be stored twice now, because nothing tells whether they were stored.
     pub doubtful_messages: Counter,
+    /// Messages at QoS 0 that were let go of, because older ones waited for room in the journal.
+    pub dropped_messages: Counter,
     /// How often acks were held back for so long that a broker's queue may have overflowed.
     pub queue_alarms: Counter,
     /// Connections made.

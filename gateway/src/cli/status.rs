@@ -106,6 +106,9 @@ fn render(status: &Status) -> String {
         if source.doubtful_messages > 0 {
             rows += &format!(", {} messages sent again that may be stored twice", source.doubtful_messages);
         }
+        if source.dropped_messages > 0 {
+            rows += &format!(", {} messages at QoS 0 dropped for want of room", source.dropped_messages);
+        }
         for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
             rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
         }

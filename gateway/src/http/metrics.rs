@@ -32,7 +32,7 @@ pub fn render(status: &Status) -> String {
 /// A metric of each source: name, kind, help, and where it is told of.
 type OfSource = (&'static str, &'static str, &'static str, fn(&SourceReport) -> Option<u64>);
 
-const OF_SOURCES: [OfSource; 9] = [
+const OF_SOURCES: [OfSource; 10] = [
     ("forebay_rows_received_total", "counter", "Rows handed to intake by a source.", |s| {
         Some(s.rows_received)
     }),
@@ -56,6 +56,12 @@ const OF_SOURCES: [OfSource; 9] = [
         "counter",
         "Messages that came at QoS 0 and that nobody would send again.",
         |s| Some(s.unprotected_messages.values().sum()),
+    ),
+    (
+        "forebay_dropped_messages_total",
+        "counter",
+        "Messages at QoS 0 that were let go of, because older ones waited for room in the journal.",
+        |s| Some(s.dropped_messages),
     ),
     (
         "forebay_broker_queue_alarms_total",

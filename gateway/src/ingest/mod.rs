@@ -26,7 +26,7 @@ use tracing::warn;
 
 use crate::dead_letters::{INTAKE_BODY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::journal::entry::{
-    Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, MessageEntry, RowEntry, SessionId,
+    Cause, DeviceEntry, Entry, Fields, GapEntry, LetterEntry, MessageEntry, RowEntry,
 };
 use crate::journal::state::{BootState, DeviceState, NewAccounts, OTHERS, State};
 use crate::journal::{Class, Journal, Refused, Submission};
@@ -261,14 +261,14 @@ impl Ingest {
         }
     }
 
-    /// A broker begins a session: packet ids begin anew, and nothing of the one before comes again.
+    /// Remembers something of a broker's session beside its messages: that it begins, or how far its numbers are.
     ///
     /// # Errors
     /// The journal takes nothing now.
-    pub fn begin_session(&self, session: SessionId) -> Result<Offset, Refused> {
-        let beginning = Entry::Message(MessageEntry::beginning(session));
-        let begun = self.journal.submit(Class::Foreign, |_, submission| submission.add(&beginning))?;
-        Ok(begun.1)
+    pub fn remember(&self, entry: MessageEntry) -> Result<Offset, Refused> {
+        let entry = Entry::Message(entry);
+        let remembered = self.journal.submit(Class::Foreign, |_, submission| submission.add(&entry))?;
+        Ok(remembered.1)
     }
 
     fn refused_device<'a>(&'a self, refusal: &'a Refusal) -> &'a str {

@@ -25,7 +25,7 @@
 //! | early gap again | `13`, machine u64, and the rest as a gap, likewise |
 //! | clock | `14`, machine u64, told ns i64 |
 //! | clock fix | `15`, flags u8 (bit 0: estimated), machine u64, offset ns i64 |
-//! | message | `16`, broker u32, generation u32, packet u16, hash u64 |
+//! | message | `16`, broker u32, generation u32, hash u64, number varint |
 //!
 //! The entries `11` to `15` are in segments alone whose header says so (`segment.rs`). A gateway that does not know `16`
 //! passes over it and stores again what a broker repeats.
@@ -597,7 +597,7 @@ mod tests {
             let fix = FixEntry { machine, offset_ns: i64::from(boot), estimated: boot % 2 == 0 };
             round_trip(&Entry::ClockFix(fix));
             let session = SessionId { broker: boot, generation: !boot };
-            round_trip(&Entry::Message(MessageEntry { session, packet: boot as u16, hash: number }));
+            round_trip(&Entry::Message(MessageEntry { session, number: u64::from(boot), hash: number }));
             let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
             round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {

@@ -26,6 +26,8 @@ pub struct Fleet {
     prefix: String,
     client_id: String,
     service: Service,
+    /// While the broker is asked, the gateway that it told of last; then the one that serves the devices.
+    rival: Option<String>,
     context: Context,
     sessions: HashMap<String, Session>,
 }
@@ -50,6 +52,7 @@ impl Fleet {
             prefix: config.native_prefix.clone(),
             client_id: client_id.to_owned(),
             service: if config.native { Service::Asking } else { Service::Off },
+            rival: None,
             context: context.clone(),
             sessions: HashMap::new(),
         }
@@ -71,44 +74,68 @@ impl Fleet {
         self.service == Service::Asking
     }
 
-    /// The broker has told of every gateway that it knows of, and there is no other: the devices are served.
-    pub(super) fn begin(&mut self) {
-        self.service = Service::On;
+    /// The broker has told of every gateway that it knows of. Whether the devices are served from now on.
+    pub(super) fn decide(&mut self) -> bool {
+        let is_free = self.rival.is_none();
+        self.service = if is_free { Service::On } else { Service::Yielded };
+        if !is_free {
+            self.sessions.clear();
+        }
+        is_free
     }
 
     /// What is subscribed no more, because another gateway serves the devices.
     #[must_use]
-    pub fn given_up(&self) -> Option<String> {
-        (self.service == Service::Yielded).then(|| self.up())
+    pub fn given_up(&self) -> Vec<String> {
+        match self.service {
+            Service::Yielded => vec![self.up(), self.presence()],
+            Service::Off | Service::Asking | Service::On => Vec::new(),
+        }
     }
 
-    /// Another gateway serves the devices.
-    pub(super) fn yield_to(&mut self, rival: &str, reporter: &Reporter) {
+    /// Says who serves the devices instead, if somebody does.
+    pub(super) fn complain(&self, reporter: &Reporter) {
+        let Some(rival) = self.rival.as_ref().filter(|_| self.service == Service::Yielded) else { return };
         let what = format!(
-            "another gateway, with the client id {rival:?}, serves the native devices of {}; none are served here until this gateway is started again. Stop the other one, or give one of them another native_prefix or native = false; if it is gone for good, clear its retained message on {}/gateway",
-            self.prefix, self.prefix
+            "another gateway, with the client id {rival:?}, serves the native devices of {}; none are served here until this gateway is started again. Stop the other one, or give one of them another native_prefix or native = false; if it is gone for good, clear its retained message on {}",
+            self.prefix,
+            self.presence()
         );
         reporter.loss("rival", &what);
-        self.service = Service::Yielded;
-        self.sessions.clear();
     }
 
-    /// Somebody's presence was heard. Returns the client id of another gateway that this one is to give way to.
-    pub(super) fn hear_presence(&self, payload: &[u8], outbox: &mut Outbox) -> Option<String> {
-        match rival_of(payload, &self.client_id) {
-            Heard::Rival(rival) if self.is_asking() || rival < self.client_id => return Some(rival),
-            _ if self.is_asking() => {}
+    /// Somebody's presence was heard. Returns whether the broker is to be asked again for what is retained there: what was
+    /// heard may be old.
+    pub(super) fn hear_presence(&mut self, payload: &[u8], outbox: &mut Outbox) -> bool {
+        let heard = rival_of(payload, &self.client_id);
+        if self.is_asking() {
+            self.rival = match heard {
+                Heard::Rival(rival) => Some(rival),
+                Heard::Own | Heard::Nobody => None,
+            };
+            return false;
+        }
+        match heard {
+            Heard::Rival(rival) if rival < self.client_id => {
+                self.service = Service::Asking;
+                self.rival = Some(rival);
+                return true;
+            }
             Heard::Own => {}
             // The other one is to hear that this one is here; and the will of one that has gone may have cleared it.
             Heard::Rival(_) | Heard::Nobody => self.publish_presence(outbox),
         }
-        None
+        false
+    }
+
+    fn presence(&self) -> String {
+        format!("{}/gateway", self.prefix)
     }
 
     /// Where the presence is retained, if devices are served.
     #[must_use]
     pub fn presence_topic(&self) -> Option<String> {
-        matches!(self.service, Service::Asking | Service::On).then(|| format!("{}/gateway", self.prefix))
+        matches!(self.service, Service::Asking | Service::On).then(|| self.presence())
     }
 
     /// The device that speaks on a topic.

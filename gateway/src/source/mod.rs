@@ -25,7 +25,7 @@ use crate::journal::Refused;
 use crate::record::Offset;
 use crate::stats::{RateLimit, SourceState, SourceStats, Stats};
 use native::{Clocks, Schemas};
-use payload::Parsed;
+use payload::{Parsed, Refusal};
 
 /// What every source is given.
 #[derive(Clone)]
@@ -57,63 +57,68 @@ impl Context {
         self.ingest.journal().room()
     }
 
-    /// Journals what one foreign message became. `None` says that there is no room now: the message is to be held and tried
-    /// again.
+    /// Journals what one foreign message became. `None` says that there is no room now: what is left in `parsed` is to be
+    /// held and tried again.
     pub fn take_foreign(
         &self,
-        parsed: &Parsed,
+        parsed: &mut Parsed,
         origin: Origin<'_>,
         arrival: Arrival,
         reporter: &Reporter,
     ) -> Option<Taken> {
-        match self.ingest.foreign(parsed, origin, arrival) {
-            Ok(taken) => {
-                reporter.stats().rows_received.add(taken.rows);
-                if let Some(refusal) = &parsed.refused {
-                    reporter.stats().bad_messages.add(1);
-                    let reason = &refusal.reason;
-                    let name = origin.name;
-                    reporter.trouble(
-                        "payload",
-                        &format!(
-                            "{name:.64?} brings what is no reading: {reason}; see `forebay dead-letters list`"
-                        ),
-                    );
+        let mut rows = 0;
+        loop {
+            match self.ingest.foreign(parsed, origin, arrival) {
+                Ok(taken) => {
+                    self.note(parsed, &taken, origin, reporter);
+                    return Some(Taken { rows: rows + taken.rows, ..taken });
                 }
-                Some(taken)
-            }
-            Err(e @ Refused::TooLarge { .. }) => {
-                self.take_in_parts(parsed, &e.to_string(), origin, arrival, reporter)
-            }
-            Err(Refused::Busy) => None,
-            Err(e) => {
-                reporter.trouble("room", &format!("messages wait: {e}"));
-                None
+                Err(e @ Refused::TooLarge { .. }) => match parsed.rows.len() {
+                    // A row that is too large by itself costs no other.
+                    0 | 1 => *parsed = parsed.refuse_all(e.to_string()),
+                    many => rows += self.take_part(parsed, many / 2, origin, arrival, reporter)?,
+                },
+                Err(Refused::Busy) => return None,
+                Err(e) => {
+                    reporter.trouble("room", &format!("messages wait: {e}"));
+                    return None;
+                }
             }
         }
     }
 
-    /// Halves a message until its parts fit, so that a row that is too large by itself costs no other.
-    fn take_in_parts(
+    /// Journals the first rows of a message and leaves the others in `parsed`. Returns how many were journaled.
+    fn take_part(
         &self,
-        parsed: &Parsed,
-        reason: &str,
+        parsed: &mut Parsed,
+        rows: usize,
         origin: Origin<'_>,
         arrival: Arrival,
         reporter: &Reporter,
-    ) -> Option<Taken> {
-        if parsed.rows.len() <= 1 {
-            let refused = parsed.refuse_all(reason.to_owned());
-            return self.take_foreign(&refused, origin, arrival, reporter);
-        }
-        let (before, behind) = parsed.rows.split_at(parsed.rows.len() / 2);
-        let before = Parsed { rows: before.to_vec(), refused: None };
-        let behind = Parsed { rows: behind.to_vec(), refused: parsed.refused.clone() };
+    ) -> Option<u64> {
+        let mut behind = parsed.rows.split_off(rows);
+        let refused = parsed.refused.take();
         // What a repetition is known by stands behind the last row.
-        let first = self.take_foreign(&before, origin, Arrival { message: None, ..arrival }, reporter)?;
-        let last = self.take_foreign(&behind, origin, arrival, reporter)?;
-        // The later receipt covers the earlier one.
-        Some(Taken { receipt: last.receipt, rows: first.rows + last.rows })
+        let part = Arrival { message: None, ..arrival };
+        let taken = self.take_foreign(parsed, origin, part, reporter);
+        if taken.is_some() {
+            *parsed = Parsed { rows: behind, refused };
+        } else {
+            parsed.rows.append(&mut behind);
+            parsed.refused = Refusal::both(parsed.refused.take(), refused);
+        }
+        taken.map(|taken| taken.rows)
+    }
+
+    fn note(&self, parsed: &Parsed, taken: &Taken, origin: Origin<'_>, reporter: &Reporter) {
+        reporter.stats().rows_received.add(taken.rows);
+        if let Some(refusal) = &parsed.refused {
+            reporter.stats().bad_messages.add(1);
+            let (name, reason) = (origin.name, &refusal.reason);
+            let what =
+                format!("{name:.64?} brings what is no reading: {reason}; see `forebay dead-letters list`");
+            reporter.trouble("payload", &what);
+        }
     }
 
     /// Whether the gateway stops.

@@ -29,7 +29,7 @@ pub(super) use outbox::{Outbox, QoS};
 use alarm::{Alarm, DROPPED_TOPIC};
 use link::{Link, LinkError};
 use outbox::{Greeting, KEEP_ALIVE_S};
-use queues::{DueAck, Held};
+use queues::{Coming, DueAck, Held};
 use resent::{Resent, Verdict, broker_key};
 use tending::{Closing, Life, RETRY_MS, Subscribing};
 use wire::{Incoming, Message, Welcome};
@@ -145,6 +145,7 @@ impl Broker {
             let was_closing = self.life.closing.is_some();
             self.life = Life::default();
             self.reporter.stats().waiting.set(0);
+            self.alarm.end(&self.reporter);
             match end {
                 Ok(()) => break,
                 Err(_) if was_closing => break,
@@ -187,12 +188,14 @@ impl Broker {
     }
 
     fn begin(&mut self, welcome: Welcome) {
-        let allowed_s = welcome.keep_alive_s.unwrap_or(KEEP_ALIVE_S).max(2);
+        // A broker may want to hear more often than it was offered; to be heard less often is no use to the gateway.
+        let wanted_s = welcome.keep_alive_s.filter(|seconds| *seconds > 0);
+        let allowed_s = wanted_s.unwrap_or(KEEP_ALIVE_S).clamp(2, KEEP_ALIVE_S);
         self.life.ping_every_ms = u64::from(allowed_s) * 500;
         self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
         self.is_subscribed &= welcome.session_present;
-        if let Some(session) = self.resent.connect(welcome.session_present) {
-            self.life.subscribing = Some(Subscribing::Begin(session));
+        if let Some(beginning) = self.resent.connect(welcome.session_present) {
+            self.life.subscribing = Some(Subscribing::Begin(beginning, clock::steady_ns()));
             self.life.retry_at = Some(0);
         } else if !self.is_subscribed {
             self.subscribe();
@@ -200,7 +203,7 @@ impl Broker {
         if let Some(presence) = self.fleet.presence_topic() {
             self.ask(&[presence], QoS::AtMostOnce);
         }
-        if let Some(filter) = self.fleet.given_up() {
+        for filter in self.fleet.given_up() {
             self.outbox.unsubscribe(filter);
         }
         if self.fleet.is_asking() {
@@ -211,6 +214,7 @@ impl Broker {
         }
         self.life.fleet_due = Some(0);
         self.reporter.connected(if welcome.session_present { "session resumed" } else { "new session" });
+        self.fleet.complain(&self.reporter);
     }
 
     /// Asks for everything that the session is to have.
@@ -225,9 +229,8 @@ impl Broker {
         self.outbox.subscribe(filters, qos);
     }
 
-    /// The broker has told of other gateways, if there are any.
+    /// The broker has told of no other gateway.
     fn begin_native(&mut self) {
-        self.fleet.begin();
         let filters: Vec<String> = self.fleet.filter().into_iter().collect();
         self.ask(&filters, QoS::AtLeastOnce);
         self.fleet.handle_connected(Now::read(), &mut self.outbox);
@@ -243,6 +246,8 @@ impl Broker {
             tokio::select! {
                 turned = link.turn(&mut self.outbox, may_read) => {
                     turned?;
+                    // Whoever sends is there, although the answer to a ping may stand behind a large message.
+                    self.life.pinged_at = self.life.pinged_at.map(|_| clock::monotonic_ms());
                     self.read(link)?;
                 }
                 changed = self.watermark.changed() => if changed.is_err() { return Ok(()) },
@@ -259,11 +264,14 @@ impl Broker {
     fn read(&mut self, link: &mut Link) -> Result<(), LinkError> {
         while let Some(incoming) = link.decoder.next()? {
             match incoming {
-                Incoming::Message(message) => self.receive(&message)?,
+                Incoming::Message(message) => self.receive(&message),
                 Incoming::Granted { subscriptions, refused } => self.subscribed(subscriptions, refused),
                 Incoming::Pong => {
                     self.life.pinged_at = None;
                     if self.fleet.is_asking() {
+                        if !self.fleet.decide() {
+                            return Err(LinkError::Yielded);
+                        }
                         self.begin_native();
                     }
                 }
@@ -282,7 +290,8 @@ impl Broker {
         }
         self.life.grants_due = self.life.grants_due.saturating_sub(subscriptions);
         let is_all_asked = self.life.subscribing.is_none() && !self.fleet.is_asking();
-        self.is_subscribed |= is_all_asked && self.life.grants_due == 0;
+        self.life.is_refused |= refused > 0;
+        self.is_subscribed |= is_all_asked && self.life.grants_due == 0 && !self.life.is_refused;
         if self.is_subscribed && self.dropped_asked == DroppedAsked::No {
             self.outbox.subscribe(&[DROPPED_TOPIC.to_owned()], QoS::AtMostOnce);
             self.dropped_asked = DroppedAsked::Asked;
@@ -297,42 +306,37 @@ impl Broker {
     }
 
     /// Takes a message in, or holds it while older ones wait.
-    ///
-    /// # Errors
-    /// The connection is to end, because another gateway serves the devices.
-    fn receive(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
+    fn receive(&mut self, message: &Message<'_>) {
         if self.life.closing.is_some() {
-            return Ok(());
-        }
-        if self.fleet.presence_topic().is_some_and(|presence| presence == message.topic) {
-            if let Some(rival) = self.fleet.hear_presence(message.payload, &mut self.outbox) {
-                self.fleet.yield_to(&rival, &self.reporter);
-                return Err(LinkError::Yielded);
-            }
-            return Ok(());
-        }
-        if self.alarm.hear(message, &self.reporter) {
-            return Ok(());
+            return;
         }
         self.reporter.stats().messages.add(1);
         self.life.has_heard = true;
-        let received_ns = clock::steady_ns();
-        if self.life.waiting.is_empty() && self.take(message, received_ns) {
-            return Ok(());
+        let place = (message.packet != 0).then(|| self.resent.place(message.packet, message.again));
+        if let Some(mark) = self.resent.mark()
+            && self.context.ingest.remember(mark).is_ok()
+        {
+            self.resent.marked();
         }
-        if message.qos == QoS::AtMostOnce {
-            self.reporter
-                .loss("qos0", "a message at QoS 0 is dropped, because older ones wait for the journal");
-            return Ok(());
+        let mut coming = Coming { received_ns: clock::steady_ns(), place, rows_done: 0 };
+        if self.life.waiting.is_empty() && self.take(message, &mut coming) {
+            return;
         }
-        self.life.waiting.push(Held::of(message, received_ns));
+        if message.qos == QoS::AtMostOnce && !self.life.waiting.has_room_for_unprotected() {
+            self.reporter.stats().dropped_messages.add(1);
+            self.reporter.loss(
+                "qos0",
+                "a message at QoS 0 is dropped, because older ones wait for room in the journal",
+            );
+            return;
+        }
+        self.life.waiting.push(Held::of(message, coming));
         self.life.retry_at.get_or_insert(clock::monotonic_ms() + RETRY_MS);
         self.reporter.stats().waiting.set(self.life.waiting.len());
-        Ok(())
     }
 
     /// Whether the message found room.
-    fn take(&mut self, message: &Message<'_>, received_ns: i64) -> bool {
+    fn take(&mut self, message: &Message<'_>, coming: &mut Coming) -> bool {
         let device = self.fleet.device_of(message.topic).filter(|_| message.fault.is_none());
         let taken = if let Some(device) = device {
             let (outbox, reporter) = (&mut self.outbox, &self.reporter);
@@ -340,10 +344,13 @@ impl Broker {
             self.life.fleet_due = Some(0);
             // The link has acks of its own, so the broker may forget the message at once.
             Some((NOTHING, None))
+        } else if self.hear(message) {
+            Some((NOTHING, None))
         } else {
-            self.take_foreign(message, received_ns)
+            self.take_foreign(message, coming)
         };
         let Some((Taken { receipt, rows }, listed)) = taken else { return false };
+        let Coming { received_ns, .. } = *coming;
         let ack = DueAck { packet: message.packet, qos: message.qos, receipt, rows, listed, received_ns };
         // What has no packet id wants no ack.
         if message.packet != 0 && self.life.acks.push(ack) {
@@ -352,53 +359,74 @@ impl Broker {
         true
     }
 
-    /// What intake made of a foreign message, and its number among those that are known again; `None` if it is to be held.
-    fn take_foreign(&mut self, message: &Message<'_>, received_ns: i64) -> Option<(Taken, Option<u64>)> {
-        let topic = message.topic;
-        let parsed = match message.fault {
-            Some(fault) => Parsed::unreadable(format!("{} bytes of payload: {fault}", message.payload_bytes)),
-            None => match parse(&self.config.subscribe, self.context.ingest.naming(), message) {
-                Some((at, parsed)) => {
-                    if message.qos == QoS::AtMostOnce
-                        && let Some(count) = self.unprotected.get(at)
-                    {
-                        count.add(1);
-                    }
-                    parsed
-                }
-                None => {
-                    let what = format!(
-                        "a message on {topic:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
-                    );
-                    self.reporter.trouble("unmatched", &what);
-                    return Some((NOTHING, None));
-                }
-            },
-        };
-        if parsed.is_empty() {
-            return Some((NOTHING, None));
+    /// Whether the message was for the gateway itself: another one's presence, or what the broker says of its queue, unless
+    /// somebody has subscribed to that.
+    fn hear(&mut self, message: &Message<'_>) -> bool {
+        if let Some(presence) = self.fleet.presence_topic().filter(|presence| presence == message.topic) {
+            if self.fleet.hear_presence(message.payload, &mut self.outbox) {
+                self.ask(&[presence], QoS::AtMostOnce);
+                self.life.ping_at = 0;
+            }
+            return true;
         }
-        let origin = Origin { name: topic, payload: message.payload, bytes: message.payload_bytes };
-        let arrival = Arrival { received_ns, again: message.again, message: None };
+        let is_wanted =
+            || self.config.subscribe.iter().any(|one| one.topic.captures(message.topic).is_some());
+        self.alarm.hear(message, &self.reporter) && !is_wanted()
+    }
+
+    /// What intake made of a foreign message, and its number among those that are known again; `None` if what is left of it
+    /// is to be held.
+    fn take_foreign(&mut self, message: &Message<'_>, coming: &mut Coming) -> Option<(Taken, Option<u64>)> {
+        let Some((subscription, mut parsed)) = self.read_foreign(message) else {
+            return Some((NOTHING, None));
+        };
+        let origin = Origin { name: message.topic, payload: message.payload, bytes: message.payload_bytes };
+        let mut arrival = Arrival { received_ns: coming.received_ns, again: message.again, message: None };
         // A point with a time of its own is the same point however often it comes.
         let needs_list = parsed.refused.is_some() || parsed.rows.iter().any(|row| row.timestamp.is_none());
-        if message.packet == 0 || !needs_list {
-            let taken = self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?;
-            return Some((taken, None));
-        }
-        let entry = self.resent.entry(message);
-        let verdict = self.resent.judge(&entry, message.again);
-        let taken = match verdict {
-            Verdict::Copy { receipt, .. } => Taken { receipt, rows: 0 },
-            Verdict::New | Verdict::Doubt { .. } => {
-                let arrival = Arrival { message: Some(entry), ..arrival };
-                self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?
+        let entry = coming.place.filter(|_| needs_list).map(|place| Resent::entry(place, message));
+        let verdict = entry.as_ref().map_or(Verdict::New, |entry| self.resent.judge(entry, message.again));
+        let taken = if let Verdict::Copy { receipt } = verdict {
+            Taken { receipt, rows: 0 }
+        } else {
+            arrival.message = entry;
+            let rows = parsed.rows.len();
+            parsed.rows.drain(..coming.rows_done.min(rows));
+            let taken = self.context.take_foreign(&mut parsed, origin, arrival, &self.reporter);
+            if taken.is_none() {
+                coming.rows_done = rows - parsed.rows.len();
             }
+            taken?
         };
-        if let Verdict::Doubt { .. } = verdict {
+        if verdict == Verdict::Doubt {
             self.reporter.stats().doubtful_messages.add(1);
         }
-        Some((taken, Some(self.resent.settle(&entry, verdict, taken.receipt))))
+        if message.qos == QoS::AtMostOnce
+            && let Some(count) = subscription.and_then(|at| self.unprotected.get(at))
+        {
+            count.add(1);
+        }
+        if let Some(entry) = &entry {
+            self.resent.settle(entry, verdict, taken.receipt);
+        }
+        Some((taken, entry.map(|entry| entry.number)))
+    }
+
+    /// What a foreign message says, and which subscription it came for; `None` if that is nothing.
+    fn read_foreign(&self, message: &Message<'_>) -> Option<(Option<usize>, Parsed)> {
+        if let Some(fault) = message.fault {
+            let reason = format!("{} bytes of payload: {fault}", message.payload_bytes);
+            return Some((None, Parsed::unreadable(reason)));
+        }
+        let Some((at, parsed)) = parse(&self.config.subscribe, self.context.ingest.naming(), message) else {
+            let what = format!(
+                "a message on {:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it",
+                message.topic
+            );
+            self.reporter.trouble("unmatched", &what);
+            return None;
+        };
+        (!parsed.is_empty()).then_some((Some(at), parsed))
     }
 }
 

@@ -126,6 +126,9 @@ pub struct SourceReport {
     /// were stored before.
     #[serde(default)]
     pub doubtful_messages: u64,
+    /// Messages since the start that came at QoS 0 and were let go of, because older ones waited for room in the journal.
+    #[serde(default)]
+    pub dropped_messages: u64,
     /// Messages since the start that came at QoS 0, by subscription: what does not arrive of these nobody sends again.
     #[serde(default)]
     pub unprotected_messages: BTreeMap<String, u64>,
@@ -305,6 +308,7 @@ impl SourceStats {
             rows_acked: self.rows_acked.get(),
             bad_messages: self.bad_messages.get(),
             doubtful_messages: self.doubtful_messages.get(),
+            dropped_messages: self.dropped_messages.get(),
             unprotected_messages: super::lock(&self.unprotected_messages)
                 .iter()
                 .map(|(filter, count)| (filter.clone(), count.get()))

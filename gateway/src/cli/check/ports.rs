@@ -193,6 +193,7 @@ mod tests {
             rows_acked: 0,
             bad_messages: 0,
             doubtful_messages: 0,
+            dropped_messages: 0,
             alarm: None,
             queue_alarms: 0,
             broker_dropped_messages: None,

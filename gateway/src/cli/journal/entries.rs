@@ -78,13 +78,13 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
                 fix.machine, fix.offset_ns
             )
         }
-        Entry::Message(message) if message.packet == 0 => {
+        Entry::Message(message) if message.number == 0 => {
             write!(text, "session {} begins", message.session)
         }
         Entry::Message(message) => write!(
             text,
             "message {} of session {}, hash {:016x}",
-            message.packet, message.session, message.hash
+            message.number, message.session, message.hash
         ),
         Entry::Device(device) => write!(
             text,
@@ -179,7 +179,7 @@ fn entry_json(
             "estimated": fix.estimated,
         }),
         Ok(Entry::Message(message)) => json!({
-            "kind": "message", "session": message.session.to_string(), "packet": message.packet,
+            "kind": "message", "session": message.session.to_string(), "number": message.number,
             "hash": format!("{:016x}", message.hash),
         }),
         Ok(Entry::Device(device)) => json!({

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::codec::{Undecodable, take_array};
+use super::super::codec::{Undecodable, push_varint, take_array, take_varint};
 
 /// One session at a broker: from the moment at which the broker began it to the one at which it has forgotten it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,8 +18,8 @@ pub struct SessionId {
 pub struct MessageEntry {
     /// The session that it came in.
     pub session: SessionId,
-    /// The broker's number of it; 0 tells that the session begins.
-    pub packet: u16,
+    /// Its number in the session: the broker's packet id, with the turns that those have made; 0 tells that it begins.
+    pub number: u64,
     /// A hash of its topic and payload.
     pub hash: u64,
 }
@@ -34,14 +34,14 @@ impl MessageEntry {
     /// The entry that tells that a session begins.
     #[must_use]
     pub fn beginning(session: SessionId) -> MessageEntry {
-        MessageEntry { session, packet: 0, hash: 0 }
+        MessageEntry { session, number: 0, hash: 0 }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.session.broker.to_le_bytes());
         out.extend_from_slice(&self.session.generation.to_le_bytes());
-        out.extend_from_slice(&self.packet.to_le_bytes());
         out.extend_from_slice(&self.hash.to_le_bytes());
+        push_varint(out, self.number);
     }
 
     pub(super) fn decode(input: &mut &[u8]) -> Result<MessageEntry, Undecodable> {
@@ -50,8 +50,8 @@ impl MessageEntry {
                 broker: u32::from_le_bytes(take_array(input)?),
                 generation: u32::from_le_bytes(take_array(input)?),
             },
-            packet: u16::from_le_bytes(take_array(input)?),
             hash: u64::from_le_bytes(take_array(input)?),
+            number: take_varint(input)?,
         })
     }
 }

@@ -80,8 +80,8 @@ fn every_entry(check: impl Fn(&Entry<'_>, &str)) {
         "070008000902653602",
     );
     let session = SessionId { broker: 0x1122_3344, generation: 0x5566_7788 };
-    let message = MessageEntry { session, packet: 0x0102, hash: 0x1122_3344_5566_7788 };
-    check(&Entry::Message(message), "130010443322118877665502018877665544332211");
+    let message = MessageEntry { session, number: 300, hash: 0x1122_3344_5566_7788 };
+    check(&Entry::Message(message), "13001044332211887766558877665544332211ac02");
 }
 
 #[test]

@@ -62,6 +62,12 @@ impl Alarm {
         [next, self.shown_until].into_iter().flatten().min()
     }
 
+    /// The connection has ended: nothing is held back from a broker that is gone.
+    pub(super) fn end(&mut self, reporter: &Reporter) {
+        (self.held_back, self.shown_until) = (false, None);
+        reporter.stats().set_alarm(None);
+    }
+
     /// Whether the message is the broker's word on what it dropped; then it is noted.
     pub(super) fn hear(&mut self, message: &Message<'_>, reporter: &Reporter) -> bool {
         if message.topic != DROPPED_TOPIC {

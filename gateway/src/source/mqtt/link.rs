@@ -87,6 +87,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A connection.
 pub(super) struct Link {
     stream: Box<dyn Stream>,
+    /// Whether TLS may have kept something back.
+    is_unflushed: bool,
     pub(super) decoder: Decoder,
 }
 
@@ -103,7 +105,7 @@ impl Link {
         outbox.clear();
         tokio::time::timeout(PATIENCE, async {
             let stream = connect(broker).await?;
-            let mut link = Link { stream, decoder: Decoder::new(broker.version) };
+            let mut link = Link { stream, is_unflushed: false, decoder: Decoder::new(broker.version) };
             outbox.greet(greeting);
             loop {
                 if let Some(Incoming::Welcome(welcome)) = link.decoder.next()? {
@@ -139,7 +141,6 @@ impl Link {
         may_read: bool,
     ) -> Poll<Result<(), LinkError>> {
         let mut stream = Pin::new(&mut *self.stream);
-        let mut wrote = false;
         while !outbox.is_empty()
             && let Poll::Ready(written) = stream.as_mut().poll_write(context, outbox.unsent())
         {
@@ -147,11 +148,11 @@ impl Link {
                 0 => return Poll::Ready(Err(LinkError::Closed(""))),
                 length => outbox.sent(length),
             }
-            wrote = true;
+            self.is_unflushed = true;
         }
-        if wrote {
-            // What TLS cannot send at once it keeps, and sends before the next write.
-            let _: Poll<()> = stream.as_mut().poll_flush(context).map_err(broken)?.map(|()| ());
+        // What TLS cannot send at once it keeps.
+        if self.is_unflushed && stream.as_mut().poll_flush(context).map_err(broken)?.is_ready() {
+            self.is_unflushed = false;
         }
         if outbox.is_overfull() {
             return Poll::Ready(Err(LinkError::Stuck));

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use rumqttc::QoS;
 
+use super::resent::Place;
 use super::wire::{Fault, Message};
 use crate::record::Offset;
 
@@ -13,7 +14,10 @@ const WINDOW_LEAST: usize = 20;
 /// Messages held while the journal is full. A broker stops at its own in-flight limit, long before this.
 const HELD_MESSAGES_MAX: usize = 65_535;
 
-/// Bytes of payload held while the journal is full.
+/// Messages at QoS 0 among them.
+const UNPROTECTED_MAX: usize = 1_024;
+
+/// Bytes held while the journal is full.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Acks that are due, in receive order.
@@ -65,6 +69,8 @@ impl Acks {
 pub(super) struct Waiting {
     held: VecDeque<Held>,
     bytes: usize,
+    /// Those among them that nobody would send again.
+    unprotected: usize,
 }
 
 /// A message that waits.
@@ -77,12 +83,22 @@ pub(super) struct Held {
     retained: bool,
     packet: u16,
     fault: Option<Fault>,
+    pub(super) coming: Coming,
+}
+
+/// What is known of a message beside what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Coming {
     /// When it was received, in steady nanoseconds: the wall clock may step while it waits.
     pub(super) received_ns: i64,
+    /// Where it stands in the session, if it wants an ack.
+    pub(super) place: Option<Place>,
+    /// How many of its rows are journaled: there may be more than there was room for.
+    pub(super) rows_done: usize,
 }
 
 impl Held {
-    pub(super) fn of(message: &Message<'_>, received_ns: i64) -> Held {
+    pub(super) fn of(message: &Message<'_>, coming: Coming) -> Held {
         Held {
             topic: message.topic.to_owned(),
             payload: message.payload.to_owned(),
@@ -92,7 +108,7 @@ impl Held {
             retained: message.retained,
             packet: message.packet,
             fault: message.fault,
-            received_ns,
+            coming,
         }
     }
 
@@ -112,19 +128,29 @@ impl Held {
 
 impl Waiting {
     pub(super) fn push(&mut self, held: Held) {
-        self.bytes += held.payload.len();
+        self.account(&held, usize::wrapping_add);
         self.held.push_back(held);
+    }
+
+    fn account(&mut self, held: &Held, change: fn(usize, usize) -> usize) {
+        self.bytes = change(self.bytes, held.payload.len() + held.topic.len() + size_of::<Held>());
+        self.unprotected = change(self.unprotected, usize::from(held.qos == QoS::AtMostOnce));
+    }
+
+    /// Whether there is a place for another message that nobody would send again.
+    pub(super) fn has_room_for_unprotected(&self) -> bool {
+        self.unprotected < UNPROTECTED_MAX && !self.is_overfull()
     }
 
     /// The message that waits longest; whoever cannot use it puts it back.
     pub(super) fn take(&mut self) -> Option<Held> {
         let held = self.held.pop_front()?;
-        self.bytes -= held.payload.len();
+        self.account(&held, usize::wrapping_sub);
         Some(held)
     }
 
     pub(super) fn put_back(&mut self, held: Held) {
-        self.bytes += held.payload.len();
+        self.account(&held, usize::wrapping_add);
         self.held.push_front(held);
     }
 
@@ -134,7 +160,7 @@ impl Waiting {
 
     /// When the message was received that waits longest, in steady nanoseconds.
     pub(super) fn oldest_ns(&self) -> Option<i64> {
-        self.held.front().map(|held| held.received_ns)
+        self.held.front().map(|held| held.coming.received_ns)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -200,15 +226,37 @@ mod tests {
             packet: 3,
             fault: Some(Fault::TooLarge),
         };
+        let coming = |received_ns| Coming { received_ns, place: None, rows_done: 2 };
         let mut waiting = Waiting::default();
-        waiting.push(Held::of(&message, 5));
+        waiting.push(Held::of(&Message { payload: &payload[..HELD_BYTES_MAX / 2], ..message }, coming(5)));
         assert!(!waiting.is_overfull());
-        waiting.push(Held::of(&Message { payload: b"x", ..message }, 6));
+        waiting.push(Held::of(&message, coming(6)));
         assert!(waiting.is_overfull());
         let first = waiting.take().unwrap();
-        assert_eq!((first.message(), first.received_ns), (message, 5));
-        assert!(!waiting.is_overfull());
+        assert_eq!((first.message().packet, first.message().payload_bytes), (3, payload.len()));
+        assert_eq!(first.coming, coming(5));
         waiting.put_back(first);
-        assert!(waiting.is_overfull() && waiting.len() == 2);
+        assert!(waiting.is_overfull() && waiting.len() == 2 && waiting.oldest_ns() == Some(5));
+    }
+
+    #[test]
+    fn of_what_nobody_sends_again_some_is_held() {
+        let message = Message {
+            topic: "t",
+            payload: b"1",
+            payload_bytes: 1,
+            qos: QoS::AtMostOnce,
+            again: false,
+            retained: false,
+            packet: 0,
+            fault: None,
+        };
+        let mut waiting = Waiting::default();
+        while waiting.has_room_for_unprotected() {
+            waiting.push(Held::of(&message, Coming { received_ns: 0, place: None, rows_done: 0 }));
+        }
+        assert_eq!(waiting.len(), UNPROTECTED_MAX);
+        waiting.take().unwrap();
+        assert!(waiting.has_room_for_unprotected());
     }
 }

@@ -7,7 +7,7 @@ use super::outbox::KEEP_ALIVE_S;
 use super::queues::{Acks, Waiting};
 use super::{Broker, Now};
 use crate::clock;
-use crate::journal::entry::SessionId;
+use crate::journal::entry::MessageEntry;
 use crate::record::Offset;
 
 /// How long a shutdown waits for the broker to read the last acks and the goodbye, and to close the connection.
@@ -43,6 +43,8 @@ pub(super) struct Life {
     pub(super) has_heard: bool,
     /// Until then another message is expected any moment.
     flows_until: u64,
+    /// Whether the broker refused a subscription.
+    pub(super) is_refused: bool,
     /// Whether a message was acked.
     pub(super) has_acked: bool,
     /// When this is to be looked after again, by its own word.
@@ -54,8 +56,8 @@ pub(super) struct Life {
 /// What comes before the subscriptions, so that nothing comes before it.
 #[derive(Clone, Copy)]
 pub(super) enum Subscribing {
-    /// The session that begins is to be journaled, once that is possible.
-    Begin(SessionId),
+    /// The session that begins is to be journaled, once that is possible; it began then, in steady nanoseconds.
+    Begin(MessageEntry, i64),
     /// It is journaled, and durable then.
     Begun(Offset),
 }
@@ -98,7 +100,12 @@ impl Broker {
         }
         let sign_due = self.tend_signs(now)?;
         let close_due = self.tend_closing(now)?;
-        let oldest_ns = self.life.acks.oldest_ns().or(self.life.waiting.oldest_ns());
+        // A broker keeps nothing for a session that has not subscribed.
+        let subscribing_ns = match self.life.subscribing {
+            Some(Subscribing::Begin(_, since_ns)) => Some(since_ns),
+            Some(Subscribing::Begun(_)) | None => None,
+        };
+        let oldest_ns = self.life.acks.oldest_ns().or(self.life.waiting.oldest_ns()).or(subscribing_ns);
         let oldest = oldest_ns.map(|ns| now.saturating_sub(age_ms(ns)));
         let alarm_due = self.alarm.tend(now, oldest, self.life.due.unwrap_or(now), &self.reporter);
         if std::mem::take(&mut self.life.has_heard) {
@@ -115,20 +122,22 @@ impl Broker {
     /// Tries again what had no room: the beginning of a session, and held messages, the oldest first.
     fn try_again(&mut self, now: u64) {
         self.room.borrow_and_update();
-        if let Some(Subscribing::Begin(session)) = self.life.subscribing {
-            match self.context.ingest.begin_session(session) {
+        if let Some(Subscribing::Begin(beginning, _)) = self.life.subscribing {
+            match self.context.ingest.remember(beginning) {
                 Ok(receipt) => self.life.subscribing = Some(Subscribing::Begun(receipt)),
                 Err(e) => self.reporter.trouble("room", &format!("subscriptions wait: {e}")),
             }
         }
-        while let Some(held) = self.life.waiting.take() {
-            if !self.take(&held.message(), held.received_ns) {
+        while let Some(mut held) = self.life.waiting.take() {
+            let mut coming = held.coming;
+            if !self.take(&held.message(), &mut coming) {
+                held.coming = coming;
                 self.life.waiting.put_back(held);
                 break;
             }
         }
         let is_held_up =
-            !self.life.waiting.is_empty() || matches!(self.life.subscribing, Some(Subscribing::Begin(_)));
+            !self.life.waiting.is_empty() || matches!(self.life.subscribing, Some(Subscribing::Begin(..)));
         self.life.retry_at = is_held_up.then_some(now + RETRY_MS);
         self.reporter.stats().waiting.set(self.life.waiting.len());
     }

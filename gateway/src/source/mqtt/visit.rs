@@ -44,9 +44,10 @@ pub(crate) async fn rival(
             while let Some(incoming) = link.decoder.next()? {
                 match incoming {
                     Incoming::Message(message) if message.topic == topic => {
-                        if let Heard::Rival(other) = rival_of(message.payload, client_id) {
-                            rival = Some(other);
-                        }
+                        rival = match rival_of(message.payload, client_id) {
+                            Heard::Rival(other) => Some(other),
+                            Heard::Own | Heard::Nobody => None,
+                        };
                     }
                     Incoming::Pong => return Ok(rival),
                     _ => {}

@@ -67,6 +67,17 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl Refusal {
+    /// Both in one: the rows of both, and the first reason.
+    #[must_use]
+    pub fn both(first: Option<Refusal>, other: Option<Refusal>) -> Option<Refusal> {
+        match (first, other) {
+            (Some(first), Some(other)) => Some(Refusal { rows: first.rows + other.rows, ..first }),
+            (first, other) => first.or(other),
+        }
+    }
+}
+
 /// The device that rows without any device are accounted to. They carry no `device` tag.
 pub const UNKNOWN_DEVICE: &str = "(unknown)";
 

@@ -179,7 +179,7 @@ impl Text {
     }
 
     fn take(&mut self, mut batch: Batch, at: Now, reporter: &Reporter) {
-        while let Some(Part { parsed, bad }) = batch.parts.front() {
+        while let Some(Part { parsed, bad }) = batch.parts.front_mut() {
             let origin = Origin::whole(&self.origin, bad);
             let arrival = Arrival { received_ns: at.steady_ns, again: false, message: None };
             if self.context.take_foreign(parsed, origin, arrival, reporter).is_none() {

@@ -22,6 +22,8 @@ enum Step {
     Kill,
     /// The broker forgets the session.
     Wipe,
+    /// So many messages come and go of which there is no list.
+    Others(u16),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Cut),
         1 => Just(Step::Kill),
         1 => Just(Step::Wipe),
+        2 => prop_oneof![1..10u16, 9_000..12_000u16].prop_map(Step::Others),
     ]
 }
 
@@ -70,9 +73,9 @@ struct World {
     /// What is journaled, and which message it came from.
     journal: Vec<(MessageEntry, usize)>,
     durable: usize,
-    /// Taken and not acked: packet, number in the list, and where in the journal.
-    due: VecDeque<(u16, u64, usize)>,
-    /// Which message each number of the list is of.
+    /// Taken and not acked: packet and number.
+    due: VecDeque<(u16, u64)>,
+    /// Which message each number of the session is of.
     numbers: BTreeMap<u64, usize>,
 
     stored: BTreeMap<usize, usize>,
@@ -83,9 +86,7 @@ struct World {
 
 impl World {
     fn new(numbering: Numbering) -> World {
-        let session = SessionId { broker: 1, generation: 1 };
-        let list = VecDeque::new();
-        let resent = Resent { session, list, first: 0, counts_on: false, repetition: Repetition::Over };
+        let resent = Resent::new(SessionId { broker: 1, generation: 1 });
         let mut world = World {
             numbering,
             last_packet: WINDOW,
@@ -123,7 +124,7 @@ impl World {
             }
             Step::Commit => {
                 self.durable = self.journal.len();
-                for (packet, number, _) in std::mem::take(&mut self.due) {
+                for (packet, number) in std::mem::take(&mut self.due) {
                     self.resent.acked(number);
                     self.going.push_back(packet);
                 }
@@ -153,9 +154,28 @@ impl World {
                 let lost = self.in_flight.drain(..).map(|sent| sent.serial);
                 self.wiped.extend(lost.chain(self.queue.drain(..).map(|(_, serial)| serial)));
                 self.last_packet = WINDOW;
+                self.numbers.clear();
                 self.connect(false);
             }
+            Step::Others(count) => self.others(count),
         }
+    }
+
+    /// Messages without a list come between others, and are acked at once.
+    fn others(&mut self, count: u16) {
+        if !self.coming.is_empty() || self.numbering == Numbering::TakesTheLowest {
+            return;
+        }
+        for _ in 0..count {
+            self.last_packet = after(self.last_packet);
+            self.resent.place(self.last_packet, false);
+            if let Some(mark) = self.resent.mark() {
+                self.journal.push((mark, usize::MAX));
+                *self.stored.entry(usize::MAX).or_default() += 1;
+                self.resent.marked();
+            }
+        }
+        self.take(Step::Commit);
     }
 
     fn send(&mut self) {
@@ -163,7 +183,7 @@ impl World {
             && let Some((payload, serial)) = self.queue.pop_front()
         {
             let packet = match self.numbering {
-                Numbering::CountsOn => self.last_packet + 1,
+                Numbering::CountsOn => after(self.last_packet),
                 Numbering::TakesTheLowest => {
                     (1..).find(|id| self.in_flight.iter().all(|sent| sent.packet != *id)).unwrap()
                 }
@@ -187,17 +207,21 @@ impl World {
             packet: sent.packet,
             fault: None,
         };
-        let entry = self.resent.entry(&message);
+        let place = self.resent.place(sent.packet, again);
+        let entry = Resent::entry(place, &message);
         let verdict = self.resent.judge(&entry, again);
-        if let Verdict::Copy { number, .. } = verdict {
-            assert_eq!(self.numbers[&number], sent.serial, "what is dropped as a copy is one");
+        if let Verdict::Copy { .. } = verdict {
+            assert_eq!(self.numbers[&entry.number], sent.serial, "what is dropped as a copy is one");
         } else {
+            if self.resent.is_fallen_back {
+                self.numbers.clear();
+            }
             self.journal.push((entry, sent.serial));
             *self.stored.entry(sent.serial).or_default() += 1;
         }
-        let number = self.resent.settle(&entry, verdict, Offset(0));
-        self.numbers.insert(number, sent.serial);
-        self.due.push_back((sent.packet, number, self.journal.len()));
+        self.resent.settle(&entry, verdict, Offset(0));
+        self.numbers.insert(entry.number, sent.serial);
+        self.due.push_back((sent.packet, entry.number));
     }
 
     fn cut(&mut self) {
@@ -208,9 +232,9 @@ impl World {
     }
 
     fn connect(&mut self, session_present: bool) {
-        if let Some(session) = self.resent.connect(session_present) {
-            self.journal.push((MessageEntry::beginning(session), usize::MAX));
-            self.stored.entry(usize::MAX).and_modify(|count| *count += 1).or_insert(1);
+        if let Some(beginning) = self.resent.connect(session_present) {
+            self.journal.push((beginning, usize::MAX));
+            *self.stored.entry(usize::MAX).or_default() += 1;
             self.durable = self.journal.len();
         }
         self.coming.extend(self.in_flight.iter().map(|sent| (*sent, true)));
@@ -219,20 +243,14 @@ impl World {
 
     /// What a new process knows.
     fn recall(&mut self) {
-        let session = SessionId { broker: 1, generation: 0 };
-        self.resent = Resent {
-            session,
-            list: VecDeque::new(),
-            first: 0,
-            counts_on: false,
-            repetition: Repetition::Over,
-        };
+        self.resent = Resent::new(SessionId { broker: 1, generation: 0 });
         self.numbers.clear();
         for (entry, serial) in &self.journal {
-            self.resent.recall(entry);
-            if entry.packet != 0 {
-                self.numbers.insert(self.resent.first + self.resent.list.len() as u64 - 1, *serial);
+            if entry.session != self.resent.session {
+                self.numbers.clear();
             }
+            self.resent.recall(entry);
+            self.numbers.insert(entry.number, *serial);
         }
     }
 
@@ -269,28 +287,55 @@ proptest! {
 
 #[test]
 fn a_broker_that_falls_back_is_not_trusted_with_older_ids() {
-    let mut world = World::new(Numbering::CountsOn);
-    for step in [Step::Publish(0), Step::Publish(0), Step::Arrive(2), Step::Commit] {
-        world.take(step);
+    for is_killed in [false, true] {
+        let mut world = World::new(Numbering::CountsOn);
+        for step in [Step::Publish(0), Step::Publish(0), Step::Arrive(2), Step::Commit] {
+            world.take(step);
+        }
+        // It is restored from an older memory: what comes next has the id of the first one, and is another message.
+        world.last_packet = WINDOW;
+        world.in_flight.clear();
+        world.going.clear();
+        for step in [Step::Publish(0), Step::Arrive(1), Step::Commit, Step::Publish(0)] {
+            world.take(step);
+        }
+        world.take(if is_killed { Step::Kill } else { Step::Cut });
+        world.take(Step::Arrive(2));
+        assert_eq!(world.stored[&3], 1, "its first copy was lost on the way");
     }
-    // It is restored from an older memory: what comes next has the id of the first one, and is another message.
-    world.last_packet = WINDOW;
-    world.in_flight.clear();
-    world.going.clear();
-    for step in [Step::Publish(0), Step::Arrive(1), Step::Publish(0), Step::Cut, Step::Arrive(2)] {
-        world.take(step);
-    }
-    assert_eq!(world.stored[&2], 1);
-    assert_eq!(world.stored[&3], 1, "its first copy was lost on the way");
 }
 
 #[test]
-fn what_is_known_is_bounded() {
+fn numbers_go_on_over_the_turns_of_packet_ids() {
+    let mut resent = Resent::new(SessionId { broker: 1, generation: 1 });
+    let mut packet = 0;
+    for number in 1..200_000 {
+        packet = after(packet);
+        assert_eq!(resent.place(packet, false).number, number);
+    }
+    let older = |resent: &mut Resent, back: u64| resent.place(id_of(199_999 - back) as u16, true).number;
+    for back in [0, 1, 700, 30_000] {
+        assert_eq!(older(&mut resent, back), 199_999 - back);
+    }
+    assert_eq!(resent.place(after(packet), true).number, 200_000, "a new one may be marked too");
+}
+
+#[test]
+fn what_is_known_is_bounded_and_the_journal_hears_of_what_is_not_listed() {
     let mut world = World::new(Numbering::CountsOn);
     for _ in 0..2 * MESSAGES {
         for step in [Step::Publish(0), Step::Arrive(1), Step::Commit, Step::Acked(1)] {
             world.take(step);
         }
     }
-    assert_eq!((world.resent.list.len(), world.resent.first), (MESSAGES, MESSAGES as u64));
+    assert_eq!(world.resent.list.len(), MESSAGES);
+    let (entries, last) = (world.journal.len(), world.resent.last);
+    (0..10).for_each(|_| world.take(Step::Others(10_000)));
+    assert_eq!((world.journal.len() - entries, world.resent.last - last), (6, 100_000));
+    world.take(Step::Kill);
+    assert!(world.resent.last + STRIDE >= last + 100_000, "no turn is missed");
+}
+
+fn after(packet: u16) -> u16 {
+    if packet == u16::MAX { 1 } else { packet + 1 }
 }
