@@ -11,7 +11,8 @@
 //! **Times.** Base time and time together, from 2^28 seconds on, are since 1970; anything below is relative to now,
 //! which is the receipt of the message, and a record that lies ahead of it is refused: it is no reading. Both are
 //! read as decimal text, never through a sum of floats.
-//! **Failure.** A record that cannot be read is refused with its reason, the others become rows. A pack that is no
+//! **Failure.** A record that cannot be read is refused with its reason, the others become rows. If it sets a base to
+//! what is none, those that follow it are refused too, until that base is set anew. A pack that is no
 //! array, of a version above [`VERSION_MAX`], or with a label that must be understood and is not (one that ends in
 //! `_`) is refused as one. Limits: [`MAX_RECORDS`] records a pack, of which the rest is refused as one, and
 //! [`super::json::MAX_FIELDS`] fields a row.
@@ -139,10 +140,10 @@ pub fn parse(layout: &Layout, named: bool, payload: &[u8]) -> Result<Pack, Senml
         check(record.as_object().ok_or(SenmlError::NotPack)?)?;
     }
     let mut rows = Rows { layout, named, pack: Pack::default(), places: HashMap::new() };
-    let mut base = Base::default();
+    let mut bases = Bases { name: Ok(""), time_ns: Ok(0), value: Ok(None), sum: Ok(None) };
     for (at, record) in records.iter().filter_map(Json::as_object).enumerate() {
         let read =
-            if at < MAX_RECORDS { rows.read(&mut base, record) } else { Err(SenmlError::TooManyRecords) };
+            if at < MAX_RECORDS { rows.read(&mut bases, record) } else { Err(SenmlError::TooManyRecords) };
         if let Err(error) = read {
             let refused = &mut rows.pack.refused;
             *refused = refused.take().map(|(count, first)| (count + 1, first)).or(Some((1, error)));
@@ -171,8 +172,15 @@ fn check(record: &Map<String, Json>) -> Result<(), SenmlError> {
     }
 }
 
-/// What holds for a record and those that follow it.
-#[derive(Default)]
+/// What the records so far have set. A base that was set to what is none is unknown until it is set anew.
+struct Bases<'j> {
+    name: Result<&'j str, SenmlError>,
+    time_ns: Result<i64, SenmlError>,
+    value: Result<Option<f64>, SenmlError>,
+    sum: Result<Option<f64>, SenmlError>,
+}
+
+/// What holds for a record.
 struct Base<'j> {
     name: &'j str,
     time_ns: i64,
@@ -189,8 +197,8 @@ struct Rows<'c> {
 }
 
 impl Rows<'_> {
-    fn read<'j>(&mut self, base: &mut Base<'j>, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
-        base.read(record)?;
+    fn read<'j>(&mut self, bases: &mut Bases<'j>, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
+        let base = &bases.read(record)?;
         let name = text(record, "n", base.name)?.unwrap_or_default();
         let name = [base.name, name].concat();
         if name.is_empty() {
@@ -291,17 +299,28 @@ impl Rows<'_> {
     }
 }
 
-impl<'j> Base<'j> {
-    fn read(&mut self, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
-        if let Some(name) = text(record, "bn", "")? {
+impl<'j> Bases<'j> {
+    /// Takes over each base that the record sets, whatever is wrong with the others.
+    fn read(&mut self, record: &'j Map<String, Json>) -> Result<Base<'j>, SenmlError> {
+        if let Some(name) = text(record, "bn", "").transpose() {
             self.name = name;
         }
-        if let Some(ns) = seconds(record, "bt", self.name)? {
-            self.time_ns = ns;
+        let name = self.name.as_ref().copied().unwrap_or_default();
+        if let Some(time_ns) = seconds(record, "bt", name).transpose() {
+            self.time_ns = time_ns;
         }
-        self.value = number(record, "bv", self.name)?.or(self.value);
-        self.sum = number(record, "bs", self.name)?.or(self.sum);
-        Ok(())
+        if let Some(value) = number(record, "bv", name).transpose() {
+            self.value = value.map(Some);
+        }
+        if let Some(sum) = number(record, "bs", name).transpose() {
+            self.sum = sum.map(Some);
+        }
+        Ok(Base {
+            name: self.name.clone()?,
+            time_ns: self.time_ns.clone()?,
+            value: self.value.clone()?,
+            sum: self.sum.clone()?,
+        })
     }
 }
 
@@ -315,7 +334,11 @@ fn value_label(record: &Map<String, Json>, name: &str) -> Result<Option<&'static
 }
 
 fn wrong(label: &'static str, name: &str, expected: &'static str) -> SenmlError {
-    SenmlError::Type { label, name: name.chars().take(128).collect(), expected }
+    SenmlError::Type { label, name: shorten(name), expected }
+}
+
+fn shorten(name: &str) -> String {
+    name.chars().take(128).collect()
 }
 
 fn text<'j>(
@@ -334,7 +357,7 @@ fn seconds(record: &Map<String, Json>, label: &'static str, name: &str) -> Resul
     let Some(time) = record.get(label) else { return Ok(None) };
     let Json::Number(number) = time else { return Err(wrong(label, name, "number")) };
     let ns = time::parse(&number.to_string(), TimestampFormat::Seconds);
-    ns.map(Some).ok_or_else(|| SenmlError::TimeRange(name.to_owned()))
+    ns.map(Some).ok_or_else(|| SenmlError::TimeRange(shorten(name)))
 }
 
 /// A resolved name as device and field.
@@ -518,6 +541,36 @@ mod tests {
         ] {
             assert_eq!(refused(text), expected);
         }
+    }
+
+    #[test]
+    fn a_base_that_is_none_refuses_what_follows_until_it_is_set_anew() {
+        for (bad, good, reason) in [
+            (r#""bt":"1700000000""#, r#""bt":0"#, "`bt` of the record \"a:\" is no number"),
+            (r#""bt":1e30"#, r#""bt":0"#, "the time of the record \"a:\" does not fit into"),
+            (r#""bv":"1""#, r#""bv":0"#, "`bv` of the record \"a:\" is no number"),
+            (r#""bs":null"#, r#""bs":0"#, "`bs` of the record \"a:\" is no number"),
+            (r#""bn":7"#, r#""bn":"a:""#, "`bn` of the record \"\" is no text"),
+        ] {
+            let text = format!(
+                r#"[{{"bn":"a:","n":"x","v":1}},{{{bad},"n":"t","v":1}},{{"n":"h","v":2}},{{"n":"b","vb":true}},
+                {{{good},"n":"y","v":3}},{{"n":"z","v":4}}]"#
+            );
+            let pack = pack(&text);
+            let fields: Vec<&str> = pack.rows[0].fields.iter().map(|(name, _)| name.as_str()).collect();
+            let kept = ["x", "y", "z"];
+            assert!(fields.iter().filter(|name| !name.ends_with("_sum")).eq(&kept), "{text}: {fields:?}");
+            let (count, error) = pack.refused.unwrap();
+            assert_eq!((pack.rows.len(), count), (1, 3), "{text}");
+            assert!(error.to_string().starts_with(reason), "{error}");
+        }
+        // The bases beside it are set all the same.
+        let text = r#"[{"bn":3,"bt":1700000000,"bv":10,"n":"x","v":1},{"bn":"a:","n":"y","v":2}]"#;
+        let pack = pack(text);
+        let fields = vec![("y".to_owned(), Value::Float(12.0))];
+        let time = Time::Absolute(1_700_000_000_000_000_000);
+        assert_eq!(pack.rows, [Row { device: Some("a".to_owned()), time, fields }]);
+        assert_eq!(pack.refused.unwrap().0, 1);
     }
 
     #[test]
