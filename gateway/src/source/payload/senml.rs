@@ -12,18 +12,19 @@
 //! which is the receipt of the message, and a record that lies ahead of it is refused: it is no reading. Both are
 //! read as decimal text, never through a sum of floats.
 //! **Failure.** A record that cannot be read is refused with its reason, the others become rows. If it sets a base to
-//! what is none, those that follow it are refused too, until that base is set anew. A pack that is no
-//! array, of a version above [`VERSION_MAX`], or with a label that must be understood and is not (one that ends in
-//! `_`) is refused as one. Limits: [`MAX_RECORDS`] records a pack, of which the rest is refused as one, and
-//! [`super::json::MAX_FIELDS`] fields a row.
+//! what is none, those that follow it are refused too, until that base is set anew. A record whose field cannot be
+//! stored, or is in the row already, is refused alone: the first of two stays. A pack that is no array, of a version
+//! above [`VERSION_MAX`], or with a label that must be understood and is not (one that ends in `_`) is refused as one.
+//! Limits: [`MAX_RECORDS`] records a pack, of which the rest is refused as one, and [`super::json::MAX_FIELDS`] fields
+//! a row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 use super::json::MAX_FIELDS;
-use super::{time, value};
+use super::{fields, time, value};
 use crate::config::{Layout, TimestampFormat};
 use crate::record::Value;
 
@@ -43,8 +44,10 @@ pub struct Row {
     pub device: Option<String>,
     /// When.
     pub time: Time,
-    /// At least one.
+    /// At least one, as they are stored: left out and renamed by the layout, and none there twice.
     pub fields: Vec<(String, Value)>,
+    /// How many records they are from.
+    pub records: u64,
 }
 
 /// When a record happened. Relative times come first, the oldest of each first.
@@ -109,6 +112,12 @@ pub enum SenmlError {
     /// Value and base value together are beyond all numbers.
     #[error("field {0:?} and its base do not add up to a number")]
     NotFinite(String),
+    /// A field that cannot be stored.
+    #[error("{0}")]
+    Field(String),
+    /// A field that another record has given.
+    #[error("the field {0:?} is there twice for one device and one time; the first one is kept")]
+    Twice(String),
     /// No record became a field.
     #[error("no fields: there is no number or boolean, and text is kept only if listed in `text_fields`")]
     NoFields,
@@ -129,7 +138,8 @@ pub struct Pack {
     pub refused: Option<(u64, SenmlError)>,
 }
 
-/// Reads a pack. `named` says that the configuration or the topic names the device.
+/// Reads a pack. `named` says that the configuration or the topic names the device. Nothing may come of it, if the
+/// layout leaves out all fields.
 ///
 /// # Errors
 /// Says why the pack is refused as a whole.
@@ -139,7 +149,14 @@ pub fn parse(layout: &Layout, named: bool, payload: &[u8]) -> Result<Pack, Senml
     for record in records {
         check(record.as_object().ok_or(SenmlError::NotPack)?)?;
     }
-    let mut rows = Rows { layout, named, pack: Pack::default(), places: HashMap::new() };
+    let mut rows = Rows {
+        layout,
+        named,
+        pack: Pack::default(),
+        places: HashMap::new(),
+        names: Vec::new(),
+        has_fields: false,
+    };
     let mut bases = Bases { name: Ok(""), time_ns: Ok(0), value: Ok(None), sum: Ok(None) };
     for (at, record) in records.iter().filter_map(Json::as_object).enumerate() {
         let read =
@@ -152,7 +169,7 @@ pub fn parse(layout: &Layout, named: bool, payload: &[u8]) -> Result<Pack, Senml
             break;
         }
     }
-    if rows.pack.rows.is_empty() && rows.pack.refused.is_none() {
+    if !rows.has_fields && rows.pack.refused.is_none() {
         return Err(SenmlError::NoFields);
     }
     rows.pack.rows.sort_by_key(|row| row.time);
@@ -194,6 +211,10 @@ struct Rows<'c> {
     pack: Pack,
     /// Where the row of a device and a time is.
     places: HashMap<(Option<String>, Time), usize>,
+    /// The names of the fields of each row.
+    names: Vec<HashSet<String>>,
+    /// Whether a record had a field, be it one that the layout leaves out.
+    has_fields: bool,
 }
 
 impl Rows<'_> {
@@ -280,21 +301,29 @@ impl Rows<'_> {
         &mut self,
         device: Option<String>,
         time: Time,
-        fields: Vec<(String, Value)>,
+        mut fields: Vec<(String, Value)>,
     ) -> Result<(), SenmlError> {
+        self.has_fields |= !fields.is_empty();
+        fields::settle(self.layout, &mut fields).map_err(SenmlError::Field)?;
         if fields.is_empty() {
             return Ok(());
         }
         let rows = &mut self.pack.rows;
         let place = *self.places.entry((device, time)).or_insert_with_key(|(device, _)| {
-            rows.push(Row { device: device.clone(), time, fields: Vec::new() });
+            rows.push(Row { device: device.clone(), time, fields: Vec::new(), records: 0 });
+            self.names.push(HashSet::new());
             rows.len() - 1
         });
-        let row = &mut rows[place];
+        let (row, names) = (&mut rows[place], &mut self.names[place]);
         if row.fields.len() + fields.len() > MAX_FIELDS {
             return Err(SenmlError::TooManyFields);
         }
+        if let Some((name, _)) = fields.iter().find(|(name, _)| names.contains(name)) {
+            return Err(SenmlError::Twice(name.clone()));
+        }
+        names.extend(fields.iter().map(|(name, _)| name.clone()));
         row.fields.extend(fields);
+        row.records += 1;
         Ok(())
     }
 }
@@ -569,8 +598,50 @@ mod tests {
         let pack = pack(text);
         let fields = vec![("y".to_owned(), Value::Float(12.0))];
         let time = Time::Absolute(1_700_000_000_000_000_000);
-        assert_eq!(pack.rows, [Row { device: Some("a".to_owned()), time, fields }]);
+        assert_eq!(pack.rows, [Row { device: Some("a".to_owned()), time, fields, records: 1 }]);
         assert_eq!(pack.refused.unwrap().0, 1);
+    }
+
+    #[test]
+    fn a_record_whose_field_cannot_be_stored_is_refused_alone() {
+        let long = "x".repeat(1025);
+        for (name, reason) in [
+            ("t", "the field \"t\" is there twice for one device and one time"),
+            (r"\n", "control character"),
+            (r"t\\", "backslash"),
+            (r"a\\ b", "backslash before a comma"),
+            (&long, "1025 bytes"),
+        ] {
+            let bad = format!(r#"{{"n":"{name}","v":2}}"#);
+            let text = format!(r#"[{{"bn":"a/","n":"t","v":1}},{bad},{{"n":"h","v":3}},{bad}]"#);
+            let pack = pack(&text);
+            let fields = [("t".to_owned(), Value::Float(1.0)), ("h".to_owned(), Value::Float(3.0))];
+            assert_eq!(pack.rows.len(), 1, "{text}");
+            assert_eq!((&pack.rows[0].fields[..], pack.rows[0].records), (&fields[..], 2), "{text}");
+            let (count, error) = pack.refused.unwrap();
+            assert_eq!(count, 2, "{text}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        // A bad record at a time of its own leaves no row, and one with a sum is refused with it.
+        let text = r#"[{"bn":"a/","n":"t","s":1},{"n":"t_sum","v":2},{"n":"t","s":2,"v":3},{"n":"\t","v":1,"t":-1}]"#;
+        let pack = pack(text);
+        assert_eq!(pack.rows.len(), 1);
+        assert_eq!(pack.rows[0].fields, [("t_sum".to_owned(), Value::Float(1.0))]);
+        assert_eq!(pack.refused.unwrap().0, 3);
+    }
+
+    #[test]
+    fn what_is_left_out_and_renamed_is_so_before_it_is_compared() {
+        let mut layout = layout();
+        layout.drop.insert("u".to_owned());
+        layout.rename = [("a", "b"), ("b", "c")].map(|(old, new)| (old.to_owned(), new.to_owned())).into();
+        let told = |text: &str| parse(&layout, true, text.as_bytes()).unwrap();
+        let pack =
+            told(r#"[{"n":"a","v":1},{"n":"b","v":2},{"n":"u","v":3},{"n":"u","v":4},{"n":"c","v":5}]"#);
+        let fields = [("b".to_owned(), Value::Float(1.0)), ("c".to_owned(), Value::Float(2.0))];
+        assert_eq!(pack.rows[0].fields, fields);
+        assert_eq!(pack.refused, Some((1, SenmlError::Twice("c".to_owned()))));
+        assert_eq!(told(r#"[{"n":"u","v":3}]"#), Pack::default());
     }
 
     #[test]
@@ -588,8 +659,8 @@ mod tests {
             error(r#"[{"n":"a","v":1,"new_":1}]"#),
             "the label \"new_\" must be understood, and is not"
         );
-        let many = vec![r#"{"n":"a","v":1}"#; MAX_RECORDS + 5].join(",");
-        let pack = pack(&format!("[{many}]"));
+        let many: Vec<String> = (0..MAX_RECORDS + 5).map(|at| format!(r#"{{"n":"a{at}","v":1}}"#)).collect();
+        let pack = pack(&format!("[{}]", many.join(",")));
         assert_eq!(pack.rows[0].fields.len(), MAX_FIELDS);
         assert_eq!(pack.refused.unwrap().0, (MAX_RECORDS - MAX_FIELDS + 1) as u64);
     }
