@@ -312,7 +312,7 @@ impl Walk<'_> {
                 None => return Ok(()),
             },
             Json::String(text) if listed(&self.layout.text_fields) => Value::Text(text.clone()),
-            Json::String(text) => match self.text(name, text) {
+            Json::String(text) => match self.text(name, text)? {
                 Some(value) => value,
                 None => return Ok(()),
             },
@@ -327,14 +327,14 @@ impl Walk<'_> {
     }
 
     /// What text that nobody lists stands for, if for anything.
-    fn text(&self, name: &str, text: &str) -> Option<Value> {
+    fn text(&self, name: &str, text: &str) -> Result<Option<Value>, JsonError> {
         if self.habits.texts.contains(&name) {
-            return (!text.is_empty()).then(|| Value::Text(text.to_owned()));
+            return Ok((!text.is_empty()).then(|| Value::Text(text.to_owned())));
         }
         if self.habits.words
             && let Some(truth) = value::truth(text)
         {
-            return Some(Value::Boolean(truth));
+            return Ok(Some(Value::Boolean(truth)));
         }
         let is_number = match &self.layout.numbers_in_text {
             NumbersInText::Never => false,
@@ -342,12 +342,17 @@ impl Walk<'_> {
             NumbersInText::Of(names) => names.iter().any(|listed| listed == name),
         };
         if !is_number {
-            return None;
+            return Ok(None);
         }
         let text = text.trim();
-        match self.layout.integer_fields.iter().any(|listed| listed == name) {
-            true => value::integer(text).map(Value::Integer),
-            false => value::number(text).map(Value::Float),
+        let number = value::number(text);
+        if !self.layout.integer_fields.iter().any(|listed| listed == name) {
+            return Ok(number.map(Value::Float));
+        }
+        match value::integer(text) {
+            // As the same number without quotes: it would be missed, while other text is none.
+            None if number.is_some() => Err(JsonError::NotInteger(name.to_owned())),
+            integer => Ok(integer.map(Value::Integer)),
         }
     }
 }
@@ -478,6 +483,21 @@ mod tests {
         let count = ("count".to_owned(), Value::Integer(8));
         assert_eq!(named(NumbersInText::Always), [float("a", 21.5), float("b", 7.0), count, state.clone()]);
         assert_eq!(named(NumbersInText::Of(vec!["b".to_owned()])), [float("b", 7.0), state]);
+    }
+
+    #[test]
+    fn text_that_is_a_number_and_no_integer_is_refused_where_an_integer_is_listed() {
+        let layout = Layout { numbers_in_text: NumbersInText::Always, ..layout() };
+        let told = |count: &str| parse(&layout, format!(r#"{{"time":1,"count":{count},"t":1}}"#).as_bytes());
+        for count in ["1.5", r#""1.5""#, r#"" -2.5 ""#, r#""9223372036854775808""#] {
+            assert_eq!(told(count), Err(JsonError::NotInteger("count".to_owned())), "{count}");
+        }
+        assert_eq!(told(r#""7.0""#).unwrap().fields[0], ("count".to_owned(), Value::Integer(7)));
+        assert_eq!(
+            told(r#""n/a""#).unwrap().fields,
+            [("t".to_owned(), Value::Float(1.0))],
+            "it is no number"
+        );
     }
 
     #[test]

@@ -288,8 +288,11 @@ impl<'a> Message<'a> {
         };
         let mut parsed = Parsed::default();
         for row in pack.rows {
-            let row = self.senml_row(named, row);
-            self.add(&mut parsed, row);
+            let records = row.records;
+            match self.senml_row(named, row) {
+                Ok(row) => parsed.rows.push(row),
+                Err(reason) => self.refuse(&mut parsed, records, reason),
+            }
         }
         if let Some((records, error)) = pack.refused {
             self.refuse(&mut parsed, records, error.to_string());
@@ -297,7 +300,7 @@ impl<'a> Message<'a> {
         parsed
     }
 
-    fn senml_row(&self, named: Option<&str>, row: senml::Row) -> Result<Option<Row>, String> {
+    fn senml_row(&self, named: Option<&str>, row: senml::Row) -> Result<Row, String> {
         let Some(device) = named.or(row.device.as_deref()) else {
             let field = row.fields.first().map_or("", |(name, _)| name);
             return Err(format!(
@@ -309,7 +312,7 @@ impl<'a> Message<'a> {
             senml::Time::Relative(ns) => (None, ns),
         };
         let draft = self.draft(row.fields);
-        self.row(Draft { device: Some(device), timestamp, offset_ns, ..draft })
+        self.settled(Draft { device: Some(device), timestamp, offset_ns, ..draft })
     }
 
     fn value(&self, payload: &[u8]) -> Parsed {
@@ -373,16 +376,21 @@ impl<'a> Message<'a> {
     /// A row with its series; `None` if all of its fields are left out.
     fn row(&self, mut draft: Draft<'_>) -> Result<Option<Row>, String> {
         fields::settle(self.layout, &mut draft.fields)?;
-        if draft.fields.is_empty() {
-            return Ok(None);
+        match draft.fields.is_empty() {
+            true => Ok(None),
+            false => self.settled(draft).map(Some),
         }
+    }
+
+    /// A row, whose fields are as they are stored, with its series.
+    fn settled(&self, draft: Draft<'_>) -> Result<Row, String> {
         let device = draft.device.filter(|device| !device.is_empty());
         let device = device.map(|device| self.naming.foreign(device));
         let series = self.naming.series(draft.measurement, device.as_ref(), draft.tags);
         let device = device.map_or(UNKNOWN_DEVICE, |device| device.tag).to_owned();
         let (timestamp, offset_ns) = (draft.timestamp, draft.offset_ns);
         let series = series.map_err(|e| e.to_string())?;
-        Ok(Some(Row { device, series, fields: draft.fields, timestamp, offset_ns }))
+        Ok(Row { device, series, fields: draft.fields, timestamp, offset_ns })
     }
 
     /// Counts a row in, whatever became of it.
@@ -526,10 +534,11 @@ mod tests {
         assert_eq!(told(&[("device", "esp")], payload).rows[0].series.as_str(), "climate,device=esp");
         let twice =
             told(&[("device", "esp")], br#"[{"n":"a/t","v":1},{"n":"a:t","v":2},{"n":"a/u","v":3,"t":-1}]"#);
-        assert_eq!(twice.rows.len(), 1);
+        let fields: Vec<_> = twice.rows.iter().flat_map(|row| row.fields.clone()).collect();
+        assert_eq!(fields, [("a_u".to_owned(), Value::Float(3.0)), ("a_t".to_owned(), Value::Float(1.0))]);
         assert!(twice.refused.unwrap().reason.starts_with("the field \"a_t\" is there twice"));
-        let refusal = told(&[], br#"[{"n":"t","v":1},{"v":1}]"#).refused.unwrap();
-        assert_eq!(refusal.rows, 2);
+        let refusal = told(&[], br#"[{"n":"t","v":1},{"n":"h","v":1},{"v":1}]"#).refused.unwrap();
+        assert_eq!(refusal.rows, 3, "each record counts");
         assert!(refusal.reason.starts_with("the name \"t\" names no device"), "{}", refusal.reason);
         let refusal = told(&[], br#"[{"n":"a/t","vs":"x"}]"#).refused.unwrap();
         assert!(refusal.reason.starts_with("no fields"), "{}", refusal.reason);

@@ -11,18 +11,20 @@
 //! **Times.** Base time and time together, from 2^28 seconds on, are since 1970; anything below is relative to now,
 //! which is the receipt of the message, and a record that lies ahead of it is refused: it is no reading. Both are
 //! read as decimal text, never through a sum of floats.
-//! **Failure.** A record that cannot be read is refused with its reason, the others become rows. A pack that is no
-//! array, of a version above [`VERSION_MAX`], or with a label that must be understood and is not (one that ends in
-//! `_`) is refused as one. Limits: [`MAX_RECORDS`] records a pack, of which the rest is refused as one, and
-//! [`super::json::MAX_FIELDS`] fields a row.
+//! **Failure.** A record that cannot be read is refused with its reason, the others become rows. If it sets a base to
+//! what is none, those that follow it are refused too, until that base is set anew. A record whose field cannot be
+//! stored, or is in the row already, is refused alone: the first of two stays. A pack that is no array, of a version
+//! above [`VERSION_MAX`], or with a label that must be understood and is not (one that ends in `_`) is refused as one.
+//! Limits: [`MAX_RECORDS`] records a pack, of which the rest is refused as one, and [`super::json::MAX_FIELDS`] fields
+//! a row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 use super::json::MAX_FIELDS;
-use super::{time, value};
+use super::{fields, time, value};
 use crate::config::{Layout, TimestampFormat};
 use crate::record::Value;
 
@@ -42,8 +44,10 @@ pub struct Row {
     pub device: Option<String>,
     /// When.
     pub time: Time,
-    /// At least one.
+    /// At least one, as they are stored: left out and renamed by the layout, and none there twice.
     pub fields: Vec<(String, Value)>,
+    /// How many records they are from.
+    pub records: u64,
 }
 
 /// When a record happened. Relative times come first, the oldest of each first.
@@ -108,6 +112,12 @@ pub enum SenmlError {
     /// Value and base value together are beyond all numbers.
     #[error("field {0:?} and its base do not add up to a number")]
     NotFinite(String),
+    /// A field that cannot be stored.
+    #[error("{0}")]
+    Field(String),
+    /// A field that another record has given.
+    #[error("the field {0:?} is there twice for one device and one time; the first one is kept")]
+    Twice(String),
     /// No record became a field.
     #[error("no fields: there is no number or boolean, and text is kept only if listed in `text_fields`")]
     NoFields,
@@ -128,7 +138,8 @@ pub struct Pack {
     pub refused: Option<(u64, SenmlError)>,
 }
 
-/// Reads a pack. `named` says that the configuration or the topic names the device.
+/// Reads a pack. `named` says that the configuration or the topic names the device. Nothing may come of it, if the
+/// layout leaves out all fields.
 ///
 /// # Errors
 /// Says why the pack is refused as a whole.
@@ -138,11 +149,18 @@ pub fn parse(layout: &Layout, named: bool, payload: &[u8]) -> Result<Pack, Senml
     for record in records {
         check(record.as_object().ok_or(SenmlError::NotPack)?)?;
     }
-    let mut rows = Rows { layout, named, pack: Pack::default(), places: HashMap::new() };
-    let mut base = Base::default();
+    let mut rows = Rows {
+        layout,
+        named,
+        pack: Pack::default(),
+        places: HashMap::new(),
+        names: Vec::new(),
+        has_fields: false,
+    };
+    let mut bases = Bases { name: Ok(""), time_ns: Ok(0), value: Ok(None), sum: Ok(None) };
     for (at, record) in records.iter().filter_map(Json::as_object).enumerate() {
         let read =
-            if at < MAX_RECORDS { rows.read(&mut base, record) } else { Err(SenmlError::TooManyRecords) };
+            if at < MAX_RECORDS { rows.read(&mut bases, record) } else { Err(SenmlError::TooManyRecords) };
         if let Err(error) = read {
             let refused = &mut rows.pack.refused;
             *refused = refused.take().map(|(count, first)| (count + 1, first)).or(Some((1, error)));
@@ -151,7 +169,7 @@ pub fn parse(layout: &Layout, named: bool, payload: &[u8]) -> Result<Pack, Senml
             break;
         }
     }
-    if rows.pack.rows.is_empty() && rows.pack.refused.is_none() {
+    if !rows.has_fields && rows.pack.refused.is_none() {
         return Err(SenmlError::NoFields);
     }
     rows.pack.rows.sort_by_key(|row| row.time);
@@ -171,8 +189,15 @@ fn check(record: &Map<String, Json>) -> Result<(), SenmlError> {
     }
 }
 
-/// What holds for a record and those that follow it.
-#[derive(Default)]
+/// What the records so far have set. A base that was set to what is none is unknown until it is set anew.
+struct Bases<'j> {
+    name: Result<&'j str, SenmlError>,
+    time_ns: Result<i64, SenmlError>,
+    value: Result<Option<f64>, SenmlError>,
+    sum: Result<Option<f64>, SenmlError>,
+}
+
+/// What holds for a record.
 struct Base<'j> {
     name: &'j str,
     time_ns: i64,
@@ -186,11 +211,15 @@ struct Rows<'c> {
     pack: Pack,
     /// Where the row of a device and a time is.
     places: HashMap<(Option<String>, Time), usize>,
+    /// The names of the fields of each row.
+    names: Vec<HashSet<String>>,
+    /// Whether a record had a field, be it one that the layout leaves out.
+    has_fields: bool,
 }
 
 impl Rows<'_> {
-    fn read<'j>(&mut self, base: &mut Base<'j>, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
-        base.read(record)?;
+    fn read<'j>(&mut self, bases: &mut Bases<'j>, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
+        let base = &bases.read(record)?;
         let name = text(record, "n", base.name)?.unwrap_or_default();
         let name = [base.name, name].concat();
         if name.is_empty() {
@@ -272,36 +301,55 @@ impl Rows<'_> {
         &mut self,
         device: Option<String>,
         time: Time,
-        fields: Vec<(String, Value)>,
+        mut fields: Vec<(String, Value)>,
     ) -> Result<(), SenmlError> {
+        self.has_fields |= !fields.is_empty();
+        fields::settle(self.layout, &mut fields).map_err(SenmlError::Field)?;
         if fields.is_empty() {
             return Ok(());
         }
         let rows = &mut self.pack.rows;
         let place = *self.places.entry((device, time)).or_insert_with_key(|(device, _)| {
-            rows.push(Row { device: device.clone(), time, fields: Vec::new() });
+            rows.push(Row { device: device.clone(), time, fields: Vec::new(), records: 0 });
+            self.names.push(HashSet::new());
             rows.len() - 1
         });
-        let row = &mut rows[place];
+        let (row, names) = (&mut rows[place], &mut self.names[place]);
         if row.fields.len() + fields.len() > MAX_FIELDS {
             return Err(SenmlError::TooManyFields);
         }
+        if let Some((name, _)) = fields.iter().find(|(name, _)| names.contains(name)) {
+            return Err(SenmlError::Twice(name.clone()));
+        }
+        names.extend(fields.iter().map(|(name, _)| name.clone()));
         row.fields.extend(fields);
+        row.records += 1;
         Ok(())
     }
 }
 
-impl<'j> Base<'j> {
-    fn read(&mut self, record: &'j Map<String, Json>) -> Result<(), SenmlError> {
-        if let Some(name) = text(record, "bn", "")? {
+impl<'j> Bases<'j> {
+    /// Takes over each base that the record sets, whatever is wrong with the others.
+    fn read(&mut self, record: &'j Map<String, Json>) -> Result<Base<'j>, SenmlError> {
+        if let Some(name) = text(record, "bn", "").transpose() {
             self.name = name;
         }
-        if let Some(ns) = seconds(record, "bt", self.name)? {
-            self.time_ns = ns;
+        let name = self.name.as_ref().copied().unwrap_or_default();
+        if let Some(time_ns) = seconds(record, "bt", name).transpose() {
+            self.time_ns = time_ns;
         }
-        self.value = number(record, "bv", self.name)?.or(self.value);
-        self.sum = number(record, "bs", self.name)?.or(self.sum);
-        Ok(())
+        if let Some(value) = number(record, "bv", name).transpose() {
+            self.value = value.map(Some);
+        }
+        if let Some(sum) = number(record, "bs", name).transpose() {
+            self.sum = sum.map(Some);
+        }
+        Ok(Base {
+            name: self.name.clone()?,
+            time_ns: self.time_ns.clone()?,
+            value: self.value.clone()?,
+            sum: self.sum.clone()?,
+        })
     }
 }
 
@@ -315,7 +363,11 @@ fn value_label(record: &Map<String, Json>, name: &str) -> Result<Option<&'static
 }
 
 fn wrong(label: &'static str, name: &str, expected: &'static str) -> SenmlError {
-    SenmlError::Type { label, name: name.chars().take(128).collect(), expected }
+    SenmlError::Type { label, name: shorten(name), expected }
+}
+
+fn shorten(name: &str) -> String {
+    name.chars().take(128).collect()
 }
 
 fn text<'j>(
@@ -334,7 +386,7 @@ fn seconds(record: &Map<String, Json>, label: &'static str, name: &str) -> Resul
     let Some(time) = record.get(label) else { return Ok(None) };
     let Json::Number(number) = time else { return Err(wrong(label, name, "number")) };
     let ns = time::parse(&number.to_string(), TimestampFormat::Seconds);
-    ns.map(Some).ok_or_else(|| SenmlError::TimeRange(name.to_owned()))
+    ns.map(Some).ok_or_else(|| SenmlError::TimeRange(shorten(name)))
 }
 
 /// A resolved name as device and field.
@@ -521,6 +573,78 @@ mod tests {
     }
 
     #[test]
+    fn a_base_that_is_none_refuses_what_follows_until_it_is_set_anew() {
+        for (bad, good, reason) in [
+            (r#""bt":"1700000000""#, r#""bt":0"#, "`bt` of the record \"a:\" is no number"),
+            (r#""bt":1e30"#, r#""bt":0"#, "the time of the record \"a:\" does not fit into"),
+            (r#""bv":"1""#, r#""bv":0"#, "`bv` of the record \"a:\" is no number"),
+            (r#""bs":null"#, r#""bs":0"#, "`bs` of the record \"a:\" is no number"),
+            (r#""bn":7"#, r#""bn":"a:""#, "`bn` of the record \"\" is no text"),
+        ] {
+            let text = format!(
+                r#"[{{"bn":"a:","n":"x","v":1}},{{{bad},"n":"t","v":1}},{{"n":"h","v":2}},{{"n":"b","vb":true}},
+                {{{good},"n":"y","v":3}},{{"n":"z","v":4}}]"#
+            );
+            let pack = pack(&text);
+            let fields: Vec<&str> = pack.rows[0].fields.iter().map(|(name, _)| name.as_str()).collect();
+            let kept = ["x", "y", "z"];
+            assert!(fields.iter().filter(|name| !name.ends_with("_sum")).eq(&kept), "{text}: {fields:?}");
+            let (count, error) = pack.refused.unwrap();
+            assert_eq!((pack.rows.len(), count), (1, 3), "{text}");
+            assert!(error.to_string().starts_with(reason), "{error}");
+        }
+        // The bases beside it are set all the same.
+        let text = r#"[{"bn":3,"bt":1700000000,"bv":10,"n":"x","v":1},{"bn":"a:","n":"y","v":2}]"#;
+        let pack = pack(text);
+        let fields = vec![("y".to_owned(), Value::Float(12.0))];
+        let time = Time::Absolute(1_700_000_000_000_000_000);
+        assert_eq!(pack.rows, [Row { device: Some("a".to_owned()), time, fields, records: 1 }]);
+        assert_eq!(pack.refused.unwrap().0, 1);
+    }
+
+    #[test]
+    fn a_record_whose_field_cannot_be_stored_is_refused_alone() {
+        let long = "x".repeat(1025);
+        for (name, reason) in [
+            ("t", "the field \"t\" is there twice for one device and one time"),
+            (r"\n", "control character"),
+            (r"t\\", "backslash"),
+            (r"a\\ b", "backslash before a comma"),
+            (&long, "1025 bytes"),
+        ] {
+            let bad = format!(r#"{{"n":"{name}","v":2}}"#);
+            let text = format!(r#"[{{"bn":"a/","n":"t","v":1}},{bad},{{"n":"h","v":3}},{bad}]"#);
+            let pack = pack(&text);
+            let fields = [("t".to_owned(), Value::Float(1.0)), ("h".to_owned(), Value::Float(3.0))];
+            assert_eq!(pack.rows.len(), 1, "{text}");
+            assert_eq!((&pack.rows[0].fields[..], pack.rows[0].records), (&fields[..], 2), "{text}");
+            let (count, error) = pack.refused.unwrap();
+            assert_eq!(count, 2, "{text}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        // A bad record at a time of its own leaves no row, and one with a sum is refused with it.
+        let text = r#"[{"bn":"a/","n":"t","s":1},{"n":"t_sum","v":2},{"n":"t","s":2,"v":3},{"n":"\t","v":1,"t":-1}]"#;
+        let pack = pack(text);
+        assert_eq!(pack.rows.len(), 1);
+        assert_eq!(pack.rows[0].fields, [("t_sum".to_owned(), Value::Float(1.0))]);
+        assert_eq!(pack.refused.unwrap().0, 3);
+    }
+
+    #[test]
+    fn what_is_left_out_and_renamed_is_so_before_it_is_compared() {
+        let mut layout = layout();
+        layout.drop.insert("u".to_owned());
+        layout.rename = [("a", "b"), ("b", "c")].map(|(old, new)| (old.to_owned(), new.to_owned())).into();
+        let told = |text: &str| parse(&layout, true, text.as_bytes()).unwrap();
+        let pack =
+            told(r#"[{"n":"a","v":1},{"n":"b","v":2},{"n":"u","v":3},{"n":"u","v":4},{"n":"c","v":5}]"#);
+        let fields = [("b".to_owned(), Value::Float(1.0)), ("c".to_owned(), Value::Float(2.0))];
+        assert_eq!(pack.rows[0].fields, fields);
+        assert_eq!(pack.refused, Some((1, SenmlError::Twice("c".to_owned()))));
+        assert_eq!(told(r#"[{"n":"u","v":3}]"#), Pack::default());
+    }
+
+    #[test]
     fn what_is_no_pack_is_refused_as_one() {
         let error = |text: &str| parse(&layout(), false, text.as_bytes()).unwrap_err().to_string();
         assert!(error("[").starts_with("not JSON: "));
@@ -535,8 +659,8 @@ mod tests {
             error(r#"[{"n":"a","v":1,"new_":1}]"#),
             "the label \"new_\" must be understood, and is not"
         );
-        let many = vec![r#"{"n":"a","v":1}"#; MAX_RECORDS + 5].join(",");
-        let pack = pack(&format!("[{many}]"));
+        let many: Vec<String> = (0..MAX_RECORDS + 5).map(|at| format!(r#"{{"n":"a{at}","v":1}}"#)).collect();
+        let pack = pack(&format!("[{}]", many.join(",")));
         assert_eq!(pack.rows[0].fields.len(), MAX_FIELDS);
         assert_eq!(pack.refused.unwrap().0, (MAX_RECORDS - MAX_FIELDS + 1) as u64);
     }
