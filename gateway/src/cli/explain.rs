@@ -10,12 +10,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::config::{Config, Mqtt, Subscribe};
+use crate::config::{Config, Format, Mqtt, Subscribe};
 use crate::ingest::identity::Naming;
 use crate::record::Row;
 use crate::sink::Point;
 use crate::sink::line_protocol::{Dialect, push_line, push_undated};
 use crate::source::payload::{self, Aside, MAX_PAYLOAD_BYTES, Parsed};
+use crate::source::sparkplug::{Heard, Sparkplug};
 
 /// Bytes of a payload that are read: enough to see that it is too large.
 const READ_BYTES_MAX: u64 = MAX_PAYLOAD_BYTES as u64 + 1;
@@ -83,8 +84,16 @@ fn explain(config: &Config, topic: &str, payload: &[u8]) -> Explanation {
         if let Some((subscribe, captures)) = matching.next() {
             is_taken = true;
             explanation.remark(&subscription(broker, subscribe, &captures));
-            let parsed = payload::read(&subscribe.layout, &naming, &captures, payload);
-            tell(&mut explanation, parsed);
+            if subscribe.layout.format == Format::Sparkplug {
+                let heard = Heard { topic, payload, again: false };
+                let reading = Sparkplug::default().read(&subscribe.layout, &naming, &heard);
+                explanation.remark(
+                    "read by itself: aliases, types and what dies with a node depend on the births before",
+                );
+                tell(&mut explanation, reading.parsed);
+            } else {
+                tell(&mut explanation, payload::read(&subscribe.layout, &naming, &captures, payload));
+            }
         }
     }
     if !is_taken {

@@ -448,8 +448,8 @@ fn faults_of_subscriptions() {
             "5: mqtt.subscribe.format: Telegraf's \"influx\" is \"line-protocol\" here",
         ),
         (
-            "topic = \"a\"\nformat = \"sparkplug\"",
-            "5: mqtt.subscribe.format: \"sparkplug\" is not supported yet; use \"json\", \"line-protocol\", \"senml\", \
+            "topic = \"a\"\nformat = \"xml\"",
+            "5: mqtt.subscribe.format: \"xml\" is no format; use \"json\", \"line-protocol\", \"senml\", \"sparkplug\", \
              \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
         ),
         (

@@ -37,9 +37,10 @@ use wire::{Incoming, Message, Welcome};
 use super::fleet::Fleet;
 use super::native::Now;
 use super::payload::{self, Parsed};
+use super::sparkplug::{self, Heard, Sparkplug};
 use super::{Context, Reporter, sleep_until};
 use crate::clock;
-use crate::config::{self, Subscribe};
+use crate::config::{self, Format, Subscribe};
 use crate::ingest::identity::Naming;
 use crate::ingest::{Arrival, Origin, Taken};
 use crate::record::Offset;
@@ -87,6 +88,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         client_id: client_id.to_owned(),
         outbox: Outbox::new(config.version),
         resent: Resent::of(context.ingest.journal(), broker_key(&config.url, client_id)),
+        sparkplug: open_sparkplug(config, client_id, context),
         is_subscribed: false,
         alarm: Alarm::default(),
         dropped_asked: DroppedAsked::default(),
@@ -108,6 +110,7 @@ struct Broker {
     fleet: Fleet,
     outbox: Outbox,
     resent: Resent,
+    sparkplug: Sparkplug,
     /// Whether the session has all subscriptions. The first connection of a process asks for them even in a session that is
     /// present, since the configuration may have changed; and so does the next one, if it ended before they were granted.
     is_subscribed: bool,
@@ -158,6 +161,7 @@ impl Broker {
             }
             pause = (pause * 2).min(RECONNECT.1);
         }
+        self.sparkplug.tend(u64::MAX, &self.reporter);
         self.reporter.stats().set_state(SourceState::Stopped);
     }
 
@@ -354,35 +358,53 @@ impl Broker {
     /// What intake made of a foreign message, and its number among those that are known again; `None` if it is to be held.
     fn take_foreign(&mut self, message: &Message<'_>, received_ns: i64) -> Option<(Taken, Option<u64>)> {
         let topic = message.topic;
-        let parsed = match message.fault {
-            Some(fault) => Parsed::unreadable(format!("{} bytes of payload: {fault}", message.payload_bytes)),
-            None => match parse(&self.config.subscribe, self.context.ingest.naming(), message) {
-                Some((at, parsed)) => {
-                    if message.qos == QoS::AtMostOnce
-                        && let Some(count) = self.unprotected.get(at)
-                    {
-                        count.add(1);
+        let (parsed, effect) = match message.fault {
+            Some(fault) => {
+                let reason = format!("{} bytes of payload: {fault}", message.payload_bytes);
+                (Parsed::unreadable(reason), None)
+            }
+            None => {
+                match parse(&self.config.subscribe, &self.sparkplug, self.context.ingest.naming(), message) {
+                    Some(Read { at, parsed, effect }) => {
+                        if message.qos == QoS::AtMostOnce
+                            && let Some(count) = self.unprotected.get(at)
+                        {
+                            count.add(1);
+                        }
+                        (parsed, effect)
                     }
-                    parsed
+                    None => {
+                        let what = format!(
+                            "a message on {topic:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
+                        );
+                        self.reporter.trouble("unmatched", &what);
+                        return Some((NOTHING, None));
+                    }
                 }
-                None => {
-                    let what = format!(
-                        "a message on {topic:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it"
-                    );
-                    self.reporter.trouble("unmatched", &what);
-                    return Some((NOTHING, None));
-                }
-            },
+            }
         };
+        let taken = self.take_parsed(message, &parsed, received_ns)?;
+        if let Some(effect) = effect {
+            self.settle_sparkplug(effect, message.packet != 0);
+        }
+        Some(taken)
+    }
+
+    fn take_parsed(
+        &mut self,
+        message: &Message<'_>,
+        parsed: &Parsed,
+        received_ns: i64,
+    ) -> Option<(Taken, Option<u64>)> {
         if parsed.is_empty() {
             return Some((NOTHING, None));
         }
-        let origin = Origin { name: topic, payload: message.payload, bytes: message.payload_bytes };
+        let origin = Origin { name: message.topic, payload: message.payload, bytes: message.payload_bytes };
         let arrival = Arrival { received_ns, again: message.again, message: None };
         // A point with a time of its own is the same point however often it comes.
         let needs_list = parsed.refused.is_some() || parsed.rows.iter().any(|row| row.timestamp.is_none());
         if message.packet == 0 || !needs_list {
-            let taken = self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?;
+            let taken = self.context.take_foreign(parsed, origin, arrival, &self.reporter)?;
             return Some((taken, None));
         }
         let entry = self.resent.entry(message);
@@ -391,7 +413,7 @@ impl Broker {
             Verdict::Copy { receipt, .. } => Taken { receipt, rows: 0 },
             Verdict::New | Verdict::Doubt { .. } => {
                 let arrival = Arrival { message: Some(entry), ..arrival };
-                self.context.take_foreign(&parsed, origin, arrival, &self.reporter)?
+                self.context.take_foreign(parsed, origin, arrival, &self.reporter)?
             }
         };
         if let Verdict::Doubt { .. } = verdict {
@@ -399,6 +421,28 @@ impl Broker {
         }
         Some((taken, Some(self.resent.settle(&entry, verdict, taken.receipt))))
     }
+
+    /// A message of Sparkplug was taken; perhaps its node is to send its births again.
+    fn settle_sparkplug(&mut self, effect: sparkplug::Effect, is_acked: bool) {
+        if let Some(command) = self.sparkplug.settle(effect, sparkplug_now(), is_acked) {
+            self.reporter.trouble("rebirth", &command.why);
+            self.outbox.publish(&command.topic, QoS::AtMostOnce, false, &command.payload);
+        }
+    }
+}
+
+/// What is known of edge nodes behind the broker, if any subscription is of them.
+fn open_sparkplug(config: &config::Mqtt, client_id: &str, context: &Context) -> Sparkplug {
+    if config.subscribe.iter().any(|subscribe| subscribe.layout.format == Format::Sparkplug) {
+        Sparkplug::open(context.births.join(format!("{:08x}", broker_key(&config.url, client_id))))
+    } else {
+        Sparkplug::default()
+    }
+}
+
+fn sparkplug_now() -> sparkplug::Now {
+    let wall_ms = u64::try_from(clock::now_ns() / 1_000_000).unwrap_or_default();
+    sparkplug::Now { monotonic_ms: clock::monotonic_ms(), wall_ms }
 }
 
 /// How a session of this broker is asked for.
@@ -407,16 +451,39 @@ fn greeting(config: &config::Mqtt, client_id: String, clean: bool) -> Greeting {
     Greeting { client_id, clean, username, password, will: None }
 }
 
-/// What a message says by the subscription that it came for, and the number of that; `None` if it came for none.
-fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) -> Option<(usize, Parsed)> {
+/// What a message says.
+struct Read {
+    /// Number of the subscription that it came for.
+    at: usize,
+    parsed: Parsed,
+    /// What it changes once it is taken, if it is of Sparkplug.
+    effect: Option<sparkplug::Effect>,
+}
+
+/// What a message says by the subscription that it came for; `None` if it came for none.
+fn parse(
+    subscriptions: &[Subscribe],
+    sparkplug: &Sparkplug,
+    naming: &Naming,
+    message: &Message<'_>,
+) -> Option<Read> {
     let (at, subscribe, captures) = subscriptions.iter().enumerate().find_map(|(at, subscribe)| {
         subscribe.topic.captures(message.topic).map(|captures| (at, subscribe, captures))
     })?;
+    if subscribe.layout.format == Format::Sparkplug {
+        // What is retained is as old as it may be, and nothing of Sparkplug is but the state of host applications.
+        if message.retained {
+            return Some(Read { at, parsed: Parsed::default(), effect: None });
+        }
+        let Message { topic, payload, again, .. } = *message;
+        let reading = sparkplug.read(&subscribe.layout, naming, &Heard { topic, payload, again });
+        return Some(Read { at, parsed: reading.parsed.unwrap_or_default(), effect: reading.effect });
+    }
     let mut parsed = payload::parse(&subscribe.layout, naming, &captures, message.payload);
     if message.retained && subscribe.retained == config::Retained::Skip {
         // A retained message without a time of its own is the last state, not a reading.
         parsed.rows.retain(|row| row.timestamp.is_some());
         parsed.refused = None;
     }
-    Some((at, parsed))
+    Some(Read { at, parsed, effect: None })
 }

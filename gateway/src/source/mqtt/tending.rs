@@ -77,6 +77,7 @@ impl Broker {
             self.life.subscribing = None;
             self.subscribe();
         }
+        let births_due = self.sparkplug.tend(now, &self.reporter);
         while let Some(ack) = self.life.acks.next(durable) {
             self.outbox.ack(ack.packet, ack.qos);
             if let Some(number) = ack.listed {
@@ -93,7 +94,7 @@ impl Broker {
         let oldest_ns = self.life.acks.oldest_ns().or(self.life.waiting.oldest_ns());
         let oldest = oldest_ns.map(|ns| now.saturating_sub(age_ms(ns)));
         let alarm_due = self.alarm.tend(now, oldest, self.life.due.unwrap_or(now), &self.reporter);
-        let due = [self.life.fleet_due, self.life.retry_at, close_due, alarm_due, Some(sign_due)];
+        let due = [self.life.fleet_due, self.life.retry_at, births_due, close_due, alarm_due, Some(sign_due)];
         let due = due.into_iter().flatten().min().unwrap_or(sign_due);
         self.life.due = Some(due.max(now));
         Ok(due)
