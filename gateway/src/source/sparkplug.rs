@@ -415,9 +415,11 @@ impl Message<'_> {
         if let Some(online) = online {
             let ns = self.payload.timestamp.and_then(nanoseconds);
             let field = (ONLINE.to_owned(), Value::Boolean(online));
-            match rows.iter_mut().find(|row| row.ns == ns) {
-                // A metric of that name stands in its place.
-                Some(row) if row.fields.iter().any(|(name, _)| name == ONLINE) => {}
+            let mut fields = rows.iter().filter(|row| row.ns == ns).flat_map(|row| &row.fields);
+            // A metric of that name stands in its place.
+            let is_there = fields.any(|(name, _)| name == ONLINE);
+            match rows.iter_mut().rfind(|row| row.ns == ns) {
+                _ if is_there => {}
                 Some(row) => row.fields.push(field),
                 None => rows.push(Dated { ns, fields: vec![field] }),
             }

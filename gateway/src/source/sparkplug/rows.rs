@@ -1,4 +1,4 @@
-//! From the metrics of one message to fields, those of one time together.
+//! From the metrics of one message to fields, those of one time together, in as many rows as they need.
 //!
 //! **Values.** Numbers are floats, or integers where `integer_fields` lists them; a time is milliseconds since 1970; text
 //! is kept where `text_fields` lists it. Integers are on the wire without their sign, so their type must be known, from
@@ -10,13 +10,17 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::Layout;
 use crate::record::{Value, check_name};
-use crate::source::payload::{json::MAX_FIELDS, value};
+use crate::source::payload::value;
 
 use super::births::{NAME_BYTES_MAX, Table};
 use super::message::{METRICS_MAX, Metric, Payload, Raw};
 
 /// Nanoseconds of a millisecond.
 const MS: i64 = 1_000_000;
+
+/// What the fields of one row may take, so that it fits the journal; what is more is another row of the same time, which
+/// databases make one point of. A field that takes more by itself stands alone.
+const ROW_BYTES: usize = 4_096;
 
 /// The numbers of the types of integers, and their bits.
 const SIGNED: [(u32, u32); 4] = [(1, 8), (2, 16), (3, 32), (4, 64)];
@@ -53,19 +57,19 @@ pub(super) fn gather(
     for metric in &payload.metrics {
         match reader.read(metric) {
             Ok(None) => {}
+            Ok(Some((name, ns, _))) if !seen.insert((ns, name)) => {
+                reader.refuse(1, format!("the metric {name:?} of {sender} is there twice at one time"));
+            }
             Ok(Some((name, ns, value))) => {
+                let bytes = name.len() + if let Value::Text(text) = &value { text.len() } else { 8 };
                 let rows = &mut reader.gathered.rows;
-                let place = *places.entry(ns).or_insert_with(|| {
+                let (place, filled) = places.entry(ns).or_insert((usize::MAX, ROW_BYTES));
+                if *filled + bytes > ROW_BYTES {
                     rows.push(Dated { ns, fields: Vec::new() });
-                    rows.len() - 1
-                });
-                if !seen.insert((place, name)) {
-                    reader.refuse(1, format!("the metric {name:?} of {sender} is there twice at one time"));
-                } else if rows[place].fields.len() >= MAX_FIELDS {
-                    reader.refuse(1, format!("more than {MAX_FIELDS} metrics of {sender} at one time"));
-                } else {
-                    rows[place].fields.push((name.to_owned(), value));
+                    (*place, *filled) = (rows.len() - 1, 0);
                 }
+                *filled += bytes;
+                rows[*place].fields.push((name.to_owned(), value));
             }
             Err(reason) => reader.refuse(1, reason),
         }
@@ -76,7 +80,6 @@ pub(super) fn gather(
             format!("more than {METRICS_MAX} metrics of {sender} in one message; send smaller ones"),
         );
     }
-    reader.gathered.rows.retain(|row| !row.fields.is_empty());
     reader.gathered
 }
 
@@ -305,6 +308,21 @@ mod tests {
         assert!(gathered.lacks_birth);
         let (count, reason) = gathered.refused.unwrap();
         assert_eq!((count, reason.as_str()), (5, "the metric \"a\" of g/e is there twice at one time"));
+    }
+
+    #[test]
+    fn many_metrics_of_one_time_are_several_rows() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("metric {number}")).collect();
+        let text = "x".repeat(20_000);
+        let mut metrics: Vec<Metric<'_>> = names
+            .iter()
+            .map(|name| Metric { name: Some(name), value: Some(Raw::Boolean(true)), ..Metric::default() })
+            .collect();
+        metrics.insert(500, Metric { value: Some(Raw::Text(&text)), ..metric("s", 12, Raw::Other) });
+        let gathered = gathered(metrics, None);
+        let counts: Vec<usize> = gathered.rows.iter().map(|row| row.fields.len()).collect();
+        assert!(counts.len() < 10 && counts.contains(&1), "{counts:?}");
+        assert_eq!((counts.iter().sum::<usize>(), gathered.refused), (1_001, None));
     }
 
     #[test]
