@@ -7,4 +7,5 @@ mod retained;
 mod several;
 mod site;
 mod soak;
+mod sparkplug;
 mod tls;

@@ -88,6 +88,9 @@ pub(super) fn nanoseconds(ms: u64) -> Option<i64> {
     i64::try_from(ms).ok()?.checked_mul(MS)
 }
 
+/// A metric's name, its time in nanoseconds since 1970, and its value.
+type Told<'a> = (&'a str, Option<i64>, Value);
+
 struct Reader<'a> {
     layout: &'a Layout,
     payload: &'a Payload<'a>,
@@ -105,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Name, time and value; none if it is no reading.
-    fn read(&mut self, metric: &Metric<'a>) -> Result<Option<(&'a str, Option<i64>, Value)>, String> {
+    fn read(&mut self, metric: &Metric<'a>) -> Result<Option<Told<'a>>, String> {
         let name = self.name(metric)?;
         let is_control =
             name == "bdSeq" || name.starts_with("Node Control/") || name.starts_with("Device Control/");
