@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 mod link;
 mod outbox;
 mod queues;
+mod reading;
 mod resent;
 mod tending;
 mod visit;
@@ -30,18 +31,18 @@ use alarm::{Alarm, DROPPED_TOPIC};
 use link::{Link, LinkError};
 use outbox::{Greeting, KEEP_ALIVE_S};
 use queues::{DueAck, Held};
+use reading::{Read, open_sparkplug, parse, sparkplug_now};
 use resent::{Resent, Verdict, broker_key};
 use tending::{Closing, Life, RETRY_MS, Subscribing};
 use wire::{Incoming, Message, Welcome};
 
 use super::fleet::Fleet;
 use super::native::Now;
-use super::payload::{self, Parsed};
-use super::sparkplug::{self, Heard, Sparkplug};
+use super::payload::Parsed;
+use super::sparkplug::{self, Sparkplug};
 use super::{Context, Reporter, sleep_until};
 use crate::clock;
-use crate::config::{self, Format, Subscribe};
-use crate::ingest::identity::Naming;
+use crate::config;
 use crate::ingest::{Arrival, Origin, Taken};
 use crate::record::Offset;
 use crate::stats::{Counter, SourceState};
@@ -195,6 +196,9 @@ impl Broker {
         self.life.ping_every_ms = u64::from(allowed_s) * 500;
         self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
         self.is_subscribed &= welcome.session_present;
+        if !welcome.session_present {
+            self.sparkplug.lapse("the broker has forgotten the session, and births or deaths with it");
+        }
         if let Some(session) = self.resent.connect(welcome.session_present) {
             self.life.subscribing = Some(Subscribing::Begin(session));
             self.life.retry_at = Some(0);
@@ -431,59 +435,8 @@ impl Broker {
     }
 }
 
-/// What is known of edge nodes behind the broker, if any subscription is of them.
-fn open_sparkplug(config: &config::Mqtt, client_id: &str, context: &Context) -> Sparkplug {
-    if config.subscribe.iter().any(|subscribe| subscribe.layout.format == Format::Sparkplug) {
-        Sparkplug::open(context.births.join(format!("{:08x}", broker_key(&config.url, client_id))))
-    } else {
-        Sparkplug::default()
-    }
-}
-
-fn sparkplug_now() -> sparkplug::Now {
-    let wall_ms = u64::try_from(clock::now_ns() / 1_000_000).unwrap_or_default();
-    sparkplug::Now { monotonic_ms: clock::monotonic_ms(), wall_ms }
-}
-
 /// How a session of this broker is asked for.
 fn greeting(config: &config::Mqtt, client_id: String, clean: bool) -> Greeting {
     let (username, password) = (config.username.clone(), config.password.clone());
     Greeting { client_id, clean, username, password, will: None }
-}
-
-/// What a message says.
-struct Read {
-    /// Number of the subscription that it came for.
-    at: usize,
-    parsed: Parsed,
-    /// What it changes once it is taken, if it is of Sparkplug.
-    effect: Option<sparkplug::Effect>,
-}
-
-/// What a message says by the subscription that it came for; `None` if it came for none.
-fn parse(
-    subscriptions: &[Subscribe],
-    sparkplug: &Sparkplug,
-    naming: &Naming,
-    message: &Message<'_>,
-) -> Option<Read> {
-    let (at, subscribe, captures) = subscriptions.iter().enumerate().find_map(|(at, subscribe)| {
-        subscribe.topic.captures(message.topic).map(|captures| (at, subscribe, captures))
-    })?;
-    if subscribe.layout.format == Format::Sparkplug {
-        // What is retained is as old as it may be, and nothing of Sparkplug is but the state of host applications.
-        if message.retained {
-            return Some(Read { at, parsed: Parsed::default(), effect: None });
-        }
-        let Message { topic, payload, again, .. } = *message;
-        let reading = sparkplug.read(&subscribe.layout, naming, &Heard { topic, payload, again });
-        return Some(Read { at, parsed: reading.parsed.unwrap_or_default(), effect: reading.effect });
-    }
-    let mut parsed = payload::parse(&subscribe.layout, naming, &captures, message.payload);
-    if message.retained && subscribe.retained == config::Retained::Skip {
-        // A retained message without a time of its own is the last state, not a reading.
-        parsed.rows.retain(|row| row.timestamp.is_some());
-        parsed.refused = None;
-    }
-    Some(Read { at, parsed, effect: None })
 }

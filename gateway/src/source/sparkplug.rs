@@ -125,15 +125,21 @@ impl Sparkplug {
     /// What an earlier life of the gateway has left in a file.
     #[must_use]
     pub fn open(file: PathBuf) -> Sparkplug {
-        let mut nodes = births::load(&file).unwrap_or_else(|e| {
+        let nodes = births::load(&file).unwrap_or_else(|e| {
             let file = file.display();
             tracing::warn!("{file} cannot be read: {e}; edge nodes of Sparkplug are asked for their births");
             Nodes::new()
         });
-        for node in nodes.values_mut().filter(|node| node.is_alive) {
-            node.wanted = Some("the gateway was not there for a while".to_owned());
+        let mut sparkplug = Sparkplug { nodes, file: Some(file), ..Sparkplug::default() };
+        sparkplug.lapse("the gateway was not there for a while");
+        sparkplug
+    }
+
+    /// Births and deaths may have been missed, so births are to be asked for as messages come.
+    pub fn lapse(&mut self, why: &str) {
+        for node in self.nodes.values_mut().filter(|node| node.is_alive) {
+            node.wanted = Some(why.to_owned());
         }
-        Sparkplug { nodes, file: Some(file), ..Sparkplug::default() }
     }
 
     /// Reads a message, and changes nothing.
@@ -216,12 +222,9 @@ impl Sparkplug {
 
     /// Makes room for one more node, if there are as many as may be.
     fn forget_a_dead_one(&mut self) {
-        if self.nodes.len() < NODES_MAX {
-            return;
-        }
-        let dead = self.nodes.iter().find(|(_, node)| !node.is_alive).map(|(id, _)| id.clone());
-        if let Some(dead) = dead {
-            self.nodes.remove(&dead);
+        if self.nodes.len() >= NODES_MAX {
+            let dead = self.nodes.iter().find(|(_, node)| !node.is_alive).map(|(id, _)| id.clone());
+            dead.and_then(|dead| self.nodes.remove(&dead));
         }
     }
 
@@ -238,14 +241,23 @@ impl Node {
     fn change(&mut self, change: Change) {
         match change {
             Change::Nothing | Change::NodeBirth(_) => {}
-            // The devices stay as they are, so that a death that comes again says the same again.
-            Change::NodeDeath => self.is_alive = false,
+            Change::NodeDeath => {
+                self.is_alive = false;
+                self.table = Table::default();
+                // Who was alive stays, so that a death that comes again says the same again.
+                self.devices.values_mut().for_each(|device| device.table = Table::default());
+            }
             Change::DeviceBirth(device, table) => {
+                if self.devices.len() >= DEVICES_MAX {
+                    let dead = self.devices.iter().find(|(_, device)| !device.is_alive);
+                    let dead = dead.map(|(device, _)| device.clone());
+                    dead.and_then(|dead| self.devices.remove(&dead));
+                }
                 self.devices.insert(device, Device { is_alive: true, table });
             }
             Change::DeviceDeath(device) => {
                 if let Some(device) = self.devices.get_mut(&device) {
-                    device.is_alive = false;
+                    *device = Device::default();
                 }
             }
         }
@@ -311,10 +323,11 @@ impl Message<'_> {
             let effect = self.effect(seq, Change::Nothing, Some(NO_BIRTH.to_owned()));
             return self.reading(gathered, Some(true), effect);
         };
-        let before = node.devices.get(device);
-        let full = match before.is_none() && node.devices.len() >= DEVICES_MAX {
-            true => Some(format!("its edge node has {DEVICES_MAX} devices, and no more are known")),
-            false => known.is_full(before.map_or(0, |before| before.table.bytes), table.bytes),
+        let before = node.devices.get(device).filter(|before| before.is_alive);
+        let others = node.devices.values().filter(|device| device.is_alive).count();
+        let full = match before.is_none() && others >= DEVICES_MAX {
+            true => Some(format!("{DEVICES_MAX} devices of its edge node are alive, and no more are known")),
+            false => known.is_full(before.map_or(0, |before| before.table.bytes), device.len() + table.bytes),
         };
         let birth = Change::DeviceBirth(device.to_owned(), table);
         let change = self.unless(full, &mut gathered, birth, Change::DeviceDeath(device.to_owned()));

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::link::{Link, LinkError, PATIENCE};
 use super::outbox::{KEEP_ALIVE_S, Outbox, QoS};
+use super::reading::{parse, sparkplug_now};
 use super::wire::{Incoming, Message};
-use super::{FAREWELL, greeting, parse, sparkplug_now};
+use super::{FAREWELL, greeting};
 use crate::config::Mqtt;
 use crate::ingest::identity::Naming;
 use crate::source::fleet::{Heard, rival_of};

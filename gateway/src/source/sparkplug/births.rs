@@ -24,13 +24,13 @@ pub(super) const NAME_BYTES_MAX: usize = 1_024;
 /// Edge nodes of one broker that are alive.
 pub(super) const NODES_MAX: usize = 4_096;
 
-/// Devices of one edge node.
+/// Devices of one edge node that are alive.
 pub(super) const DEVICES_MAX: usize = 1_024;
 
 /// What the births of one broker's nodes may take all in all.
 pub(super) const BIRTHS_BYTES_MAX: usize = 16 << 20;
 
-/// What a metric takes beside its name.
+/// What a metric or a device takes beside its name.
 const METRIC_BYTES: usize = 48;
 
 /// A file beyond this is none of ours.
@@ -48,7 +48,7 @@ pub(super) struct Node {
     pub(super) bd_seq: Option<u64>,
     /// When it was born, in milliseconds since 1970, by its own word.
     pub(super) born_ms: Option<u64>,
-    /// Not dead. The tables of the dead are not believed, for the next birth may number anew.
+    /// Not dead. The dead have no tables, for the next birth may number anew.
     pub(super) is_alive: bool,
     pub(super) table: Table,
     pub(super) devices: BTreeMap<String, Device>,
@@ -106,7 +106,8 @@ impl Table {
 
 impl Node {
     pub(super) fn bytes(&self) -> usize {
-        let devices = self.devices.iter().map(|(name, device)| name.len() + device.table.bytes);
+        let devices =
+            self.devices.iter().map(|(name, device)| name.len() + METRIC_BYTES + device.table.bytes);
         self.table.bytes + devices.sum::<usize>()
     }
 }

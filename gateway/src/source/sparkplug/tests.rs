@@ -246,6 +246,14 @@ fn what_births_told_outlives_the_gateway() {
 }
 
 #[test]
+fn a_session_that_the_broker_forgot_is_a_lapse() {
+    let mut gateway = Gateway::born();
+    gateway.known.lapse("the session is gone");
+    assert!(gateway.asks(NDATA, &data(2, 1, 1.0, 2)).ends_with("the session is gone"));
+    gateway.quiet(NDATA, &data(3, 1, 1.0, 3));
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_tried_again() {
     let reporter = Reporter::new("broker".to_owned(), Stats::new(0).source("broker"));
     let file = PathBuf::from("/proc/nowhere/sparkplug/1");
@@ -276,6 +284,8 @@ fn nodes_devices_and_names_beyond_the_limits_are_refused_by_name() {
     for number in 1..DEVICES_MAX {
         gateway.hear(&format!("{DBIRTH}{number}"), &birth(1, 7, 1), true);
     }
+    gateway.hear(&format!("{DDEATH}1"), b"", true);
+    assert_eq!(gateway.hear(&format!("{DBIRTH}-new"), &birth(1, 7, 1), true).0.len(), 1, "for a dead one");
     let told = gateway.hear(&format!("{DBIRTH}-more"), &birth(1, 7, 1), true).0;
     assert!(
         told[1].starts_with("1 of motor-more: the birth of plant/line/motor-more is not kept"),

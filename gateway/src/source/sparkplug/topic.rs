@@ -1,5 +1,7 @@
 //! What a topic of Sparkplug says: whose message it is, and of what kind.
 
+use super::births::NAME_BYTES_MAX;
+
 /// An edge node, by group and name.
 pub(super) type NodeId = (String, String);
 
@@ -51,6 +53,9 @@ impl<'a> Topic<'a> {
             ("NDATA", None) | ("DDATA", Some(_)) => Kind::Data,
             _ => return Read::Fault(format!("{word:.16?} is no kind of message there; {FORM}")),
         };
+        if [group, edge, device.unwrap_or_default()].iter().any(|level| level.len() > NAME_BYTES_MAX) {
+            return Read::Fault(format!("a level of the topic has more than {NAME_BYTES_MAX} bytes"));
+        }
         if group.is_empty() || edge.is_empty() || device.is_some_and(str::is_empty) {
             return Read::Fault(format!("a level of the topic is empty; {FORM}"));
         }
@@ -108,5 +113,7 @@ mod tests {
         ] {
             assert!(matches!(Topic::read(fault), Read::Fault(_)), "{fault}");
         }
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        assert!(matches!(Topic::read(&format!("spBv1.0/g/NDATA/{long}")), Read::Fault(_)));
     }
 }
