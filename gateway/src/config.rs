@@ -192,6 +192,8 @@ pub enum Format {
     Senml,
     /// One plain value, such as `21.5` or `ON`.
     Value,
+    /// Sparkplug B: what edge nodes and their devices say below `spBv1.0/`.
+    Sparkplug,
     /// What devices of one make send.
     Preset(Preset),
 }

@@ -29,7 +29,7 @@ use crate::sink::influx1::{Credentials, Influx1};
 use crate::sink::influx2::Influx2;
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
-use crate::source::{Context, Reporter, mqtt, serial};
+use crate::source::{Context, Reporter, mqtt, serial, sparkplug};
 use crate::stats::Stats;
 
 /// Longest time that sinks may take at the end to deliver what is committed.
@@ -95,6 +95,7 @@ pub fn run(config: &Config) -> Result<()> {
         epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
         schemas: Arc::new(Schemas::default()),
         clocks: Arc::clone(&clocks),
+        births: config.data_dir.join(sparkplug::DIRECTORY),
         stats: Arc::clone(&stats),
         stop: sources_stop,
     };

@@ -15,6 +15,7 @@ pub use crate::dead_letters::fuzzing::dead_letters;
 pub use crate::journal::fuzzing::{end_mark, entry, frame, recovery, snapshot};
 pub use crate::source::mqtt::fuzzing::mqtt;
 pub use crate::source::payload::fuzzing::{payload_json, payload_preset, payload_senml, payload_value};
+pub use crate::source::sparkplug::fuzzing::sparkplug;
 pub use wire::{wire_frame, wire_message, wire_pack};
 
 mod wire;
@@ -26,7 +27,7 @@ pub const INPUT_BYTES_MAX: usize = 16 << 10;
 pub type Target = fn(&[u8]);
 
 /// The functions by the names of their targets and of their directories in the corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("config", config),
     ("dead_letters", dead_letters),
     ("end_mark", end_mark),
@@ -39,6 +40,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("payload_value", payload_value),
     ("recovery", recovery),
     ("snapshot", snapshot),
+    ("sparkplug", sparkplug),
     ("wire_frame", wire_frame),
     ("wire_message", wire_message),
     ("wire_pack", wire_pack),

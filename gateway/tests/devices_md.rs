@@ -4,11 +4,12 @@
 
 use std::fs;
 
-use forebay_gateway::config::{self, Config, Format, Preset};
+use forebay_gateway::config::{self, Config, Format, Layout, Preset};
 use forebay_gateway::ingest::identity::Naming;
 use forebay_gateway::sink::Point;
 use forebay_gateway::sink::line_protocol::{Dialect, push_line, push_undated};
-use forebay_gateway::source::payload;
+use forebay_gateway::source::payload::{self, Parsed};
+use forebay_gateway::source::sparkplug::{Heard, Now, Sparkplug};
 
 const PAGE: &str = include_str!("../../docs/devices.md");
 
@@ -41,7 +42,9 @@ fn every_message_of_the_page_becomes_the_points_beside_it() {
     for preset in Preset::ALL {
         assert!(formats.contains(&Format::Preset(preset)), "nothing of {}", preset.name());
     }
-    assert!(formats.contains(&Format::Senml) && formats.contains(&Format::Value));
+    for format in [Format::Senml, Format::Sparkplug, Format::Value] {
+        assert!(formats.contains(&format), "nothing of {}", format.name());
+    }
 }
 
 /// What stands between two fences.
@@ -80,7 +83,7 @@ fn read(block: &Block) -> Config {
 
 /// The points of all messages, in order, without the tags of `[tags]`.
 fn points(config: &Config, messages: &Block, formats: &mut Vec<Format>) -> Vec<String> {
-    let mut points = Vec::new();
+    let (mut points, mut edge_nodes) = (Vec::new(), Sparkplug::default());
     for message in &messages.lines {
         let (topic, payload) = message.split_once(' ').unwrap();
         let mut matching = config.mqtt[0].subscribe.iter().filter_map(|subscribe| {
@@ -89,7 +92,10 @@ fn points(config: &Config, messages: &Block, formats: &mut Vec<Format>) -> Vec<S
         let (layout, captures) = matching.next().unwrap_or_else(|| panic!("nothing subscribes to {topic}"));
         assert!(matching.next().is_none(), "{topic} is taken twice");
         formats.push(layout.format.clone());
-        let parsed = payload::parse(layout, &Naming::default(), &captures, payload.as_bytes());
+        let parsed = match layout.format {
+            Format::Sparkplug => edge_node(&mut edge_nodes, layout, topic, payload),
+            _ => payload::parse(layout, &Naming::default(), &captures, payload.as_bytes()),
+        };
         assert_eq!(parsed.refused, None, "{message}");
         for row in &parsed.rows {
             let mut line = String::new();
@@ -102,4 +108,14 @@ fn points(config: &Config, messages: &Block, formats: &mut Vec<Format>) -> Vec<S
         }
     }
     points
+}
+
+/// What a message of Sparkplug becomes, whose payload is in hex, behind those before it. None may be missing.
+fn edge_node(known: &mut Sparkplug, layout: &Layout, topic: &str, hex: &str) -> Parsed {
+    let bytes = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    let payload: Vec<u8> = bytes.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+    let reading = known.read(layout, &Naming::default(), &Heard { topic, payload: &payload, again: false });
+    let now = Now { monotonic_ms: 0, wall_ms: 0 };
+    assert_eq!(reading.effect.and_then(|effect| known.settle(effect, now, false)), None, "{topic}");
+    reading.parsed.unwrap_or_default()
 }

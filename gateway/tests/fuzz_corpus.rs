@@ -85,6 +85,11 @@ fn snapshots_hold_their_promises() {
 }
 
 #[test]
+fn edge_nodes_hold_their_promises() {
+    hold("sparkplug", 40_000);
+}
+
+#[test]
 fn lines_hold_their_promises() {
     hold("wire_frame", 20_000);
 }

@@ -10,12 +10,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::config::{Config, Mqtt, Subscribe};
+use crate::config::{Config, Format, Mqtt, Subscribe};
 use crate::ingest::identity::Naming;
 use crate::record::Row;
 use crate::sink::Point;
 use crate::sink::line_protocol::{Dialect, push_line, push_undated};
 use crate::source::payload::{self, Aside, MAX_PAYLOAD_BYTES, Parsed};
+use crate::source::sparkplug::{Heard, Sparkplug};
 
 /// Bytes of a payload that are read: enough to see that it is too large.
 const READ_BYTES_MAX: u64 = MAX_PAYLOAD_BYTES as u64 + 1;
@@ -83,8 +84,16 @@ fn explain(config: &Config, topic: &str, payload: &[u8]) -> Explanation {
         if let Some((subscribe, captures)) = matching.next() {
             is_taken = true;
             explanation.remark(&subscription(broker, subscribe, &captures));
-            let parsed = payload::read(&subscribe.layout, &naming, &captures, payload);
-            tell(&mut explanation, parsed);
+            if subscribe.layout.format == Format::Sparkplug {
+                let heard = Heard { topic, payload, again: false };
+                let reading = Sparkplug::default().read(&subscribe.layout, &naming, &heard);
+                explanation.remark(
+                    "read by itself: aliases, types and what dies with a node depend on the births before",
+                );
+                tell(&mut explanation, reading.parsed);
+            } else {
+                tell(&mut explanation, payload::read(&subscribe.layout, &naming, &captures, payload));
+            }
         }
     }
     if !is_taken {
@@ -189,6 +198,12 @@ native = false
 topic = "{device}/senml"
 format = "senml"
 measurement = "m"
+[[mqtt]]
+url = "mqtt://c"
+native = false
+[[mqtt.subscribe]]
+topic = "spBv1.0/#"
+format = "sparkplug"
 "#;
 
     fn loaded() -> Loaded {
@@ -243,6 +258,21 @@ measurement = "m"
     }
 
     #[test]
+    fn a_birth_is_told_and_an_alias_depends_on_it() {
+        let head = [
+            "# mqtt://c:1883 by spBv1.0/#, format sparkplug; the topic names nothing",
+            "# read by itself: aliases, types and what dies with a node depend on the births before",
+        ];
+        let birth = "\x08\x01\x12\x09\x0a\x01t\x10\x05\x20\x03\x50\x07\x18\x00";
+        let point = "sparkplug,device=line,edge=line,gateway=barn,group=plant t=7.0,online=true 1000000";
+        check("spBv1.0/plant/NBIRTH/line", birth, true, &[head[0], head[1], point]);
+        let refused = "# 1 refused and kept among the dead letters of line: the alias 5 of plant/line stands for a \
+                       metric that only a birth could tell, and none that stands was received";
+        let data = "\x08\x01\x12\x06\x10\x05\x20\x03\x50\x07\x18\x01";
+        check("spBv1.0/plant/NDATA/line", data, false, &[head[0], head[1], refused]);
+    }
+
+    #[test]
     fn what_nothing_comes_of_is_told_with_the_reason() {
         check(
             "sensors/esp/cellar",
@@ -272,6 +302,7 @@ measurement = "m"
                 "#   mqtt://a:1883 zigbee2mqtt/#",
                 "#   mqtt://a:1883 forebay/v1/# of native devices",
                 "#   mqtt://b:1883 +/senml",
+                "#   mqtt://c:1883 spBv1.0/#",
             ],
         );
         check(

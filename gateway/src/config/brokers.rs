@@ -6,7 +6,9 @@ use reqwest::Url;
 
 use super::layout::{self, Origin};
 use super::section::Section;
-use super::{Mqtt, MqttVersion, Retained, Subscribe, TopicPattern, check_tag_name, format, secret, tls};
+use super::{
+    Format, Mqtt, MqttVersion, Retained, Subscribe, TopicPattern, check_tag_name, format, secret, tls,
+};
 
 /// Most brokers: each costs a thread.
 const MAX_BROKERS: usize = 16;
@@ -160,10 +162,34 @@ fn read_subscription(section: &mut Section<'_>) -> Option<Subscribe> {
     let topic = section.parsed("topic", parse_topic);
     section.missing("format", "write `format = \"json\"`, another format or the name of a preset");
     let format = section.parsed("format", format::parse);
+    if format == Some(Format::Sparkplug) {
+        check_sparkplug(section, topic.as_ref());
+    }
     let levels = topic.as_ref().map(|topic| topic.names().collect());
     let layout = layout::read(section, format, &Origin::Topic { levels });
     let retained = section.word("retained", &[("skip", Retained::Skip), ("store", Retained::Store)]);
     Some(Subscribe { topic: topic?, layout: layout?, retained: retained.unwrap_or(Retained::Skip) })
+}
+
+/// A node's messages make sense together only: births name what data brings, and a count tells if one is missing.
+fn check_sparkplug(section: &Section<'_>, topic: Option<&TopicPattern>) {
+    const FORM: &str = "write \"spBv1.0/#\", \"spBv1.0/group/#\" or \"spBv1.0/group/+/node/#\"";
+    if section.has("retained") {
+        section.fault("retained", "Sparkplug retains no reading; remove the key");
+    }
+    let Some(topic) = topic else { return };
+    if topic.names().next().is_some() {
+        section.fault("topic", "names levels, which Sparkplug names itself: they become the tags `group`, `edge` and `device`; write \"+\"");
+    }
+    let fault = match topic.filter.split('/').collect::<Vec<_>>()[..] {
+        ["$share", ..] => "is shared, so that births would go to one member and what they explain to another",
+        ["spBv1.0", "#"] | ["spBv1.0", _, "#"] | ["spBv1.0", _, "+", "#"] | ["spBv1.0", _, "+", _, "#"] => {
+            return;
+        }
+        ["spBv1.0", ..] => "leaves out messages of an edge node that the others cannot be understood without",
+        _ => "is no topic of Sparkplug B",
+    };
+    section.fault("topic", format!("{fault}; {FORM}"));
 }
 
 fn parse_topic(text: &str) -> Result<TopicPattern, String> {

@@ -14,6 +14,7 @@ impl Format {
             Format::Csv { .. } => "csv",
             Format::Senml => "senml",
             Format::Value => "value",
+            Format::Sparkplug => "sparkplug",
             Format::Preset(preset) => preset.name(),
         }
     }
@@ -112,9 +113,9 @@ pub(super) fn parse(text: &str) -> Result<Format, String> {
         "line-protocol" => Ok(Format::LineProtocol),
         "senml" => Ok(Format::Senml),
         "value" => Ok(Format::Value),
+        "sparkplug" => Ok(Format::Sparkplug),
         "influx" => Err("Telegraf's \"influx\" is \"line-protocol\" here".to_owned()),
         "csv" => Err(format!("{text:?} is for lines on a serial port; {}", known())),
-        "sparkplug" => Err(format!("{text:?} is not supported yet; {}", known())),
         _ => Err(format!("{text:?} is no format; {}", known())),
     }
 }
@@ -122,7 +123,7 @@ pub(super) fn parse(text: &str) -> Result<Format, String> {
 fn known() -> String {
     let presets: Vec<String> = Preset::ALL.iter().map(|preset| format!("\"{}\"", preset.name())).collect();
     format!(
-        "use \"json\", \"line-protocol\", \"senml\", \"value\", or for devices of one make {}",
+        "use \"json\", \"line-protocol\", \"senml\", \"sparkplug\", \"value\", or for devices of one make {}",
         presets.join(", ")
     )
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::section::Section;
-use super::{Format, JsonPath, Layout, NumbersInText, Preset, Selector, TimestampFormat};
+use super::{Format, JsonPath, Layout, NumbersInText, Selector, TimestampFormat};
 use crate::record::check_name;
 
 mod check;
@@ -76,11 +76,11 @@ pub(super) fn read(section: &mut Section<'_>, format: Option<Format>, origin: &O
     if let Some(format) = &format {
         check::format(section, &layout, format, origin);
     }
-    if let Some(Format::Preset(preset)) = format
+    if let Some(format @ (Format::Preset(_) | Format::Sparkplug)) = &format
         && !section.has("measurement")
         && !origin.names().contains(&"measurement")
     {
-        layout.measurement = Some(Selector::Fixed(Preset::name(preset).to_owned()));
+        layout.measurement = Some(Selector::Fixed(format.name().to_owned()));
     }
     format.map(|_| layout)
 }

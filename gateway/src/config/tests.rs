@@ -448,8 +448,8 @@ fn faults_of_subscriptions() {
             "5: mqtt.subscribe.format: Telegraf's \"influx\" is \"line-protocol\" here",
         ),
         (
-            "topic = \"a\"\nformat = \"sparkplug\"",
-            "5: mqtt.subscribe.format: \"sparkplug\" is not supported yet; use \"json\", \"line-protocol\", \"senml\", \
+            "topic = \"a\"\nformat = \"xml\"",
+            "5: mqtt.subscribe.format: \"xml\" is no format; use \"json\", \"line-protocol\", \"senml\", \"sparkplug\", \
              \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
         ),
         (
@@ -594,6 +594,8 @@ fn a_preset_needs_a_topic_and_its_name() {
 fn faults_of_formats() {
     let json = "topic = \"s/{device}\"\nformat = \"json\"\nmeasurement = \"m\"\n";
     let senml = "topic = \"s\"\nformat = \"senml\"\nmeasurement = \"m\"\n";
+    let sparkplug = |topic: &str| format!("topic = \"{topic}\"\nformat = \"sparkplug\"\n");
+    let forms = "write \"spBv1.0/#\", \"spBv1.0/group/#\" or \"spBv1.0/group/+/node/#\"";
     let value = "topic = \"s/{device}\"\nformat = \"value\"\nmeasurement = \"m\"\n";
     let shelly = "topic = \"s/{device}/{path#}\"\nformat = \"shelly\"\n";
     let tasmota = "topic = \"s/{device}\"\nformat = \"tasmota\"\n";
@@ -664,6 +666,38 @@ fn faults_of_formats() {
              {measurement}, or write `measurement` as a text",
         ),
         (
+            sparkplug("$share/g/spBv1.0/#"),
+            &*format!(
+                "4: mqtt.subscribe.topic: is shared, so that births would go to one member and what they explain to another; \
+                 {forms}"
+            ),
+        ),
+        (
+            sparkplug("spBv1.0/plant/NDATA/#"),
+            &*format!(
+                "4: mqtt.subscribe.topic: leaves out messages of an edge node that the others cannot be understood without; \
+                 {forms}"
+            ),
+        ),
+        (sparkplug("plant/#"), &*format!("4: mqtt.subscribe.topic: is no topic of Sparkplug B; {forms}")),
+        (
+            sparkplug("spBv1.0/{plant}/#"),
+            "4: mqtt.subscribe.topic: names levels, which Sparkplug names itself: they become the tags `group`, `edge` and \
+             `device`; write \"+\"",
+        ),
+        (
+            sparkplug("spBv1.0/#") + "device = \"a\"",
+            "6: mqtt.subscribe.device: Sparkplug brings this itself; remove the key",
+        ),
+        (
+            sparkplug("spBv1.0/#") + "tags_from = [\"$.a\"]",
+            "6: mqtt.subscribe.tags_from: Sparkplug has no paths and no numbers in text; remove the key",
+        ),
+        (
+            sparkplug("spBv1.0/#") + "retained = \"store\"",
+            "6: mqtt.subscribe.retained: Sparkplug retains no reading; remove the key",
+        ),
+        (
             format!("{value}timestamp_format = \"s\""),
             "7: mqtt.subscribe.timestamp_format: a plain value has no time; remove the key",
         ),
@@ -705,7 +739,7 @@ fn faults_of_formats() {
         (
             "topic = \"s\"\nformat = \"csv\"".to_owned(),
             "5: mqtt.subscribe.format: \"csv\" is for lines on a serial port; use \"json\", \"line-protocol\", \"senml\", \
-             \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
+             \"sparkplug\", \"value\", or for devices of one make \"tasmota\", \"zigbee2mqtt\", \"shelly\", \"esphome\", \"homeassistant\"",
         ),
     ] {
         let text = format!("[[mqtt]]\nurl = \"mqtt://a\"\n[[mqtt.subscribe]]\n{text}");

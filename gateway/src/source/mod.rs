@@ -9,9 +9,11 @@ pub mod mqtt;
 pub mod native;
 pub mod payload;
 pub mod serial;
+pub mod sparkplug;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ pub struct Context {
     pub schemas: Arc<Schemas>,
     /// How their ticks lie in time.
     pub clocks: Arc<Clocks>,
+    /// Directory of the files in which the births of Sparkplug's edge nodes are kept.
+    pub births: PathBuf,
     /// What devices told of.
     pub stats: Arc<Stats>,
     /// Becomes true when the gateway stops.

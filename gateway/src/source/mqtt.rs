@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 mod link;
 mod outbox;
 mod queues;
+mod reading;
 mod resent;
 mod tending;
 mod visit;
@@ -30,17 +31,18 @@ use alarm::{Alarm, DROPPED_TOPIC};
 use link::{Link, LinkError};
 use outbox::{Greeting, KEEP_ALIVE_S};
 use queues::{Coming, DueAck, Held};
+use reading::{Read, open_sparkplug, parse, sparkplug_now};
 use resent::{Resent, Verdict, broker_key};
 use tending::{Closing, Life, RETRY_MS, Subscribing};
 use wire::{Incoming, Message, Welcome};
 
 use super::fleet::Fleet;
 use super::native::Now;
-use super::payload::{self, Parsed};
+use super::payload::Parsed;
+use super::sparkplug::{self, Sparkplug};
 use super::{Context, Reporter, sleep_until};
 use crate::clock;
-use crate::config::{self, Subscribe};
-use crate::ingest::identity::Naming;
+use crate::config;
 use crate::ingest::{Arrival, Origin, Taken};
 use crate::record::Offset;
 use crate::stats::{Counter, SourceState};
@@ -87,6 +89,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         client_id: client_id.to_owned(),
         outbox: Outbox::new(config.version),
         resent: Resent::of(context.ingest.journal(), broker_key(&config.url, client_id)),
+        sparkplug: open_sparkplug(config, client_id, context),
         is_subscribed: false,
         alarm: Alarm::default(),
         dropped_asked: DroppedAsked::default(),
@@ -108,6 +111,7 @@ struct Broker {
     fleet: Fleet,
     outbox: Outbox,
     resent: Resent,
+    sparkplug: Sparkplug,
     /// Whether the session has all subscriptions. The first connection of a process asks for them even in a session that is
     /// present, since the configuration may have changed; and so does the next one, if it ended before they were granted.
     is_subscribed: bool,
@@ -159,6 +163,7 @@ impl Broker {
             }
             pause = (pause * 2).min(RECONNECT.1);
         }
+        self.sparkplug.tend(u64::MAX, &self.reporter);
         self.reporter.stats().set_state(SourceState::Stopped);
     }
 
@@ -194,6 +199,9 @@ impl Broker {
         self.life.ping_every_ms = u64::from(allowed_s) * 500;
         self.life.ping_at = clock::monotonic_ms() + self.life.ping_every_ms;
         self.is_subscribed &= welcome.session_present;
+        if !welcome.session_present {
+            self.sparkplug.lapse("the broker has forgotten the session, and births or deaths with it");
+        }
         if let Some(beginning) = self.resent.connect(welcome.session_present) {
             self.life.subscribing = Some(Subscribing::Begin(beginning, clock::steady_ns()));
             self.life.retry_at = Some(0);
@@ -377,11 +385,31 @@ impl Broker {
     /// What intake made of a foreign message, and its number among those that are known again; `None` if what is left of it
     /// is to be held.
     fn take_foreign(&mut self, message: &Message<'_>, coming: &mut Coming) -> Option<(Taken, Option<u64>)> {
-        let Some((subscription, mut parsed)) = self.read_foreign(message) else {
+        let Some(Read { at, mut parsed, effect }) = self.read_foreign(message) else {
             return Some((NOTHING, None));
         };
+        let taken = self.take_parsed(message, &mut parsed, coming)?;
+        if let Some(effect) = effect {
+            self.settle_sparkplug(effect, message.packet != 0);
+        }
+        if message.qos == QoS::AtMostOnce
+            && let Some(count) = at.and_then(|at| self.unprotected.get(at))
+        {
+            count.add(1);
+        }
+        Some(taken)
+    }
+
+    fn take_parsed(
+        &mut self,
+        message: &Message<'_>,
+        parsed: &mut Parsed,
+        coming: &mut Coming,
+    ) -> Option<(Taken, Option<u64>)> {
+        if parsed.is_empty() {
+            return Some((NOTHING, None));
+        }
         let origin = Origin { name: message.topic, payload: message.payload, bytes: message.payload_bytes };
-        let mut arrival = Arrival { received_ns: coming.received_ns, again: message.again, message: None };
         // A point with a time of its own is the same point however often it comes.
         let needs_list = parsed.refused.is_some() || parsed.rows.iter().any(|row| row.timestamp.is_none());
         let entry = coming.place.filter(|_| needs_list).map(|place| Resent::entry(place, message));
@@ -389,10 +417,10 @@ impl Broker {
         let taken = if let Verdict::Copy { receipt } = verdict {
             Taken { receipt, rows: 0 }
         } else {
-            arrival.message = entry;
+            let arrival = Arrival { received_ns: coming.received_ns, again: message.again, message: entry };
             let rows = parsed.rows.len();
             parsed.rows.drain(..coming.rows_done.min(rows));
-            let taken = self.context.take_foreign(&mut parsed, origin, arrival, &self.reporter);
+            let taken = self.context.take_foreign(parsed, origin, arrival, &self.reporter);
             if taken.is_none() {
                 coming.rows_done = rows - parsed.rows.len();
             }
@@ -401,32 +429,36 @@ impl Broker {
         if verdict == Verdict::Doubt {
             self.reporter.stats().doubtful_messages.add(1);
         }
-        if message.qos == QoS::AtMostOnce
-            && let Some(count) = subscription.and_then(|at| self.unprotected.get(at))
-        {
-            count.add(1);
-        }
         if let Some(entry) = &entry {
             self.resent.settle(entry, verdict, taken.receipt);
         }
         Some((taken, entry.map(|entry| entry.number)))
     }
 
-    /// What a foreign message says, and which subscription it came for; `None` if that is nothing.
-    fn read_foreign(&self, message: &Message<'_>) -> Option<(Option<usize>, Parsed)> {
+    /// What a foreign message says; `None` if it came for no subscription.
+    fn read_foreign(&self, message: &Message<'_>) -> Option<Read> {
         if let Some(fault) = message.fault {
             let reason = format!("{} bytes of payload: {fault}", message.payload_bytes);
-            return Some((None, Parsed::unreadable(reason)));
+            return Some(Read { at: None, parsed: Parsed::unreadable(reason), effect: None });
         }
-        let Some((at, parsed)) = parse(&self.config.subscribe, self.context.ingest.naming(), message) else {
+        let naming = self.context.ingest.naming();
+        let read = parse(&self.config.subscribe, &self.sparkplug, naming, message);
+        if read.is_none() {
             let what = format!(
                 "a message on {:.64?} matches no subscription of ours and is let go; a session of an earlier configuration still asks for it",
                 message.topic
             );
             self.reporter.trouble("unmatched", &what);
-            return None;
-        };
-        (!parsed.is_empty()).then_some((Some(at), parsed))
+        }
+        read
+    }
+
+    /// A message of Sparkplug was taken; perhaps its node is to send its births again.
+    fn settle_sparkplug(&mut self, effect: sparkplug::Effect, is_acked: bool) {
+        if let Some(command) = self.sparkplug.settle(effect, sparkplug_now(), is_acked) {
+            self.reporter.trouble("rebirth", &command.why);
+            self.outbox.publish(&command.topic, QoS::AtMostOnce, false, &command.payload);
+        }
     }
 }
 
@@ -434,18 +466,4 @@ impl Broker {
 fn greeting(config: &config::Mqtt, client_id: String, clean: bool) -> Greeting {
     let (username, password) = (config.username.clone(), config.password.clone());
     Greeting { client_id, clean, username, password, will: None }
-}
-
-/// What a message says by the subscription that it came for, and the number of that; `None` if it came for none.
-fn parse(subscriptions: &[Subscribe], naming: &Naming, message: &Message<'_>) -> Option<(usize, Parsed)> {
-    let (at, subscribe, captures) = subscriptions.iter().enumerate().find_map(|(at, subscribe)| {
-        subscribe.topic.captures(message.topic).map(|captures| (at, subscribe, captures))
-    })?;
-    let mut parsed = payload::parse(&subscribe.layout, naming, &captures, message.payload);
-    if message.retained && subscribe.retained == config::Retained::Skip {
-        // A retained message without a time of its own is the last state, not a reading.
-        parsed.rows.retain(|row| row.timestamp.is_some());
-        parsed.refused = None;
-    }
-    Some((at, parsed))
 }

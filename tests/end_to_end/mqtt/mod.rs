@@ -8,4 +8,5 @@ mod retained;
 mod several;
 mod site;
 mod soak;
+mod sparkplug;
 mod tls;

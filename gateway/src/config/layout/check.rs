@@ -49,6 +49,12 @@ pub(super) fn format(section: &Section<'_>, layout: &Layout, format: &Format, or
             need(section, origin, &["measurement"], "SenML");
         }
         Format::Value => check_value(section, layout, origin, "a plain value"),
+        Format::Sparkplug => {
+            const BROUGHT: &[&str] = &["device", "timestamp", "timestamp_format", "field"];
+            refuse(section, BROUGHT, "Sparkplug brings this itself; remove the key");
+            refuse(section, DOCUMENT_KEYS, "Sparkplug has no paths and no numbers in text; remove the key");
+            check_fixed(section, layout, origin, "Sparkplug");
+        }
         Format::Preset(Preset::Tasmota | Preset::Zigbee2mqtt) => {
             let cure = "this format names its fields itself; remove the key, or use `rename`";
             refuse(section, &["field"], cure);

@@ -87,6 +87,7 @@ impl Broker {
             self.life.subscribing = None;
             self.subscribe();
         }
+        let births_due = self.sparkplug.tend(now, &self.reporter);
         while let Some(ack) = self.life.acks.next(durable) {
             self.outbox.ack(ack.packet, ack.qos);
             if let Some(number) = ack.listed {
@@ -113,7 +114,15 @@ impl Broker {
         }
         // Whoever has nothing to do for long cannot tell that from having been stopped.
         let flow_due = (now < self.life.flows_until).then_some(now + HELD_BACK_MS);
-        let due = [self.life.fleet_due, self.life.retry_at, close_due, alarm_due, flow_due, Some(sign_due)];
+        let due = [
+            self.life.fleet_due,
+            self.life.retry_at,
+            births_due,
+            close_due,
+            alarm_due,
+            flow_due,
+            Some(sign_due),
+        ];
         let due = due.into_iter().flatten().min().unwrap_or(sign_due);
         self.life.due = Some(due.max(now));
         Ok(due)

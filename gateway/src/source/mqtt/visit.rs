@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::link::{Link, LinkError, PATIENCE};
 use super::outbox::{KEEP_ALIVE_S, Outbox, QoS};
+use super::reading::{parse, sparkplug_now};
 use super::wire::{Incoming, Message};
-use super::{FAREWELL, greeting, parse};
+use super::{FAREWELL, greeting};
 use crate::config::Mqtt;
 use crate::ingest::identity::Naming;
 use crate::source::fleet::{Heard, rival_of};
 use crate::source::payload::Parsed;
+use crate::source::sparkplug::Sparkplug;
 
 /// Finds out whether the broker is there and lets the gateway in.
 ///
@@ -80,10 +82,17 @@ pub(in crate::source) async fn listen(
     let filters: Vec<String> =
         broker.subscribe.iter().map(|subscribe| subscribe.topic.filter.clone()).collect();
     outbox.subscribe(&filters, QoS::AtMostOnce);
+    let mut sparkplug = Sparkplug::default();
     let mut take = |message: &Message<'_>| {
         let parsed = match message.fault {
             Some(fault) => Some(Parsed::unreadable(fault.to_string())),
-            None => parse(&broker.subscribe, naming, message).map(|(_, parsed)| parsed),
+            None => parse(&broker.subscribe, &sparkplug, naming, message).map(|read| {
+                if let Some(effect) = read.effect {
+                    // Births that are missing here are asked for by nobody: this is a visit.
+                    sparkplug.settle(effect, sparkplug_now(), false);
+                }
+                read.parsed
+            }),
         };
         if let Some(parsed) = parsed {
             take(message.topic, parsed);

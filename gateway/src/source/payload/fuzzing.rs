@@ -86,7 +86,8 @@ fn hold(layout: &Layout, feed: &mut Feed<'_>) {
     }
 }
 
-fn hold_row(row: &Row) {
+/// Whether a row can be stored, and read again.
+pub(in crate::source) fn hold_row(row: &Row) {
     assert!(!row.fields.is_empty());
     assert!(row.offset_ns <= 0 && (row.timestamp.is_none() || row.offset_ns == 0));
     for (at, (name, value)) in row.fields.iter().enumerate() {

@@ -115,6 +115,9 @@ pub fn read(
         },
         Format::Senml => message.senml(payload),
         Format::Value => message.value(payload),
+        Format::Sparkplug => {
+            return Err(Aside("what it says depends on its topic and the messages before it"));
+        }
         Format::Preset(preset) => return preset::read(*preset, &message, payload),
     };
     match parsed.is_empty() {
@@ -143,6 +146,21 @@ pub fn parse_csv_line(layout: &Layout, naming: &Naming, table: &mut csv::Table, 
 #[must_use]
 pub fn refused(layout: &Layout, captures: &Captures<'_>, reason: String) -> Parsed {
     Parsed { rows: Vec::new(), refused: Some(refusal(layout, captures, 1, reason)) }
+}
+
+/// A row of which everything is known but measurement and names, which the layout has; `None` if all of its fields are
+/// left out.
+pub(super) fn row(
+    layout: &Layout,
+    naming: &Naming,
+    device: &str,
+    tags: Vec<(&str, &str)>,
+    fields: Vec<(String, Value)>,
+    timestamp: Option<i64>,
+) -> Result<Option<Row>, String> {
+    let message = Message { layout, naming, captures: &[] };
+    let measurement = message.draft(Vec::new()).measurement;
+    message.row(Draft { device: Some(device), measurement, tags, fields, timestamp, offset_ns: 0 })
 }
 
 /// Names and values that a topic's placeholders caught.

@@ -163,9 +163,11 @@ impl World {
 
     /// Messages without a list come between others, and are acked at once.
     fn others(&mut self, count: u16) {
-        if !self.coming.is_empty() || self.numbering == Numbering::TakesTheLowest {
+        if self.numbering == Numbering::TakesTheLowest {
             return;
         }
+        // Acks leave in order, so these do not overtake what is in flight.
+        self.drain();
         for _ in 0..count {
             self.last_packet = after(self.last_packet);
             self.resent.place(self.last_packet, false);

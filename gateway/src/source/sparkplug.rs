@@ -1,0 +1,504 @@
+//! Sparkplug B: what edge nodes and their devices say to be born with, to have measured, and to have died of.
+//!
+//! In: messages below `spBv1.0/` of one broker, in their order. Out: rows, and commands that ask a node for its births.
+//! Next: `sparkplug/message.rs` for a payload, `rows.rs` for what becomes of its metrics, `births.rs` for what is kept.
+//!
+//! **Constraints.** What a message says depends on those before it: a birth gives names and types to numbers, and a
+//! count tells whether one is missing. So there is a state for each broker. [`Sparkplug::read`] does not change it, as a
+//! message that finds no room in the journal is read again; [`Sparkplug::settle`] does, once the message is taken.
+//! **Operation.** A node's births are asked for when a message needs one that was not received, when a message is
+//! missing, and after a start of the gateway, which may have missed some; at most every [`ASK_EVERY_MS`] for a node, and
+//! [`ASKS_PER_S`] times a second. Births and deaths are written to a file before the message is acked; those at QoS 0,
+//! which have no ack, within [`SAVE_AFTER_MS`]. A message that the broker marks as sent again is no sign of a missing one.
+//! **Alive or not.** A birth is a row with the field `online` that is true, a death one that is false; the death of a
+//! node is that of its devices. The payload of a node's death was written when it connected, so its time counts only if
+//! it is later than the birth's; else the time of receipt does. The death of an earlier session is none.
+//! **Failure.** A metric that only a missing birth could name is refused, and kept among the dead letters with the
+//! message. Beyond the limits in `births.rs` and `message.rs` births are refused by name.
+
+mod births;
+pub(crate) mod fuzzing;
+mod message;
+mod rows;
+mod topic;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::Layout;
+use crate::ingest::identity::Naming;
+use crate::record::{Row, Value, check_name};
+
+use super::Reporter;
+use super::payload::{self, Aside, MAX_PAYLOAD_BYTES, Parsed, Refusal, UNKNOWN_DEVICE};
+use births::{BIRTHS_BYTES_MAX, DEVICES_MAX, Device, NODES_MAX, Node, Nodes, Table};
+use message::{Payload, rebirth};
+use rows::{Dated, Gathered, gather, nanoseconds};
+use topic::{Kind, NodeId, Read, Topic};
+
+/// Directory below `data_dir` with a file for each broker.
+pub const DIRECTORY: &str = "sparkplug";
+
+/// Pause between two commands to one node.
+const ASK_EVERY_MS: u64 = 10_000;
+
+/// Commands a second, to all nodes of a broker.
+const ASKS_PER_S: u32 = 20;
+
+/// How long a birth at QoS 0 may wait to be written, together with others.
+const SAVE_AFTER_MS: u64 = 1_000;
+
+/// Pause before a file that could not be written is tried again.
+const SAVE_AGAIN_MS: u64 = 10_000;
+
+/// The field that tells whether a node or a device is there.
+const ONLINE: &str = "online";
+
+/// What is known of the edge nodes behind one broker.
+#[derive(Debug, Default)]
+pub struct Sparkplug {
+    nodes: Nodes,
+    asked: Asked,
+    file: Option<PathBuf>,
+    save_at_ms: Option<u64>,
+}
+
+/// A message as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// The broker has sent it before, perhaps to nobody.
+    pub again: bool,
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub struct Reading {
+    /// Its rows, or why it has none and is none the worse for it.
+    pub parsed: Result<Parsed, Aside>,
+    /// What changes once it is taken.
+    pub effect: Option<Effect>,
+}
+
+/// What a message changes.
+#[derive(Debug)]
+pub struct Effect {
+    node: NodeId,
+    seq: Option<u8>,
+    change: Change,
+    wanted: Option<String>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Nothing,
+    NodeBirth(Node),
+    NodeDeath,
+    DeviceBirth(String, Table),
+    DeviceDeath(String),
+}
+
+/// Asks an edge node for its births, at QoS 0 and not retained.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Where to publish it.
+    pub topic: String,
+    /// What to publish.
+    pub payload: Vec<u8>,
+    /// For people.
+    pub why: String,
+}
+
+/// Now, by two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic.
+    pub monotonic_ms: u64,
+    /// Since 1970.
+    pub wall_ms: u64,
+}
+
+impl Sparkplug {
+    /// What an earlier life of the gateway has left in a file.
+    #[must_use]
+    pub fn open(file: PathBuf) -> Sparkplug {
+        let nodes = births::load(&file).unwrap_or_else(|e| {
+            let file = file.display();
+            tracing::warn!("{file} cannot be read: {e}; edge nodes of Sparkplug are asked for their births");
+            Nodes::new()
+        });
+        let mut sparkplug = Sparkplug { nodes, file: Some(file), ..Sparkplug::default() };
+        sparkplug.lapse("the gateway was not there for a while");
+        sparkplug
+    }
+
+    /// Births and deaths may have been missed, so births are to be asked for as messages come.
+    pub fn lapse(&mut self, why: &str) {
+        for node in self.nodes.values_mut().filter(|node| node.is_alive) {
+            node.wanted = Some(why.to_owned());
+        }
+    }
+
+    /// Reads a message, and changes nothing.
+    #[must_use]
+    pub fn read(&self, layout: &Layout, naming: &Naming, heard: &Heard<'_>) -> Reading {
+        let topic = match Topic::read(heard.topic) {
+            Read::Topic(topic) => topic,
+            Read::Aside(why) => return Reading { parsed: Err(Aside(why)), effect: None },
+            Read::Fault(reason) => return Reading::refused(UNKNOWN_DEVICE, reason),
+        };
+        if heard.payload.len() > MAX_PAYLOAD_BYTES {
+            let reason =
+                format!("{} bytes of payload; the limit is {MAX_PAYLOAD_BYTES}", heard.payload.len());
+            return Reading::refused(topic.tag(), reason);
+        }
+        let payload = match Payload::decode(heard.payload) {
+            Ok(payload) => payload,
+            Err(e) => return Reading::refused(topic.tag(), e.to_string()),
+        };
+        let node = self.nodes.get(&topic.node());
+        let message = Message { layout, naming, topic, payload, node, again: heard.again };
+        match (topic.kind, topic.device) {
+            (Kind::Birth, None) => message.node_birth(self),
+            (Kind::Birth, Some(device)) => message.device_birth(self, device),
+            (Kind::Data, device) => message.data(device),
+            (Kind::Death, None) => message.node_death(),
+            (Kind::Death, Some(device)) => message.device_death(device),
+        }
+    }
+
+    /// A message was taken. `is_acked` says that an ack is due for it. Returns what is to be published.
+    pub fn settle(&mut self, effect: Effect, now: Now, is_acked: bool) -> Option<Command> {
+        let Effect { node: id, seq, change, wanted } = effect;
+        if !matches!(change, Change::Nothing) {
+            let due = now.monotonic_ms + if is_acked { 0 } else { SAVE_AFTER_MS };
+            self.save_at_ms = Some(self.save_at_ms.map_or(due, |at| at.min(due)));
+        }
+        match change {
+            Change::NodeBirth(node) => {
+                self.forget_a_dead_one();
+                self.nodes.insert(id, node);
+                return None;
+            }
+            change => {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.seq = seq;
+                    node.change(change);
+                }
+            }
+        }
+        let mut node = self.nodes.get_mut(&id);
+        let why = wanted.or_else(|| node.as_ref()?.wanted.clone())?;
+        let may_ask = self.asked.allow(&id, now.monotonic_ms);
+        if let Some(node) = &mut node {
+            node.wanted = (!may_ask).then(|| why.clone());
+        }
+        let (group, edge) = id;
+        may_ask.then(|| Command {
+            topic: format!("spBv1.0/{group}/NCMD/{edge}"),
+            payload: rebirth(now.wall_ms),
+            why: format!("{group}/{edge} is asked for its births: {why}"),
+        })
+    }
+
+    /// Writes births and deaths down, if that is due. Returns when it is due next, in monotonic milliseconds.
+    pub fn tend(&mut self, now_ms: u64, reporter: &Reporter) -> Option<u64> {
+        let at = self.save_at_ms?;
+        if now_ms < at {
+            return Some(at);
+        }
+        self.save_at_ms = None;
+        let file = self.file.as_ref()?;
+        if let Err(e) = births::save(file, &self.nodes) {
+            let cure = "check the disk under data_dir; after a restart births are asked for";
+            reporter.trouble("births", &format!("{} cannot be written: {e}; {cure}", file.display()));
+            self.save_at_ms = Some(now_ms.saturating_add(SAVE_AGAIN_MS));
+        }
+        self.save_at_ms
+    }
+
+    /// Makes room for one more node, if there are as many as may be.
+    fn forget_a_dead_one(&mut self) {
+        if self.nodes.len() >= NODES_MAX {
+            let dead = self.nodes.iter().find(|(_, node)| !node.is_alive).map(|(id, _)| id.clone());
+            dead.and_then(|dead| self.nodes.remove(&dead));
+        }
+    }
+
+    /// Why there is no room for a birth of so many bytes, if there is none. `replaced` is not counted.
+    fn is_full(&self, replaced: usize, bytes: usize) -> Option<String> {
+        let known: usize = self.nodes.values().map(Node::bytes).sum();
+        let whole = known.saturating_sub(replaced) + bytes;
+        (whole > BIRTHS_BYTES_MAX)
+            .then(|| format!("all births together are limited to {BIRTHS_BYTES_MAX} bytes"))
+    }
+}
+
+impl Node {
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Nothing | Change::NodeBirth(_) => {}
+            Change::NodeDeath => {
+                self.is_alive = false;
+                self.table = Table::default();
+                // Who was alive stays, so that a death that comes again says the same again.
+                self.devices.values_mut().for_each(|device| device.table = Table::default());
+            }
+            Change::DeviceBirth(device, table) => {
+                if self.devices.len() >= DEVICES_MAX {
+                    let dead = self.devices.iter().find(|(_, device)| !device.is_alive);
+                    let dead = dead.map(|(device, _)| device.clone());
+                    dead.and_then(|dead| self.devices.remove(&dead));
+                }
+                self.devices.insert(device, Device { is_alive: true, table });
+            }
+            Change::DeviceDeath(device) => {
+                if let Some(device) = self.devices.get_mut(&device) {
+                    *device = Device::default();
+                }
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn refused(device: &str, reason: String) -> Reading {
+        let refused = Some(refusal(device, 1, reason));
+        Reading { parsed: Ok(Parsed { rows: Vec::new(), refused }), effect: None }
+    }
+}
+
+fn refusal(device: &str, rows: u64, reason: String) -> Refusal {
+    let is_name = check_name("tag value", device).is_ok();
+    Refusal { device: if is_name { device } else { UNKNOWN_DEVICE }.to_owned(), rows, reason }
+}
+
+/// One message, with what is known of its node.
+struct Message<'a> {
+    layout: &'a Layout,
+    naming: &'a Naming,
+    topic: Topic<'a>,
+    payload: Payload<'a>,
+    node: Option<&'a Node>,
+    again: bool,
+}
+
+impl Message<'_> {
+    fn node_birth(&self, known: &Sparkplug) -> Reading {
+        let table = Table::of(&self.payload);
+        let mut gathered = gather(self.layout, &self.payload, Some(&table), &self.topic.named());
+        let is_new = self.node.is_none_or(|node| !node.is_alive);
+        let alive = if is_new { known.nodes.values().filter(|node| node.is_alive).count() } else { 0 };
+        let full = match alive >= NODES_MAX {
+            true => Some(format!("{NODES_MAX} edge nodes of this broker are alive, and no more are known")),
+            false => known.is_full(self.node.map_or(0, Node::bytes), table.bytes),
+        };
+        let node = Node {
+            bd_seq: self.payload.bd_seq(),
+            born_ms: self.payload.timestamp,
+            is_alive: true,
+            table,
+            devices: BTreeMap::new(),
+            seq: self.payload.seq.and_then(|seq| u8::try_from(seq).ok()),
+            wanted: None,
+        };
+        // What is told of an earlier birth does not stand any more, whatever becomes of this one.
+        let change = self.unless(full, &mut gathered, Change::NodeBirth(node), Change::NodeDeath);
+        self.reading(
+            gathered,
+            Some(true),
+            Effect { node: self.topic.node(), seq: None, change, wanted: None },
+        )
+    }
+
+    fn device_birth(&self, known: &Sparkplug, device: &str) -> Reading {
+        let table = Table::of(&self.payload);
+        let mut gathered = gather(self.layout, &self.payload, Some(&table), &self.topic.named());
+        let (seq, gap) = self.follow();
+        let Some(node) = self.alive() else {
+            // The births that are asked for bring this one again.
+            let effect = self.effect(seq, Change::Nothing, Some(NO_BIRTH.to_owned()));
+            return self.reading(gathered, Some(true), effect);
+        };
+        let before = node.devices.get(device).filter(|before| before.is_alive);
+        let others = node.devices.values().filter(|device| device.is_alive).count();
+        let full = match before.is_none() && others >= DEVICES_MAX {
+            true => Some(format!("{DEVICES_MAX} devices of its edge node are alive, and no more are known")),
+            false => known.is_full(before.map_or(0, |before| before.table.bytes), device.len() + table.bytes),
+        };
+        let birth = Change::DeviceBirth(device.to_owned(), table);
+        let change = self.unless(full, &mut gathered, birth, Change::DeviceDeath(device.to_owned()));
+        self.reading(gathered, Some(true), self.effect(seq, change, gap))
+    }
+
+    fn data(&self, device: Option<&str>) -> Reading {
+        let table = self.alive().and_then(|node| match device {
+            None => Some(&node.table),
+            Some(device) => Some(&node.devices.get(device).filter(|device| device.is_alive)?.table),
+        });
+        let gathered = gather(self.layout, &self.payload, table, &self.topic.named());
+        let (seq, gap) = self.follow();
+        let wanted = match table {
+            None => Some(NO_BIRTH.to_owned()),
+            Some(_) if gathered.lacks_birth => {
+                Some("it sends metrics that its birth does not have".to_owned())
+            }
+            Some(_) => gap,
+        };
+        self.reading(gathered, None, self.effect(seq, Change::Nothing, wanted))
+    }
+
+    fn node_death(&self) -> Reading {
+        let born = self.node.map(|node| (node.bd_seq, node.born_ms));
+        if let (Some((Some(birth), _)), Some(death)) = (born, self.payload.bd_seq())
+            && birth != death
+        {
+            return Reading { parsed: Err(Aside("it is the death of an earlier session")), effect: None };
+        }
+        let born_ms = born.and_then(|(_, born_ms)| born_ms);
+        let ms = self.payload.timestamp.filter(|ms| born_ms.is_some_and(|born_ms| *ms > born_ms));
+        let ns = ms.and_then(nanoseconds);
+        let mut parsed = Parsed::default();
+        let devices = self.node.iter().flat_map(|node| &node.devices);
+        let devices = devices.filter(|(_, device)| device.is_alive).map(|(device, _)| device.as_str());
+        for device in std::iter::once(self.topic.edge).chain(devices) {
+            self.add(
+                &mut parsed,
+                device,
+                Dated { ns, fields: vec![(ONLINE.to_owned(), Value::Boolean(false))] },
+            );
+        }
+        let seq = self.node.and_then(|node| node.seq);
+        let effect = Effect { node: self.topic.node(), seq, change: Change::NodeDeath, wanted: None };
+        Reading { parsed: told(parsed), effect: Some(effect) }
+    }
+
+    fn device_death(&self, device: &str) -> Reading {
+        let (seq, gap) = self.follow();
+        let wanted = if self.alive().is_some() { gap } else { Some(NO_BIRTH.to_owned()) };
+        let effect = self.effect(seq, Change::DeviceDeath(device.to_owned()), wanted);
+        // What it was said to have measured at last is no part of a death.
+        self.reading(Gathered::default(), Some(false), effect)
+    }
+
+    fn alive(&self) -> Option<&Node> {
+        self.node.filter(|node| node.is_alive)
+    }
+
+    /// The count behind this message, and what is to be said if one before it is missing.
+    fn follow(&self) -> (Option<u8>, Option<String>) {
+        let last = self.node.and_then(|node| node.seq);
+        let Some(seq) = self.payload.seq else { return (last, None) };
+        let seq = u8::try_from(seq).ok();
+        match last.map(|last| last.wrapping_add(1)) {
+            None => (seq, None),
+            Some(next) if seq == Some(next) => (seq, None),
+            // It may have been taken before, and what came behind it too.
+            Some(_) if self.again => (last, None),
+            Some(next) => {
+                let came = self.payload.seq.unwrap_or_default();
+                (seq, Some(format!("a message is missing: number {next} was to come, and {came} came")))
+            }
+        }
+    }
+
+    fn effect(&self, seq: Option<u8>, change: Change, wanted: Option<String>) -> Effect {
+        Effect { node: self.topic.node(), seq, change, wanted }
+    }
+
+    /// The birth, unless there is no room for it: then it is refused, and the other is what changes.
+    fn unless(&self, full: Option<String>, gathered: &mut Gathered, birth: Change, other: Change) -> Change {
+        let Some(why) = full else { return birth };
+        let reason = format!(
+            "the birth of {} is not kept: {why}; what follows by alias is refused",
+            self.topic.named()
+        );
+        match &mut gathered.refused {
+            Some((count, _)) => *count += 1,
+            none => *none = Some((1, reason)),
+        }
+        other
+    }
+
+    fn reading(&self, gathered: Gathered, online: Option<bool>, effect: Effect) -> Reading {
+        let Gathered { mut rows, refused, .. } = gathered;
+        if let Some(online) = online {
+            let ns = self.payload.timestamp.and_then(nanoseconds);
+            let field = (ONLINE.to_owned(), Value::Boolean(online));
+            let mut fields = rows.iter().filter(|row| row.ns == ns).flat_map(|row| &row.fields);
+            // A metric of that name stands in its place.
+            let is_there = fields.any(|(name, _)| name == ONLINE);
+            match rows.iter_mut().rfind(|row| row.ns == ns) {
+                _ if is_there => {}
+                Some(row) => row.fields.push(field),
+                None => rows.push(Dated { ns, fields: vec![field] }),
+            }
+        }
+        let mut parsed = Parsed::default();
+        rows.into_iter().for_each(|row| self.add(&mut parsed, self.topic.tag(), row));
+        if let Some((count, reason)) = refused {
+            refuse(&mut parsed, self.topic.tag(), count, reason);
+        }
+        Reading { parsed: told(parsed), effect: Some(effect) }
+    }
+
+    fn add(&self, parsed: &mut Parsed, device: &str, row: Dated) {
+        match self.row(device, row) {
+            Ok(row) => parsed.rows.extend(row),
+            Err(reason) => refuse(parsed, device, 1, reason),
+        }
+    }
+
+    fn row(&self, device: &str, row: Dated) -> Result<Option<Row>, String> {
+        let tags = vec![("group", self.topic.group), ("edge", self.topic.edge)];
+        payload::row(self.layout, self.naming, device, tags, row.fields, row.ns)
+    }
+}
+
+const NO_BIRTH: &str = "no birth of it, or of its device, was received that stands";
+
+fn refuse(parsed: &mut Parsed, device: &str, rows: u64, reason: String) {
+    match &mut parsed.refused {
+        Some(refused) => refused.rows += rows,
+        none => *none = Some(refusal(device, rows, reason)),
+    }
+}
+
+fn told(parsed: Parsed) -> Result<Parsed, Aside> {
+    const NONE: Aside = Aside(
+        "it has no reading: what is null, control metrics, text that is not listed, or what `drop` leaves out",
+    );
+    if parsed.is_empty() { Err(NONE) } else { Ok(parsed) }
+}
+
+/// When nodes were asked for their births.
+#[derive(Debug, Default)]
+struct Asked {
+    at_ms: BTreeMap<NodeId, u64>,
+    second: u64,
+    in_second: u32,
+}
+
+impl Asked {
+    /// Whether a node may be asked now; then it counts as asked.
+    fn allow(&mut self, node: &NodeId, now_ms: u64) -> bool {
+        let is_over = |at: u64| now_ms.saturating_sub(at) >= ASK_EVERY_MS;
+        if self.second != now_ms / 1_000 {
+            (self.second, self.in_second) = (now_ms / 1_000, 0);
+            // So it never holds more than what was asked in that time.
+            self.at_ms.retain(|_, at| !is_over(*at));
+        }
+        if self.in_second >= ASKS_PER_S || self.at_ms.get(node).is_some_and(|at| !is_over(*at)) {
+            return false;
+        }
+        self.in_second += 1;
+        self.at_ms.insert(node.clone(), now_ms);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
