@@ -105,8 +105,6 @@ struct Cost {
     user_us: f64,
     system_us: f64,
     journal_bytes: f64,
-    /// All that the process wrote, in whole pages.
-    disk_bytes: f64,
     messages_per_commit: f64,
     peak_rss_mib: f64,
     broker_cpu_us: f64,
@@ -257,7 +255,6 @@ impl Way {
             user_us: each(spent.user_s * 1e6),
             system_us: each(spent.system_s * 1e6),
             journal_bytes: each((after.journal_bytes - before.journal_bytes) as f64),
-            disk_bytes: each(spent.disk_bytes),
             messages_per_commit: messages as f64 / (after.commits - before.commits) as f64,
             peak_rss_mib: spent.peak_rss_mib,
             broker_cpu_us: each(spent_by(&broker)?.since(&broker_before).cpu_s() * 1e6),

@@ -18,8 +18,6 @@ pub(crate) fn cpu_time() -> Duration {
 pub(crate) struct Spent {
     pub(crate) user_s: f64,
     pub(crate) system_s: f64,
-    /// Bytes that it has caused to be written to disks, in whole pages.
-    pub(crate) disk_bytes: f64,
     /// The most memory that it has had resident.
     pub(crate) peak_rss_mib: f64,
 }
@@ -39,13 +37,7 @@ impl Spent {
             Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
         };
         let (user_s, system_s) = (seconds()?, seconds()?);
-        let disk_bytes = number_after("write_bytes:", &read("io")?)?;
-        Ok(Spent {
-            user_s,
-            system_s,
-            disk_bytes,
-            peak_rss_mib: number_after("VmHWM:", &read("status")?)? / 1024.0,
-        })
+        Ok(Spent { user_s, system_s, peak_rss_mib: number_after("VmHWM:", &read("status")?)? / 1024.0 })
     }
 
     pub(crate) fn cpu_s(&self) -> f64 {
@@ -57,7 +49,6 @@ impl Spent {
         Spent {
             user_s: self.user_s - earlier.user_s,
             system_s: self.system_s - earlier.system_s,
-            disk_bytes: self.disk_bytes - earlier.disk_bytes,
             peak_rss_mib: self.peak_rss_mib,
         }
     }

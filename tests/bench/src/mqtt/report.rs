@@ -110,7 +110,6 @@ impl Report {
             "acked/s",
             "messages/commit",
             "journal bytes",
-            "bytes to disk",
             "peak MiB",
             "mosquitto CPU",
         ];
@@ -124,7 +123,6 @@ impl Report {
                 number(cost.acked_per_s, 0),
                 number(cost.messages_per_commit, 0),
                 number(cost.journal_bytes, 1),
-                number(cost.disk_bytes, 1),
                 number(cost.peak_rss_mib, 1),
                 number(cost.broker_cpu_us, 1),
             ];
@@ -186,7 +184,6 @@ impl Costs {
             user_us: of(|run| run.user_us),
             system_us: of(|run| run.system_us),
             journal_bytes: of(|run| run.journal_bytes),
-            disk_bytes: of(|run| run.disk_bytes),
             messages_per_commit: of(|run| run.messages_per_commit),
             peak_rss_mib: of(|run| run.peak_rss_mib),
             broker_cpu_us: of(|run| run.broker_cpu_us),
