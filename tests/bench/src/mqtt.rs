@@ -7,7 +7,8 @@
 //! * Cost: the gateway's processor time, memory and bytes while messages go through it into a real database, from ready
 //!   until all of them are delivered.
 //!
-//! Everything runs on this machine: broker, publisher, database and whoever is measured share its cores.
+//! `max_inflight_messages` is what the broker is told, and no more than that: mosquitto 2.0.11 forgets the limit for messages
+//! that have queued. Everything runs on this machine: broker, publisher, database and whoever is measured share its cores.
 
 mod load;
 mod ours;

@@ -9,9 +9,6 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, Publish};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
-/// More than twice the messages that a broker here has in flight, so that neither task waits for the other.
-const QUEUE: usize = 4_096;
-
 /// The largest packet.
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
@@ -45,8 +42,11 @@ async fn serve(port: u16, client_id: &str, messages: u64, connected: &SyncSender
     let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
     options.set_clean_session(false).set_manual_acks(true).set_keep_alive(Duration::from_secs(60));
     options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
-    let (client, mut events) = AsyncClient::new(options, QUEUE);
-    let (to_ack, mut acks) = mpsc::channel::<Publish>(QUEUE);
+    // mosquitto 2.0.11 has far more in flight than its limit once messages have queued: each ack sets many of them free.
+    // Both queues have room for that, so that neither task waits for the other.
+    let room = usize::try_from(messages)?;
+    let (client, mut events) = AsyncClient::new(options, room);
+    let (to_ack, mut acks) = mpsc::channel::<Publish>(room);
     let acking = client.clone();
     tokio::spawn(async move {
         while let Some(message) = acks.recv().await {
