@@ -32,6 +32,15 @@ pub(crate) enum Bench {
     /// Bytes a reading beside plain postcard, JSON and line protocol; how full a serial line is kept while frames are lost,
     /// and how soon it is in use again. About a minute, on a clock of its own
     Link(Common),
+    /// Messages a second from mosquitto beside a subscriber that only acks, and the processor time, memory and bytes of a
+    /// message on its way to a database. About 10 minutes
+    Mqtt {
+        #[command(flatten)]
+        common: Common,
+        /// Measure only what a message costs.
+        #[arg(long)]
+        cost_only: bool,
+    },
     /// One measurement, in the process that was started for it.
     #[command(hide = true)]
     Task {

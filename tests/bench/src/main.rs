@@ -5,6 +5,7 @@
 //! * `journal.rs`: our log beside SQLite, fjall and redb as journals (`engine.rs`) of the same records (`workload.rs`).
 //! * `ack.rs`: ack latency and rate beside a bare fdatasync loop, and the wear curve.
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
+//! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
 //!   counters (`device.rs`) where it is about wear.
 //! * `publish.rs`, `svg.rs`: tables, JSON, plots and the bars that ours has to clear.
@@ -18,6 +19,7 @@ mod device;
 mod engine;
 mod journal;
 mod link;
+mod mqtt;
 mod process;
 mod publish;
 mod statistics;
@@ -44,6 +46,7 @@ fn main() -> Result<ExitCode> {
         Bench::Journal { common, append_only } => (common, journal::run(common, *append_only)?),
         Bench::Ack(common) => (common, ack::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
+        Bench::Mqtt { common, cost_only } => (common, mqtt::run(common, *cost_only)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,12 +13,55 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) user_s: f64,
+    pub(crate) system_s: f64,
+    /// The most memory that it has had resident.
+    pub(crate) peak_rss_mib: f64,
+}
+
+impl Spent {
+    /// What the kernel says of a process of ours.
+    pub(crate) fn by(pid: u32) -> Result<Spent> {
+        let read = |name: &str| {
+            let path = format!("/proc/{pid}/{name}");
+            fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+        };
+        let stat = read("stat")?;
+        let behind_name = stat.rsplit_once(')').context("no name in /proc/PID/stat")?.1;
+        let mut ticks = behind_name.split_whitespace().skip(11);
+        let mut seconds = || -> Result<f64> {
+            let ticks: f64 = ticks.next().context("/proc/PID/stat is short")?.parse()?;
+            Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+        };
+        let (user_s, system_s) = (seconds()?, seconds()?);
+        Ok(Spent { user_s, system_s, peak_rss_mib: number_after("VmHWM:", &read("status")?)? / 1024.0 })
+    }
+
+    pub(crate) fn cpu_s(&self) -> f64 {
+        self.user_s + self.system_s
+    }
+
+    /// The same since an earlier moment, except for the peak.
+    pub(crate) fn since(&self, earlier: &Spent) -> Spent {
+        Spent {
+            user_s: self.user_s - earlier.user_s,
+            system_s: self.system_s - earlier.system_s,
+            peak_rss_mib: self.peak_rss_mib,
+        }
+    }
+}
+
 /// The most memory that this process has had resident, in MiB.
 pub(crate) fn peak_rss_mib() -> Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line.and_then(|rest| rest.split_whitespace().next()).context("no VmHWM")?.parse()?;
-    Ok(kib / 1024.0)
+    Ok(number_after("VmHWM:", &fs::read_to_string("/proc/self/status")?)? / 1024.0)
+}
+
+fn number_after(key: &str, text: &str) -> Result<f64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key}"))?;
+    Ok(rest.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
 /// Where and under what conditions it was measured.

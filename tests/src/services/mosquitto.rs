@@ -91,6 +91,12 @@ impl Mosquitto {
         wait_for("mosquitto's first CONNACK", super::READY_LIMIT, || accepts_client(self.port))
     }
 
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Its URL, as the gateway's configuration wants it.
     #[must_use]
     pub fn url(&self) -> String {

@@ -1,0 +1,151 @@
+//! The load: JSON of 90 bytes from 50 devices, encoded before the clock starts, and a publisher that costs next to nothing
+//! beside the broker.
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use forebay_tests::mqtt::packet;
+
+/// What the messages are published on.
+pub(super) const FILTER: &str = "sensors/+/+";
+
+/// How many devices take turns.
+const DEVICES: u64 = 50;
+
+/// Bytes of every payload.
+pub(super) const PAYLOAD_BYTES: usize = 90;
+
+/// Messages that are written at once when there is no schedule.
+const CHUNK: usize = 250;
+
+/// Messages that may be without a PUBACK.
+const WINDOW: usize = 2_000;
+
+/// The longest wait for an answer of the broker.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A PUBACK of MQTT 3.1.1.
+const PUBACK_BYTES: usize = 4;
+
+/// Messages as the broker is to get them, packet by packet.
+#[derive(Debug)]
+pub(super) struct Load {
+    packets: Vec<u8>,
+    /// Where each packet ends.
+    ends: Vec<usize>,
+}
+
+impl Load {
+    /// Messages that have a timestamp of their own, or a text in its place that no field is made of.
+    pub(super) fn new(messages: u64, dated: bool) -> Result<Load> {
+        Load::numbered(1..=messages, dated)
+    }
+
+    /// One message, which is none of the others.
+    pub(super) fn probe(dated: bool) -> Result<Load> {
+        Load::numbered(0..=0, dated)
+    }
+
+    fn numbered(numbers: impl Iterator<Item = u64>, dated: bool) -> Result<Load> {
+        let (mut load, mut id) = (Load { packets: Vec::new(), ends: Vec::new() }, 0_u16);
+        for number in numbers {
+            id = id.checked_add(1).unwrap_or(1);
+            let device = number % DEVICES;
+            let topic = format!("sensors/device-{device:02}/room-{}", device % 7);
+            let mut body = packet::publish_front(&topic, id, false);
+            let payload = payload(number, dated)?;
+            ensure!(payload.len() == PAYLOAD_BYTES, "{payload} has {} bytes", payload.len());
+            body.extend_from_slice(payload.as_bytes());
+            load.packets.extend(packet::packet(packet::PUBLISH, packet::QOS_1, &body));
+            load.ends.push(load.packets.len());
+        }
+        Ok(load)
+    }
+
+    pub(super) fn messages(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// Publishes everything at QoS 1 and waits for the last PUBACK: as fast as the broker takes it, or at so many messages a
+    /// second, each at its time.
+    pub(super) fn publish(&self, port: u16, rate: Option<u64>) -> Result<()> {
+        let mut stream = connect(port, "forebay-bench-publisher", true)?;
+        let began = Instant::now();
+        let (mut sent, mut acked_bytes) = (0, 0);
+        while sent < self.ends.len() {
+            let until = match rate {
+                None => sent + CHUNK,
+                Some(rate) => {
+                    let due = began + Duration::from_nanos(sent as u64 * 1_000_000_000 / rate);
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    sent + 1
+                }
+            };
+            let until = until.min(self.ends.len());
+            let from = sent.checked_sub(1).map_or(0, |last| self.ends[last]);
+            stream.write_all(&self.packets[from..self.ends[until - 1]]).context("publishing")?;
+            sent = until;
+            settle(&mut stream, &mut acked_bytes, sent.saturating_sub(WINDOW))?;
+        }
+        settle(&mut stream, &mut acked_bytes, sent)?;
+        leave(stream)
+    }
+}
+
+/// Begins a session that is kept, with a subscription to all messages at QoS 1, and leaves it.
+pub(super) fn begin_session(port: u16, client_id: &str) -> Result<()> {
+    let mut stream = connect(port, client_id, false)?;
+    stream.write_all(&packet::subscribe(FILTER, 1, 1))?;
+    let mut granted = [0; 5];
+    stream.read_exact(&mut granted).context("waiting for the SUBACK")?;
+    ensure!(granted == [packet::SUBACK << 4, 3, 0, 1, 1], "the broker answers SUBSCRIBE with {granted:02x?}");
+    leave(stream)
+}
+
+fn connect(port: u16, client_id: &str, clean: bool) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to the broker")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.write_all(&packet::connect(client_id, clean))?;
+    let mut welcome = [0; 4];
+    stream.read_exact(&mut welcome).context("waiting for the CONNACK")?;
+    ensure!(welcome[3] == 0, "the broker answers CONNECT with {welcome:02x?}");
+    Ok(stream)
+}
+
+/// Waits until so many messages have their PUBACK. Nothing else comes, so that counting bytes is enough.
+fn settle(stream: &mut TcpStream, acked_bytes: &mut usize, messages: usize) -> Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    while *acked_bytes < messages * PUBACK_BYTES {
+        let length = stream.read(&mut buffer).context("waiting for PUBACKs")?;
+        ensure!(length > 0, "the broker closed the publisher's connection");
+        *acked_bytes += length;
+    }
+    Ok(())
+}
+
+/// Says goodbye and waits until the broker has closed the connection.
+fn leave(mut stream: TcpStream) -> Result<()> {
+    stream.write_all(&packet::packet(packet::DISCONNECT, 0, &[]))?;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).context("waiting for the end of the connection")?;
+    Ok(())
+}
+
+fn payload(number: u64, dated: bool) -> Result<String> {
+    let mut text = String::with_capacity(PAYLOAD_BYTES);
+    if dated {
+        write!(text, r#"{{"time":{}"#, 1_754_000_000_000 + number)?;
+    } else {
+        write!(text, r#"{{"model":"thp-14-rc3""#)?;
+    }
+    let step = (number % 1_000) as f64 / 100.0;
+    let (temperature, humidity, pressure) = (20.0 + step, 40.0 + step * 2.0, 1_010.0 + step);
+    write!(text, r#","temperature":{temperature:.2},"humidity":{humidity:.2},"#)?;
+    write!(text, r#""pressure":{pressure:.2},"n":{}}}"#, 1_000_000 + number)?;
+    Ok(text)
+}
