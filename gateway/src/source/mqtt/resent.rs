@@ -28,8 +28,9 @@ use crate::journal::entry::{Entry, MessageEntry, SessionId};
 use crate::journal::{Journal, Read};
 use crate::record::Offset;
 
-/// Messages known of a session; brokers have fewer in flight, unless they are told otherwise.
-const MESSAGES: usize = 2_048;
+/// Messages known of a session. Brokers have fewer in flight, unless they are told otherwise; mosquitto 2.0 forgets its limit
+/// while it empties a long queue.
+const MESSAGES: usize = 16_384;
 
 /// Entries of the journal that are looked through at a start.
 const ENTRIES: u64 = 65_536;
