@@ -50,6 +50,8 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// How long a write that is under way may take when the journal needs room.
 pub(super) const EVICT_GRACE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2_000 });
+/// How long a batch that waits for more points is left alone: there may be a thousand commits a second.
+const NAP: Duration = Duration::from_millis(5);
 /// How long a sink has to have everything before that is journaled although the journal is tight.
 const CAUGHT_UP: Duration = Duration::from_secs(1);
 
@@ -305,8 +307,9 @@ impl<S: Sink> Driver<S> {
             if self.is_stopping() {
                 return Err(Stopping);
             }
+            let nap = (!gather.is_empty()).then_some(now + NAP);
             tokio::select! {
-                changed = watermark.changed() => if changed.is_err() { return Err(Stopping) },
+                changed = news(watermark, nap) => if changed.is_err() { return Err(Stopping) },
                 _ = self.stop.changed() => {}
                 _ = self.evict_to.changed() => {}
                 () = at(due) => {}
@@ -387,6 +390,17 @@ async fn patience(mut evict_to: watch::Receiver<Offset>, accounted: Offset) {
         Ok(_) => sleep(EVICT_GRACE).await,
         Err(_) => std::future::pending().await,
     }
+}
+
+/// Completes once there is more to read, and not before the end of the nap.
+async fn news(
+    watermark: &mut watch::Receiver<Offset>,
+    nap: Option<Instant>,
+) -> Result<(), watch::error::RecvError> {
+    if let Some(nap) = nap {
+        sleep_until(nap.into()).await;
+    }
+    watermark.changed().await
 }
 
 /// Completes at `due`, or never.

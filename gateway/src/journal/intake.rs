@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::bugs::{Bug, seeded};
 use super::entry::{Entry, take_entry};
@@ -68,8 +69,8 @@ pub(super) struct Intake {
     pub(super) evict: bool,
     /// Whether it was said that they cannot.
     pub(super) too_small: bool,
-    /// Whether the next commit must not wait for company.
-    pub(super) hurry: bool,
+    /// How soon what is pending is to be committed.
+    urgency: Urgency,
     /// Whether the end has yet to be marked.
     pub(super) mark_due: bool,
     /// Whether segments that were let go of are to be recycled or removed.
@@ -84,6 +85,26 @@ const SMALL_FILES_BYTES: u64 = 4096;
 
 /// Spare segments kept: one to be opened next, one in reserve.
 pub(super) const SPARES: usize = 2;
+
+/// Pending bytes that do not wait for company.
+const COMMIT_BYTES: usize = 64 * 1024;
+
+/// How long foreign messages wait for company: their acks are for a broker, which goes on sending meanwhile. At 2,000
+/// messages a second that makes a fifth of the commits, the wake-ups and the bytes of one commit a message.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How soon what is pending is to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// Nothing is pending.
+    Idle,
+    /// Nobody is held up by waiting for company.
+    Patient,
+    /// Somebody waits.
+    Awaited,
+    /// At once: enough has come together, or half of what a source may have in flight is out.
+    Due,
+}
 
 /// What the journal lives through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +144,7 @@ impl Intake {
             refused: false,
             evict: false,
             too_small: false,
-            hurry: false,
+            urgency: Urgency::Idle,
             mark_due: false,
             retire_due: true,
             tidy_due: true,
@@ -145,6 +166,7 @@ impl Intake {
         if entries > 0 {
             self.make_room(class, of_clocks && !seeded(Bug::EarlyInAnOldSegment))?;
             self.append(entries);
+            self.urgency = self.urgency.max(self.urgency_of(class));
         }
         Ok((value, self.tail.end))
     }
@@ -153,7 +175,38 @@ impl Intake {
     pub(super) fn take(&mut self, taken: &mut Pending) {
         std::mem::swap(&mut self.pending, taken);
         self.tail.at = sector_up(self.tail.at);
-        self.hurry = false;
+        self.urgency = Urgency::Idle;
+    }
+
+    fn urgency_of(&self, class: Class) -> Urgency {
+        match class {
+            _ if self.pending.bytes.len() >= COMMIT_BYTES => Urgency::Due,
+            Class::Foreign => Urgency::Patient,
+            Class::Native | Class::Internal => Urgency::Awaited,
+        }
+    }
+
+    /// How soon what is pending is to be committed.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    /// What is pending, if anything is, is to be committed now.
+    pub(super) fn hurry(&mut self) {
+        if self.urgency != Urgency::Idle {
+            self.urgency = Urgency::Due;
+        }
+    }
+
+    /// How long what is pending may wait for company; none if nothing is pending.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let interval = self.options.commit_interval;
+        match self.urgency {
+            Urgency::Idle => None,
+            Urgency::Patient => Some(interval.max(PATIENCE)),
+            Urgency::Awaited => Some(interval),
+            Urgency::Due => Some(Duration::ZERO),
+        }
     }
 
     /// Whether another spare is to be made now. The second one can wait until half of the segment is full: most often a

@@ -265,14 +265,15 @@ impl Journal {
         self.shared.segments().holding(at).and_then(|(_, after)| after).map(|after| after.first)
     }
 
-    /// Commits now what waits for `commit_interval`. A source calls this once half of what it may have in flight is
+    /// Commits now what waits for company. A source calls this once half of what it may have in flight is
     /// unacknowledged, because nothing more may arrive before the commit.
     pub fn hurry(&self) {
-        if self.shared.options.commit_interval.is_zero() {
-            return;
-        }
         let mut intake = self.shared.intake();
-        if !intake.pending.is_empty() && !std::mem::replace(&mut intake.hurry, true) {
+        let before = intake.urgency();
+        intake.hurry();
+        let is_news = before < intake.urgency();
+        drop(intake);
+        if is_news {
             self.shared.committer.notify_one();
         }
     }
@@ -365,12 +366,12 @@ impl Shared {
         decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<T, E>,
     ) -> Result<(T, Offset), E> {
         let mut intake = self.intake();
-        let before = intake.pending.bytes.len();
+        let before = intake.urgency();
         let result = intake.submit(class, decide);
-        let after = intake.pending.bytes.len();
+        let after = intake.urgency();
         let tidy = intake.tidy_due && result.is_err();
         drop(intake);
-        if before == 0 && after > 0 || before < writer::COMMIT_BYTES && after >= writer::COMMIT_BYTES {
+        if before < after {
             self.committer.notify_one();
         }
         if tidy {

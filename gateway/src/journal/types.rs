@@ -41,7 +41,8 @@ pub struct JournalId(pub u64);
 /// Who submits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Intake from devices that cannot be held back for long: brokers and lines drop what is not taken.
+    /// Intake from devices that cannot be held back for long: brokers and lines drop what is not taken. It may wait a
+    /// moment for company in its commit, until its source is in a hurry ([`Journal::hurry`](super::Journal::hurry)).
     Foreign,
     /// Intake from native devices, which keep what is not acknowledged.
     Native,

@@ -5,8 +5,9 @@
 //! * Next: `delivery/mod.rs` reads what is below the watermark.
 //!
 //! Operation: group commit is self-clocked. While one fdatasync runs, submissions collect; when it returns, all of them
-//! are the next commit. With a `commit_interval` the first of them waits that long for company, unless
-//! [`COMMIT_BYTES`] have come together or a source is in a hurry, because half of what it may have in flight is out.
+//! are the next commit. The first of them may wait for company ([`Intake::patience`](super::intake::Intake::patience)):
+//! for a moment where nobody is held up by it, so that a fast disk does not make a commit of every message; and for the
+//! `commit_interval`, unless much has come together, or half of what a source may have in flight is out.
 //! A second after the last commit the end is marked (`end.rs`), so that recovery can tell what was durable and is damaged
 //! from what was never finished.
 //!
@@ -32,9 +33,6 @@ use super::pending::{Pending, PendingFrame};
 use super::segment::{FRAMES_AT, Segment, sector_up};
 use super::storage::Storage;
 use crate::record::Offset;
-
-/// Pending bytes that do not wait for `commit_interval`.
-pub(super) const COMMIT_BYTES: usize = 64 * 1024;
 
 /// How long the last commit may stay the last before the end is marked.
 const MARK_AFTER: Duration = Duration::from_secs(1);
@@ -139,15 +137,14 @@ impl Committer {
         if self.done < self.taken.frames.len() {
             return Next::Commit;
         }
-        let interval = self.shared.options.commit_interval;
         let mut intake = self.shared.intake();
-        let mut deadline = None;
+        let mut since = None;
         loop {
             let closing = intake.phase != Phase::Open;
-            let patience = if !intake.pending.is_empty() {
+            let patience = if let Some(patience) = intake.patience() {
                 let now = Instant::now();
-                let due = *deadline.get_or_insert(now + interval);
-                if closing || intake.hurry || intake.pending.bytes.len() >= COMMIT_BYTES || due <= now {
+                let due = *since.get_or_insert(now) + patience;
+                if closing || due <= now {
                     return Next::Commit;
                 }
                 due - now

@@ -235,6 +235,11 @@ impl Fleet {
         soonest
     }
 
+    /// Whether native devices have spoken.
+    pub(super) fn has_devices(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
     /// Whether a durable offset would release something.
     pub(super) fn awaits_commit(&self) -> bool {
         self.sessions.values().any(Session::awaits_commit)

@@ -11,6 +11,9 @@ use crate::record::Offset;
 /// Messages that a broker has in flight at least: mosquitto's default.
 const WINDOW_LEAST: usize = 20;
 
+/// What a broker is known to have in flight that has room for more at any time.
+const WINDOW_WIDE: usize = 64;
+
 /// Messages held while the journal is full. A broker stops at its own in-flight limit, long before this.
 const HELD_MESSAGES_MAX: usize = 65_535;
 
@@ -26,7 +29,15 @@ pub(super) struct Acks {
     due: VecDeque<DueAck>,
     /// The most acks that were due at once on this connection: what the broker is known to have in flight.
     window: usize,
+    /// Whether the commit of what is due is hurried already.
+    is_hurried: bool,
+    /// After so many commits that are hurried, one waits for the whole window: there may be more than is known.
+    until_probe: u32,
 }
+
+/// Hurried commits between two of those that try whether the window is wider. It costs a broker that has sent all it may
+/// the time of one commit.
+const PROBE_EVERY: u32 = 64;
 
 /// An ack that leaves once `receipt` is durable.
 #[derive(Clone, Copy, Debug)]
@@ -45,17 +56,37 @@ impl Acks {
     /// Whether the commit is to hurry: a broker with half of its window out may send nothing more before it gets acks.
     pub(super) fn push(&mut self, ack: DueAck) -> bool {
         self.due.push_back(ack);
-        self.window = self.window.max(self.due.len()).max(WINDOW_LEAST);
-        self.due.len() * 2 >= self.window
+        if self.due.len() > self.window.max(WINDOW_LEAST) {
+            (self.window, self.until_probe) = (self.due.len(), 0);
+        }
+        let window = self.window.max(WINDOW_LEAST);
+        let enough = if self.until_probe == 0 { window } else { window / 2 };
+        let hurries = self.due.len() >= enough && !self.is_hurried;
+        if hurries {
+            self.is_hurried = true;
+            self.until_probe = self.until_probe.checked_sub(1).unwrap_or(PROBE_EVERY);
+        }
+        hurries
     }
 
     /// The next ack in receive order, if it is durable.
     pub(super) fn next(&mut self, durable: Offset) -> Option<DueAck> {
-        self.due.pop_front_if(|ack| ack.receipt <= durable)
+        let next = self.due.pop_front_if(|ack| ack.receipt <= durable);
+        self.is_hurried &= next.is_none();
+        next
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.due.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether twice as many messages as have just come could come before the broker has to wait for acks.
+    pub(super) fn leave_room_for(&self, came: usize) -> bool {
+        self.window >= WINDOW_WIDE && self.due.len() + 2 * came < self.window
     }
 
     /// When the message was received that waits longest for its ack, in steady nanoseconds.

@@ -167,6 +167,8 @@ impl Engine for Ours {
                 Err(refused) => return Err(refused.into()),
             }
         }
+        // Whoever submits here sends nothing more before it is durable.
+        self.journal.hurry();
         Ok(ticket)
     }
 
