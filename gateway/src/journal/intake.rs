@@ -106,6 +106,25 @@ pub(super) enum Urgency {
     Due,
 }
 
+impl Urgency {
+    fn of(class: Class, pending_bytes: usize) -> Urgency {
+        match class {
+            _ if pending_bytes >= COMMIT_BYTES => Urgency::Due,
+            Class::Foreign => Urgency::Patient,
+            Class::Native | Class::Internal => Urgency::Awaited,
+        }
+    }
+
+    fn patience(self, commit_interval: Duration) -> Option<Duration> {
+        match self {
+            Urgency::Idle => None,
+            Urgency::Patient => Some(commit_interval.max(PATIENCE)),
+            Urgency::Awaited => Some(commit_interval),
+            Urgency::Due => Some(Duration::ZERO),
+        }
+    }
+}
+
 /// What the journal lives through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -166,7 +185,7 @@ impl Intake {
         if entries > 0 {
             self.make_room(class, of_clocks && !seeded(Bug::EarlyInAnOldSegment))?;
             self.append(entries);
-            self.urgency = self.urgency.max(self.urgency_of(class));
+            self.urgency = self.urgency.max(Urgency::of(class, self.pending.bytes.len()));
         }
         Ok((value, self.tail.end))
     }
@@ -176,14 +195,6 @@ impl Intake {
         std::mem::swap(&mut self.pending, taken);
         self.tail.at = sector_up(self.tail.at);
         self.urgency = Urgency::Idle;
-    }
-
-    fn urgency_of(&self, class: Class) -> Urgency {
-        match class {
-            _ if self.pending.bytes.len() >= COMMIT_BYTES => Urgency::Due,
-            Class::Foreign => Urgency::Patient,
-            Class::Native | Class::Internal => Urgency::Awaited,
-        }
     }
 
     /// How soon what is pending is to be committed.
@@ -200,13 +211,7 @@ impl Intake {
 
     /// How long what is pending may wait for company; none if nothing is pending.
     pub(super) fn patience(&self) -> Option<Duration> {
-        let interval = self.options.commit_interval;
-        match self.urgency {
-            Urgency::Idle => None,
-            Urgency::Patient => Some(interval.max(PATIENCE)),
-            Urgency::Awaited => Some(interval),
-            Urgency::Due => Some(Duration::ZERO),
-        }
+        self.urgency.patience(self.options.commit_interval)
     }
 
     /// Whether another spare is to be made now. The second one can wait until half of the segment is full: most often a
@@ -394,5 +399,24 @@ impl Intake {
             }
         }
         self.pending.complete();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_is_held_up_by_waits_for_company_and_never_for_long() {
+        let patience = |class, bytes, interval| Urgency::of(class, bytes).patience(interval);
+        let (none, interval) = (Duration::ZERO, Duration::from_millis(100));
+        assert_eq!(patience(Class::Foreign, 1, none), Some(PATIENCE));
+        assert_eq!(patience(Class::Native, 1, none), Some(none));
+        assert_eq!(patience(Class::Internal, 1, none), Some(none));
+        for class in [Class::Foreign, Class::Native, Class::Internal] {
+            assert_eq!(patience(class, 1, interval), Some(interval));
+            assert_eq!(patience(class, COMMIT_BYTES, interval), Some(none));
+        }
+        assert_eq!(Urgency::Idle.patience(interval), None);
     }
 }

@@ -230,18 +230,39 @@ mod tests {
         assert!(acks.is_empty());
     }
 
+    /// After how many of `messages` in a row the commit is hurried; then all of them are acked.
+    fn hurried(acks: &mut Acks, messages: usize) -> Vec<usize> {
+        let hurried = (1..=messages).filter(|_| acks.push(ack(1, 0))).collect();
+        while acks.next(Offset(0)).is_some() {}
+        hurried
+    }
+
     #[test]
-    fn half_of_the_known_window_hurries_the_commit() {
+    fn half_of_the_known_window_hurries_the_commit_and_now_and_then_the_whole_one() {
         let mut acks = Acks::default();
-        let hurried = (0..WINDOW_LEAST as u16).map(|packet| acks.push(ack(packet, 0)));
-        assert_eq!(hurried.filter(|hurry| !hurry).count(), WINDOW_LEAST / 2 - 1);
-        while acks.next(Offset(0)).is_some() {}
-        for packet in 0..60 {
-            acks.push(ack(packet, 0));
+        let probe = vec![WINDOW_LEAST];
+        assert_eq!(hurried(&mut acks, WINDOW_LEAST), probe, "the first one tries whether there is more");
+        for _ in 0..PROBE_EVERY {
+            assert_eq!(hurried(&mut acks, WINDOW_LEAST), [WINDOW_LEAST / 2]);
         }
-        while acks.next(Offset(0)).is_some() {}
-        let hurried = (0..60).map(|packet| acks.push(ack(packet, 0)));
-        assert_eq!(hurried.filter(|hurry| !hurry).count(), 29, "the window is known to be wider now");
+        assert_eq!(hurried(&mut acks, WINDOW_LEAST), probe);
+        assert_eq!(hurried(&mut acks, 60), [WINDOW_LEAST / 2]);
+        assert_eq!(hurried(&mut acks, 60), [60], "the window is known to be wider, and may be wider still");
+        assert_eq!(hurried(&mut acks, 60), [30]);
+        assert_eq!(hurried(&mut acks, 29), []);
+    }
+
+    #[test]
+    fn a_broker_is_left_alone_where_it_is_far_from_its_window() {
+        let mut acks = Acks::default();
+        let mut after = |window: usize, due: usize, came| {
+            hurried(&mut acks, window);
+            (0..due).for_each(|_| drop(acks.push(ack(1, 0))));
+            acks.leave_room_for(came)
+        };
+        assert!(!after(WINDOW_WIDE - 1, 0, 1), "so few may hold it up at once");
+        assert!(after(WINDOW_WIDE, 1, 1));
+        assert!(after(1_000, 10, 400) && !after(1_000, 400, 400));
     }
 
     #[test]
