@@ -10,7 +10,8 @@ use super::document::{self, Table, Variables};
 use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
 use super::{
-    Clock, Config, DeadLetters, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name, ports, sinks,
+    AckAfter, Clock, Config, DeadLetters, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name,
+    ports, sinks,
 };
 use crate::dead_letters;
 use crate::record::check_name;
@@ -144,7 +145,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let devices = read_devices(&mut root);
     let mqtt = brokers::read(&mut root, home);
     let serial = ports::read(&mut root);
-    read_ack(&mut root);
+    let ack_after = read_ack(&mut root);
     let journal = read_journal(&mut root);
     let influxdb = sinks::read_influxdb(&mut root, home);
     let sqlite = sinks::read_sqlite(&mut root, &data_dir);
@@ -155,7 +156,20 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
         root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
     }
     root.close();
-    Config { data_dir, tags, devices, mqtt, serial, journal, influxdb, sqlite, dead_letters, clock, http }
+    Config {
+        data_dir,
+        tags,
+        devices,
+        mqtt,
+        serial,
+        ack_after,
+        journal,
+        influxdb,
+        sqlite,
+        dead_letters,
+        clock,
+        http,
+    }
 }
 
 fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
@@ -208,11 +222,15 @@ fn parse_device_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn read_ack(root: &mut Section<'_>) {
+fn read_ack(root: &mut Section<'_>) -> AckAfter {
+    let mut after = AckAfter::default();
     if let Some(mut section) = root.table("ack") {
-        section.later("after", Some("\"journal\""), "acks leave when the journal is durable");
+        let words =
+            [("memory", AckAfter::Memory), ("journal", AckAfter::Journal), ("database", AckAfter::Database)];
+        after = section.word("after", &words).unwrap_or_default();
         section.close();
     }
+    after
 }
 
 fn read_journal(root: &mut Section<'_>) -> Journal {
