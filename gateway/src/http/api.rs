@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 
 use crate::cache::Latest;
 use crate::clock;
-use crate::config;
+use crate::config::{self, AckAfter, Config};
+use crate::delivery::status;
 use crate::journal::{Condition, Journal};
 use crate::stats::{Stats, Status};
 
@@ -19,6 +20,7 @@ pub struct Api {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
     clock: config::Clock,
+    ack_after: AckAfter,
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
 }
@@ -26,10 +28,19 @@ pub struct Api {
 impl Api {
     /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, clock: config::Clock) -> Arc<Api> {
+    pub fn new(journal: Journal, stats: Arc<Stats>, config: &Config) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
-        Arc::new(Api { journal, stats, clock, streams, latest })
+        let (clock, ack_after) = (config.clock, config.ack_after);
+        Arc::new(Api { journal, stats, clock, ack_after, streams, latest })
+    }
+
+    /// Whether acks wait for a database that is away.
+    fn waits_for_a_database(&self) -> bool {
+        let is_away =
+            |condition| matches!(condition, status::Condition::Retrying | status::Condition::Holding);
+        self.ack_after == AckAfter::Database
+            && self.stats.sinks().values().any(|sink| is_away(sink.snapshot().state))
     }
 
     /// The gateway as it is now.
@@ -52,6 +63,9 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, &'static
 /// 200 while acks are given.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
     match api.journal.usage().state {
+        Condition::Running if api.waits_for_a_database() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "a database is away; acks wait for it\n")
+        }
         Condition::Running => (StatusCode::OK, "ok\n"),
         Condition::Full => {
             (StatusCode::SERVICE_UNAVAILABLE, "the journal is full; acks wait for the databases\n")

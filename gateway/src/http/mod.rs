@@ -80,7 +80,7 @@ impl Server {
         let control = bind_control(&config.data_dir)?;
         stats.set_listen(listen);
         info!("listening on http://{listen}");
-        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock);
+        let api = Api::new(journal.clone(), Arc::clone(stats), config);
         Ok(Server { tcp, control, api })
     }
 
