@@ -17,10 +17,10 @@ use std::collections::VecDeque;
 use forebay_shared::ids::Tick;
 
 /// How many answered exchanges end a burst.
-const BURST_REPLIES: u32 = 12;
+const BURST_REPLIES: u32 = 8;
 
 /// How many requests a burst may cost; a line that loses more than that is served with what it gave.
-const BURST_REQUESTS: u32 = 32;
+const BURST_REQUESTS: u32 = 24;
 
 /// How long a request may stay unanswered before the next one, in milliseconds: at first, and at most. The pause
 /// doubles while nothing is answered, so that a device that is not there is not asked without end.
