@@ -1,7 +1,8 @@
 //! Sparkplug B: what edge nodes and their devices say to be born with, to have measured, and to have died of.
 //!
 //! In: messages below `spBv1.0/` of one broker, in their order. Out: rows, and commands that ask a node for its births.
-//! Next: `sparkplug/heard.rs` for what one message says, `message.rs` for a payload, `rows.rs` for what becomes of its metrics, `births.rs` for what is kept.
+//! Next: `sparkplug/heard.rs` for what one message says, `message.rs` for a payload, `rows.rs` for what becomes of its
+//! metrics, `births.rs` for what is kept.
 //!
 //! **Constraints.** What a message says depends on those before it: a birth gives names and types to numbers, and a
 //! count tells whether one is missing. So there is a state for each broker. [`Sparkplug::read`] does not change it, as a
