@@ -103,10 +103,11 @@ fn an_outage_of_the_database_costs_a_broker_with_its_own_limits_nothing() -> any
 #[test]
 fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Result<()> {
     let mut site = Site::start("standstill", ITS_OWN_LIMITS, 3, &[subscription("flow")])?;
-    let mut stream = Stream::start(&site)?;
-    stream.publish(1_500, Duration::from_secs(1))?;
     let mut drops = Dropped::watch(site.broker.port)?;
     assert_eq!(drops.now()?, 0, "before");
+    let mut stream = Stream::start(&site)?;
+    // The alarm is for a flow of messages that is held up.
+    stream.publish(1_500, Duration::from_secs(1))?;
     site.gateway.pause()?;
     stream.publish(6_000, Duration::from_secs(2))?;
     site.gateway.proceed()?;
