@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(hurried(&mut acks, 60), [WINDOW_LEAST / 2]);
         assert_eq!(hurried(&mut acks, 60), [60], "the window is known to be wider, and may be wider still");
         assert_eq!(hurried(&mut acks, 60), [30]);
-        assert_eq!(hurried(&mut acks, 29), []);
+        assert_eq!(hurried(&mut acks, 29), [0_usize; 0]);
     }
 
     #[test]
