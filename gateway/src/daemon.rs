@@ -230,7 +230,7 @@ fn start_sinks(
     };
     let mut threads = Vec::new();
     for influxdb in &config.influxdb {
-        let Influxdb { name, url, api, batch_size, flush_interval } = influxdb;
+        let Influxdb { name, url, api, batch_size, flush_interval, .. } = influxdb;
         let settings = settings(name, (*batch_size, *flush_interval));
         let status = stats.sink(name);
         let thread = match api {

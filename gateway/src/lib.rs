@@ -22,5 +22,6 @@ pub mod dead_letters;
 pub mod fuzzing;
 pub mod http;
 pub mod ports;
+pub mod query;
 pub mod record;
 pub mod stats;

@@ -127,7 +127,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 15, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 17, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -169,7 +169,18 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     for process in [&mut dry, &mut tail] {
         process.kill();
     }
+    let (good, said) = finish(&line(&["query"])?)?;
+    assert!(good && said.is_empty(), "there is no boiler: {said}");
+    let mut query = line(&["query"])?;
+    query.iter_mut().filter(|word| *word == "boiler").for_each(|word| "esp".clone_into(word));
+    let (good, said) = finish(&query)?;
+    assert!(good && said.contains("climate,device=esp,") && said.contains("room=cellar t=21.5 "), "{said}");
+    let export = line(&["export"])?;
+    let (good, running) = finish(&export)?;
+    assert!(good && running.contains(",climate,esp,t,21.5,float,"), "{running}");
     assert!(gateway.terminate(LIMIT)?.success());
+    let (good, offline) = finish(&export)?;
+    assert!(good && offline == running, "{offline}");
     let (good, said) = finish(&line(&["sinks", "list"])?)?;
     assert!(good && said.contains("main"), "{said}");
 

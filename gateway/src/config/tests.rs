@@ -155,7 +155,8 @@ fn the_sample_of_the_design_is_read() {
     let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
     let (batch_size, flush_interval) = (5000, Duration::from_secs(1));
     let url = "http://127.0.0.1:8086".to_owned();
-    assert_eq!(config.influxdb, [Influxdb { name: "main".to_owned(), url, api, batch_size, flush_interval }]);
+    let (name, read_token) = ("main".to_owned(), None);
+    assert_eq!(config.influxdb, [Influxdb { name, url, api, batch_size, flush_interval, read_token }]);
     let sqlite = config.sqlite.unwrap();
     assert_eq!(sqlite.path, Path::new("/var/lib/forebay/readings.sqlite"));
     assert_eq!((sqlite.retention, sqlite.max_bytes), (Duration::from_secs(2_592_000), 2 << 30));

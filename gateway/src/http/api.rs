@@ -7,10 +7,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::query::Queries;
 use crate::cache::Latest;
 use crate::clock;
 use crate::config;
 use crate::journal::{Condition, Journal};
+use crate::query::Engine;
 use crate::stats::{Stats, Status};
 
 /// What the handlers look at.
@@ -21,15 +23,16 @@ pub struct Api {
     clock: config::Clock,
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
+    pub(super) queries: Queries,
 }
 
 impl Api {
     /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, clock: config::Clock) -> Arc<Api> {
+    pub fn new(journal: Journal, stats: Arc<Stats>, clock: config::Clock, engine: Engine) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
-        Arc::new(Api { journal, stats, clock, streams, latest })
+        Arc::new(Api { journal, stats, clock, streams, latest, queries: Queries::new(engine) })
     }
 
     /// The gateway as it is now.
