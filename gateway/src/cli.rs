@@ -15,6 +15,7 @@ use crate::config::{self, Loaded};
 use crate::source::dry_run;
 use crate::{clock, daemon};
 
+mod audit;
 mod check;
 mod control;
 mod dead_letters;
@@ -99,6 +100,14 @@ enum Command {
         #[arg(long = "config", value_name = "FILE")]
         path: Option<PathBuf>,
         /// Print them as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the ledger with what the databases count themselves; exit status 1 for a difference, 2 if it cannot be told
+    Audit {
+        #[command(flatten)]
+        file: File,
+        /// Print everything as JSON
         #[arg(long)]
         json: bool,
     },
@@ -193,6 +202,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
         Command::Ports { path, json } => list_ports(path, json),
+        Command::Audit { file, json } => with_config(&file.path, |loaded| audit::run(&loaded.config, json)),
         Command::Sinks { command: SinksCommand::List { file } } => {
             with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))
         }

@@ -74,6 +74,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     /// The gateway's own clock.
     pub clock: Clock,
+    /// How often the gateway stores its own health, if it does.
+    pub health: Option<Duration>,
     /// The HTTP interface.
     pub http: Http,
 }

@@ -13,6 +13,7 @@ pub mod delivery;
 
 pub mod sink;
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod daemon;
 pub mod dead_letters;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod http;
 pub mod ports;
 pub mod query;

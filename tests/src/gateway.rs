@@ -98,7 +98,8 @@ pub struct Settings {
     pub mqtt: Option<String>,
     /// Serial ports.
     pub ports: Vec<PathBuf>,
-    /// Further tables, as text: sinks and what a test needs. The clock is believed unless they have a table of it.
+    /// Further tables, as text: sinks and what a test needs. The clock is believed unless they have a table of it, and the
+    /// gateway's health is stored only if they have one of that.
     pub tables: String,
 }
 
@@ -133,6 +134,10 @@ impl Settings {
         // A virtual machine has no other reason to believe its clock.
         if !self.tables.contains("[clock]") {
             text.push_str("[clock]\ntrust = \"always\"\n");
+        }
+        // Tests count what devices bring. One that wants the gateway's own health has a table of it.
+        if !self.tables.contains("[health]") {
+            text.push_str("[health]\ninterval = \"off\"\n");
         }
         if let Some(url) = &self.mqtt {
             let _ = write!(

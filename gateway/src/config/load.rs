@@ -9,6 +9,7 @@ use std::{fs, io};
 use super::document::{self, Table, Variables};
 use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
+use super::units;
 use super::{
     Clock, Config, DeadLetters, Device, Http, Influxdb, Journal, SQLITE, Trust, WhenFull, brokers,
     check_tag_name, ports, sinks,
@@ -151,12 +152,26 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let sqlite = sinks::read_sqlite(&mut root, &data_dir);
     let dead_letters = read_dead_letters(&mut root);
     let clock = read_clock(&mut root);
+    let health = read_health(&mut root);
     let http = read_http(&mut root, &influxdb, sqlite.is_some());
     if !root.has("mqtt") && !root.has("serial") {
         root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
     }
     root.close();
-    Config { data_dir, tags, devices, mqtt, serial, journal, influxdb, sqlite, dead_letters, clock, http }
+    Config {
+        data_dir,
+        tags,
+        devices,
+        mqtt,
+        serial,
+        journal,
+        influxdb,
+        sqlite,
+        dead_letters,
+        clock,
+        health,
+        http,
+    }
 }
 
 fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
@@ -254,6 +269,31 @@ fn read_clock(root: &mut Section<'_>) -> Clock {
         section.close();
     }
     Clock { trust, max_wait }
+}
+
+/// How often the gateway stores its own health: by default, and how often at most.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+const HEALTH_INTERVAL_LEAST: Duration = Duration::from_secs(1);
+const HEALTH_INTERVAL_MOST: Duration = Duration::from_secs(86_400);
+
+fn read_health(root: &mut Section<'_>) -> Option<Duration> {
+    let mut interval = Some(HEALTH_INTERVAL);
+    if let Some(mut section) = root.table("health") {
+        interval = section.parsed("interval", parse_health_interval).unwrap_or(interval);
+        section.close();
+    }
+    interval
+}
+
+fn parse_health_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let interval = units::duration(text).map_err(|message| format!("{message}, or \"off\""))?;
+    if (HEALTH_INTERVAL_LEAST..=HEALTH_INTERVAL_MOST).contains(&interval) {
+        return Ok(Some(interval));
+    }
+    Err(format!("{text:?} is out of range; use 1s to 1d, or \"off\""))
 }
 
 fn read_http(root: &mut Section<'_>, influxdb: &[Influxdb], sqlite: bool) -> Http {

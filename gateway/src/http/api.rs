@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::audit::Audits;
 use super::query::Queries;
+use crate::audit::Auditor;
 use crate::cache::Latest;
 use crate::clock;
 use crate::config;
@@ -24,15 +26,23 @@ pub struct Api {
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
     pub(super) queries: Queries,
+    pub(super) audits: Audits,
 }
 
 impl Api {
     /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, clock: config::Clock, engine: Engine) -> Arc<Api> {
+    pub fn new(
+        journal: Journal,
+        stats: Arc<Stats>,
+        clock: config::Clock,
+        engine: Engine,
+        auditor: Auditor,
+    ) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
-        Arc::new(Api { journal, stats, clock, streams, latest, queries: Queries::new(engine) })
+        let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
+        Arc::new(Api { journal, stats, clock, streams, latest, queries, audits })
     }
 
     /// The gateway as it is now.

@@ -3,10 +3,11 @@
 //! **Constraints.** It runs on the main thread beside nothing but signals, and must never block there: what reads the
 //! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
 //! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
-//! `query.rs` asks [`crate::query`].
+//! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
+mod audit;
 mod devices;
 mod limited;
 pub mod live;
@@ -28,6 +29,7 @@ use tracing::{error, info};
 
 pub use api::Api;
 
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::query::Engine;
@@ -87,8 +89,8 @@ impl Server {
         let control = bind_control(&config.data_dir)?;
         stats.set_listen(listen);
         info!("listening on http://{listen}");
-        let engine = Engine::new(config, journal)?;
-        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock, engine);
+        let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
+        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock, engine, auditor);
         Ok(Server { tcp, control, api })
     }
 
@@ -96,9 +98,9 @@ impl Server {
     pub async fn serve(self) {
         let follow = devices::follow(Arc::clone(&self.api));
         let index = query::follow(Arc::clone(&self.api));
-        let router = router(self.api);
-        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
-        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
+        let control = control_router(Arc::clone(&self.api));
+        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router(self.api));
+        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), control);
         let ended = tokio::select! {
             ended = tcp.into_future() => ended,
             ended = control.into_future() => ended,
@@ -136,6 +138,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/query", get(query::query))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
+}
+
+/// What only the commands of this machine may ask for, beside everything else.
+fn control_router(api: Arc<Api>) -> Router {
+    let own = Router::new().route("/api/v1/audit", get(audit::audit)).with_state(Arc::clone(&api));
+    router(api).merge(own)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const SAID_MAX: usize = 200;
 
 /// One database.
 #[derive(Clone, Debug)]
-pub(super) struct Influxql {
+pub(crate) struct Influxql {
     name: String,
     client: Client,
     url: Url,
@@ -49,7 +49,7 @@ enum Login {
 }
 
 /// A conversation with the database, for one query.
-pub(super) struct Conversation<'a> {
+pub(crate) struct Conversation<'a> {
     database: &'a Influxql,
     runtime: Option<tokio::runtime::Runtime>,
     deadline: Instant,
@@ -98,12 +98,15 @@ struct Part {
     name: Option<String>,
 }
 
+/// One series of an answer.
 #[derive(Deserialize)]
-struct Columns {
+pub(crate) struct Columns {
     #[serde(default)]
-    tags: BTreeMap<String, String>,
+    pub(crate) name: String,
     #[serde(default)]
-    values: Vec<Vec<Scalar>>,
+    pub(crate) tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) values: Vec<Vec<Scalar>>,
     #[serde(default)]
     partial: bool,
 }
@@ -113,7 +116,7 @@ impl Influxql {
     ///
     /// # Errors
     /// The URL or the client cannot be had.
-    pub(super) fn new(influxdb: &Influxdb) -> Result<Influxql, SinkError> {
+    pub(crate) fn new(influxdb: &Influxdb) -> Result<Influxql, SinkError> {
         let fault = |problem: String| SinkError::Url { url: influxdb.url.clone(), problem };
         let mut url = Url::parse(&influxdb.url).map_err(|error| fault(format!("is not a URL: {error}")))?;
         let prefix = url.path().trim_end_matches('/').to_owned();
@@ -154,7 +157,7 @@ impl Influxql {
     ///
     /// # Errors
     /// The system gives no event loop.
-    pub(super) fn talk(&self, deadline: Instant) -> Result<Conversation<'_>, String> {
+    pub(crate) fn talk(&self, deadline: Instant) -> Result<Conversation<'_>, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error: io::Error| format!("no event loop can be had: {error}"))?;
         Ok(Conversation { database: self, runtime: Some(runtime), deadline })
@@ -326,7 +329,10 @@ impl Conversation<'_> {
     }
 
     /// Asks one statement.
-    fn ask(&self, statement: &str) -> Result<Vec<Columns>, String> {
+    ///
+    /// # Errors
+    /// What keeps the database from answering.
+    pub(crate) fn ask(&self, statement: &str) -> Result<Vec<Columns>, String> {
         let name = &self.database.name;
         let Some(runtime) = &self.runtime else { return Err(self.strange("nothing")) };
         let left = self.deadline.saturating_duration_since(Instant::now());
@@ -434,7 +440,7 @@ impl Kind {
 }
 
 /// The first texts of each row.
-fn cells<const N: usize>(parts: &[Columns]) -> impl Iterator<Item = [&str; N]> {
+pub(crate) fn cells<const N: usize>(parts: &[Columns]) -> impl Iterator<Item = [&str; N]> {
     let rows = parts.iter().flat_map(|columns| &columns.values);
     rows.filter_map(|row| {
         let mut texts = [""; N];
@@ -453,7 +459,7 @@ fn from_where(measurement: &str, query: &Query, (from_ns, to_ns): (i64, i64)) ->
 }
 
 /// A name or a text as InfluxQL quotes it.
-fn quoted(text: &str, quote: char) -> String {
+pub(crate) fn quoted(text: &str, quote: char) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push(quote);
     for c in text.chars() {

@@ -20,7 +20,7 @@
 mod answer;
 mod dirty;
 mod index;
-mod influxql;
+pub(crate) mod influxql;
 mod request;
 mod sqlite;
 mod table;

@@ -40,6 +40,9 @@ pub struct Status {
     pub gap_rows: BTreeMap<String, u64>,
     /// Rows that went to the dead letters since the data directory was made; one that two sinks refuse counts twice.
     pub dead_lettered_rows: u64,
+    /// Rows of the gateway's own health that the journal did not take since the start.
+    #[serde(default)]
+    pub health_dropped_rows: u64,
     /// The journal.
     pub journal: JournalReport,
     /// By broker or port.
@@ -192,6 +195,7 @@ impl Status {
             devices: BTreeMap::new(),
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
             dead_lettered_rows: 0,
+            health_dropped_rows: stats.health_dropped.get(),
             journal: JournalReport::of(journal),
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),

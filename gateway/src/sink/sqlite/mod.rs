@@ -172,6 +172,10 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
     if version < SCHEMA_VERSION {
         connection.execute_batch(SCHEMA)?;
     }
+    // An earlier version made files without it, and did not count.
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS swept (series INTEGER PRIMARY KEY, points INTEGER NOT NULL)",
+    )?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let file = file_identity(path).ok_or(StoreError::Removed)?;
     Ok(Store { connection, file, series: HashMap::new(), json: String::new() })

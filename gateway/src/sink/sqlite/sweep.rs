@@ -52,6 +52,10 @@ impl Sweep {
             "SELECT max(ns) FROM (SELECT ns FROM points WHERE series = ?1 AND ns < ?2 ORDER BY ns LIMIT ?3)",
         )?;
         let mut delete = transaction.prepare("DELETE FROM points WHERE series = ?1 AND ns <= ?2")?;
+        let mut count = transaction.prepare(
+            "INSERT INTO swept (series, points) VALUES (?1, ?2)
+             ON CONFLICT (series) DO UPDATE SET points = points + excluded.points",
+        )?;
         while budget > 0 {
             if self.running.is_none() {
                 self.running = self.due(transaction, now_ns)?;
@@ -69,6 +73,9 @@ impl Sweep {
                 Some(last_ns) => delete.execute(params![series, last_ns])?,
                 None => 0,
             };
+            if deleted > 0 {
+                count.execute(params![series, i64::try_from(deleted).unwrap_or(i64::MAX)])?;
+            }
             if deleted < budget {
                 running.after_series = series;
             }
