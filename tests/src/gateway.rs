@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clock::wait_for;
+use crate::closing::Closing;
 use crate::device::NATIVE_PREFIX;
 use crate::http::Http;
 use crate::process::{Process, Usage, free_port};
@@ -172,6 +173,7 @@ pub struct Gateway {
     process: Option<Process>,
     /// CPU time of the lives that have ended, and the most memory of any.
     past: Usage,
+    closing: Closing,
 }
 
 impl Gateway {
@@ -195,7 +197,15 @@ impl Gateway {
         let config = settings.to_toml(directory, http_port);
         std::fs::write(directory.join("forebay.toml"), config)?;
         let (directory, http) = (directory.to_owned(), Http::new()?);
-        Ok(Gateway { program, directory, http_port, http, process: None, past: Usage::default() })
+        Ok(Gateway {
+            program,
+            directory,
+            http_port,
+            http,
+            process: None,
+            past: Usage::default(),
+            closing: Closing::Exact,
+        })
     }
 
     /// Starts another life on the same data directory, and waits until it acknowledges.
@@ -306,11 +316,50 @@ impl Gateway {
         }
     }
 
-    /// Ends the process with SIGTERM.
+    /// Says what the audit at the end is to say, where that is not that everything is exact.
+    pub fn closes(&mut self, closing: Closing) {
+        self.closing = closing;
+    }
+
+    /// What `forebay audit --json` says.
     ///
     /// # Errors
-    /// It does not end in time.
+    /// It says nothing that can be read.
+    pub fn audit(&self) -> anyhow::Result<Value> {
+        let mut command = self.program.command("audit", &self.config());
+        let output = command.arg("--json").stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the audit ended with {}: {said}", output.status))
+    }
+
+    /// Ends a test's last life: waits until everything is delivered, holds the ledger against what the databases count, and
+    /// ends the process with SIGTERM.
+    ///
+    /// # Errors
+    /// Not everything is delivered, the audit does not say what it is to say, or the process does not end well.
+    pub fn close(&mut self, limit: Duration) -> anyhow::Result<()> {
+        self.drain(limit)?;
+        if !matches!(self.closing, Closing::Unaudited(_)) {
+            self.closing.check(&self.audit()?)?;
+        }
+        let status = self.end()?;
+        anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
+        Ok(())
+    }
+
+    /// Ends the process with SIGTERM, wherever it is with its rows; nothing may be missing nevertheless.
+    ///
+    /// # Errors
+    /// It does not end in time, or the audit before that finds a difference.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        if !matches!(self.closing, Closing::Unaudited(_)) {
+            self.closing.check_midway(&self.audit()?)?;
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> anyhow::Result<ExitStatus> {
         self.add_usage();
         self.process.take().context("the gateway is not running")?.terminate(END_LIMIT)
     }

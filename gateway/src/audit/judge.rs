@@ -158,3 +158,105 @@ fn sum(report: &mut SinkReport) {
             Some("the ledger's own sum is wrong, which is a fault of Forebay; please report it".to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::state::OTHERS;
+
+    fn entry(name: &str, confirmed: u64) -> Entry {
+        Entry { accounts: vec![name.to_owned()], confirmed, ..Entry::default() }
+    }
+
+    fn books(devices: &[(&str, Entry)]) -> Books {
+        let devices = devices.iter().map(|(name, entry)| ((*name).to_owned(), entry.clone())).collect();
+        Books { devices, balances: true }
+    }
+
+    fn counts(devices: &[(&str, u64)]) -> Counts {
+        let counted = |own: u64| Counted { own, ..Counted::default() };
+        let devices = devices.iter().map(|(name, own)| ((*name).to_owned(), counted(*own))).collect();
+        Counts { devices, excuse: None }
+    }
+
+    fn judged(books: &Books, counts: &Counts) -> SinkReport {
+        judge(books, books, counts)
+    }
+
+    #[test]
+    fn as_many_points_as_rows_are_exact_and_one_more_or_less_is_a_difference() {
+        let books = books(&[("a", entry("a", 10)), ("b", entry("b", 0))]);
+        for (stored, verdict, missing, surplus) in
+            [(10, Verdict::Exact, 0, 0), (9, Verdict::Difference, 1, 0), (12, Verdict::Difference, 0, 2)]
+        {
+            let report = judged(&books, &counts(&[("a", stored)]));
+            assert_eq!(report.verdict, verdict, "{stored}");
+            let device = &report.devices["a"];
+            assert_eq!((device.missing, device.surplus, report.stored), (missing, surplus, stored));
+            assert_eq!(report.devices["b"].verdict, Verdict::Exact);
+        }
+    }
+
+    #[test]
+    fn rows_that_share_a_point_are_no_loss() {
+        let mut of_a = Entry { again: 3, ..entry("a", 10) };
+        let exact = judged(&books(&[("a", of_a.clone())]), &counts(&[("a", 7)]));
+        assert_eq!((exact.verdict, exact.devices["a"].shared), (Verdict::Exact, 3));
+        for stored in [6, 8] {
+            let report = judged(&books(&[("a", of_a.clone())]), &counts(&[("a", stored)]));
+            assert_eq!(report.verdict, Verdict::Difference, "{stored}");
+        }
+        // A row before them may be one that the sink refused.
+        of_a.absent = 1;
+        of_a.unsure = 1;
+        let report = judged(&books(&[("a", of_a.clone())]), &counts(&[("a", 7)]));
+        assert_eq!((report.verdict, report.devices["a"].expected), (Verdict::Consistent, (6, 8)));
+        assert_eq!(report.devices["a"].notes.len(), 2, "{:?}", report.devices["a"].notes);
+    }
+
+    #[test]
+    fn what_moves_is_a_range() {
+        let before = books(&[("a", Entry { backlog: 4, ..entry("a", 10) })]);
+        let after = books(&[("a", Entry { backlog: 2, ..entry("a", 15) })]);
+        let verdict = |stored| judge(&before, &after, &counts(&[("a", stored)])).verdict;
+        assert_eq!(
+            [9, 10, 17, 18].map(verdict),
+            [Verdict::Difference, Verdict::Consistent, Verdict::Consistent, Verdict::Difference]
+        );
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_a_difference_unless_accounts_are_shared_or_a_device_was_renamed() {
+        let stranger = counts(&[("a", 10), ("x", 2)]);
+        let report = judged(&books(&[("a", entry("a", 10))]), &stranger);
+        assert_eq!((report.verdict, report.devices["x"].surplus), (Verdict::Difference, 2));
+        let shared = judged(&books(&[("a", entry("a", 10)), (OTHERS, entry(OTHERS, 2))]), &stranger);
+        assert_eq!(shared.verdict, Verdict::Exact, "{shared:?}");
+        let renamed = Entry { native: true, ..entry("e6", 12) };
+        let report = judged(&books(&[("a", renamed)]), &stranger);
+        assert_eq!((report.verdict, report.devices["a"].missing), (Verdict::Consistent, 0));
+    }
+
+    #[test]
+    fn another_gateway_and_a_retention_leave_doubt_only_where_something_is_missing() {
+        let books = books(&[("a", entry("a", 10))]);
+        let of = |own, elsewhere, swept| {
+            let mut counts = counts(&[]);
+            counts.devices.insert("a".to_owned(), Counted { own, elsewhere, swept });
+            counts.excuse = Some("old".to_owned());
+            judged(&books, &counts).verdict
+        };
+        assert_eq!(of(10, 5, 0), Verdict::Exact, "those of the other gateway are its own");
+        assert_eq!(of(4, 6, 0), Verdict::Exact, "this one had another name");
+        assert_eq!(of(4, 0, 6), Verdict::Exact, "what is counted as deleted was there");
+        assert_eq!(of(4, 7, 0), Verdict::Unverifiable);
+        assert_eq!(of(9, 0, 0), Verdict::Unverifiable);
+        assert_eq!(of(11, 0, 0), Verdict::Difference, "a retention makes no points");
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_balance_is_a_difference_whatever_is_stored() {
+        let books = Books { balances: false, ..books(&[("a", entry("a", 1))]) };
+        assert_eq!(judged(&books, &counts(&[("a", 1)])).verdict, Verdict::Difference);
+    }
+}

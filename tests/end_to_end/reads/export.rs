@@ -83,6 +83,7 @@ fn an_export_has_each_point_once_with_the_gateway_and_without() -> anyhow::Resul
         .output()?;
     let said = String::from_utf8(output.stderr)?;
     assert!(!output.status.success() && said.contains("--from") && said.contains("RFC 3339"), "{said}");
+    site.gateway.close(super::site::ACK_LIMIT)?;
     site.scratch.passed();
     Ok(())
 }

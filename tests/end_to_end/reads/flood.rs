@@ -92,6 +92,7 @@ fn a_flood_of_queries_holds_up_no_ack_and_loses_nothing() -> anyhow::Result<()> 
     site.gateway.drain(DRAIN_LIMIT)?;
     let stored = influxql::select(&Http::new()?, &server.url(), InfluxDb::DATABASE, MEASUREMENT, 0)?;
     assert_eq!(stored.len() as i64, 2 * READINGS);
+    site.gateway.close(DRAIN_LIMIT)?;
     site.scratch.passed();
     Ok(())
 }

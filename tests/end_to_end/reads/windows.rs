@@ -142,6 +142,7 @@ fn windows_of_sqlite_and_the_journal_are_what_the_points_are() -> anyhow::Result
         write(&mut site, 400)?;
         compare(&mut site)?;
     }
+    site.gateway.close(super::site::ACK_LIMIT)?;
     site.scratch.passed();
     Ok(())
 }

@@ -120,6 +120,7 @@ fn what_is_acked_can_be_read_from_influxdb_at_once_whatever_restarts() -> anyhow
     }
     site.gateway.drain(DRAIN_LIMIT)?;
     read(&site, &mut rng, None, &mut counts)?;
+    site.gateway.close(DRAIN_LIMIT)?;
     eprintln!("{} points; {counts:?}", site.acked.len());
     assert!(counts.kills > 2 && counts.outages > 0 && counts.complete < counts.queries, "{counts:?}");
     site.scratch.passed();
@@ -137,6 +138,7 @@ fn what_is_acked_can_be_read_from_sqlite_at_once_whatever_restarts() -> anyhow::
     }
     site.gateway.drain(DRAIN_LIMIT)?;
     read(&site, &mut rng, None, &mut counts)?;
+    site.gateway.close(DRAIN_LIMIT)?;
     eprintln!("{} points; {counts:?}", site.acked.len());
     assert!(counts.kills > 2 && counts.complete == counts.queries, "{counts:?}");
     site.scratch.passed();
