@@ -30,7 +30,7 @@ pub(super) type Points = BTreeMap<(i64, String), i64>;
 pub(super) struct Site {
     pub(super) gateway: Gateway,
     pub(super) tap: MqttTap,
-    pub(super) broker: Mosquitto,
+    _broker: Mosquitto,
     pub(super) http: Http,
     pub(super) scratch: Scratch,
     client: Client,
@@ -66,7 +66,7 @@ impl Site {
         let client = Client::connect(broker.port, test, true)?;
         let (http, now_ns) = (Http::new()?, wall_ns());
         let acked = Points::new();
-        Ok(Site { gateway, tap, broker, http, scratch, client, acked, since_ns: now_ns, last_ns: now_ns })
+        Ok(Site { gateway, tap, _broker: broker, http, scratch, client, acked, since_ns: now_ns, last_ns: now_ns })
     }
 
     /// The next reading of a device, later than all before.
