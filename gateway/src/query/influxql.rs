@@ -94,12 +94,14 @@ struct Part {
     #[serde(default)]
     series: Vec<Columns>,
     error: Option<String>,
-    /// What VictoriaMetrics has in place of series.
-    name: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Columns {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    columns: Vec<String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
     #[serde(default)]
@@ -360,7 +362,7 @@ impl Conversation<'_> {
             if let Some(error) = part.error {
                 return Err(format!("{name} refuses to answer: {}", short(&error)));
             }
-            if part.name.is_some() {
+            if part.series.iter().any(Columns::is_list_of_databases) {
                 return Err(format!(
                     "{name} answers no InfluxQL, as VictoriaMetrics does; read it in its own language (/api/v1/export), or name another sink as [http] query_sink"
                 ));
@@ -406,6 +408,13 @@ impl Conversation<'_> {
 
     fn strange(&self, what: &str) -> String {
         format!("{} answers what no InfluxDB does: {what}; check its url", self.database.name)
+    }
+}
+
+impl Columns {
+    /// What VictoriaMetrics answers to any statement, and InfluxDB to none of ours.
+    fn is_list_of_databases(&self) -> bool {
+        self.name == "databases" && self.columns == ["name"]
     }
 }
 

@@ -293,7 +293,7 @@ fn a_database_that_gives_no_answer_leaves_what_the_journal_has_and_the_reason() 
         (
             Script::Answer(
                 "200 OK",
-                r#"{"results":[{"name":"databases","columns":["name"],"values":[["d"]]}]}"#,
+                r#"{"results":[{"series":[{"name":"databases","columns":["name"],"values":[["d"]]}]}]}"#,
             ),
             v2,
             "VictoriaMetrics",
