@@ -94,8 +94,6 @@ struct Part {
     #[serde(default)]
     series: Vec<Columns>,
     error: Option<String>,
-    /// What VictoriaMetrics has in place of series.
-    name: Option<String>,
 }
 
 /// One series of an answer.
@@ -103,6 +101,8 @@ struct Part {
 pub(crate) struct Columns {
     #[serde(default)]
     pub(crate) name: String,
+    #[serde(default)]
+    columns: Vec<String>,
     #[serde(default)]
     pub(crate) tags: BTreeMap<String, String>,
     #[serde(default)]
@@ -366,7 +366,7 @@ impl Conversation<'_> {
             if let Some(error) = part.error {
                 return Err(format!("{name} refuses to answer: {}", short(&error)));
             }
-            if part.name.is_some() {
+            if part.series.iter().any(Columns::is_list_of_databases) {
                 return Err(format!(
                     "{name} answers no InfluxQL, as VictoriaMetrics does; read it in its own language (/api/v1/export), or name another sink as [http] query_sink"
                 ));
@@ -412,6 +412,13 @@ impl Conversation<'_> {
 
     fn strange(&self, what: &str) -> String {
         format!("{} answers what no InfluxDB does: {what}; check its url", self.database.name)
+    }
+}
+
+impl Columns {
+    /// What VictoriaMetrics answers to any statement, and InfluxDB to none of ours.
+    fn is_list_of_databases(&self) -> bool {
+        self.name == "databases" && self.columns == ["name"]
     }
 }
 

@@ -169,8 +169,7 @@ impl Engine {
         if let Err(reason) = self.stored(query, &mut table, limit, &mut notes, deadline) {
             notes.push(reason);
         }
-        let overfull = table.len() == 0 && table.end_ns() < query.to_ns;
-        (!overfull).then(|| {
+        (!table.is_overfull()).then(|| {
             let next_ns = Some(table.end_ns()).filter(|end_ns| *end_ns < query.to_ns);
             let rows = table.iter().map(|(ns, series, row)| {
                 Point::new(ns, series, row.iter().map(|(name, held)| (&**name, &held.value)))
@@ -264,7 +263,7 @@ impl Engine {
                             table.put((ns, series.as_str()), &name, Held { offset: None, value });
                         }
                     }
-                    end_ns.into_iter().for_each(|end_ns| table.cut(end_ns));
+                    end_ns.into_iter().for_each(|end_ns| table.crowd(end_ns));
                 }
                 Ok(())
             }

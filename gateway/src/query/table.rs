@@ -21,6 +21,8 @@ pub(super) struct Table<V> {
     rows_max: usize,
     bytes_max: usize,
     end_ns: i64,
+    /// Whether it ends where it does for want of room.
+    crowded: bool,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ struct Instant<V> {
 impl<V> Table<V> {
     /// An empty table for rows before `end_ns`, at most `rows_max` of about `bytes_max` bytes.
     pub(super) fn new(end_ns: i64, rows_max: usize, bytes_max: usize) -> Table<V> {
-        Table { instants: BTreeMap::new(), rows: 0, bytes: 0, rows_max, bytes_max, end_ns }
+        Table { instants: BTreeMap::new(), rows: 0, bytes: 0, rows_max, bytes_max, end_ns, crowded: false }
     }
 
     /// Everything before this is here, of what was given; nothing from here on is.
@@ -76,7 +78,7 @@ impl<V> Table<V> {
         self.bytes += grown;
         while self.rows > self.rows_max || self.bytes > self.bytes_max {
             let Some((last_ns, _)) = self.instants.last_key_value() else { break };
-            self.cut(*last_ns);
+            self.crowd(*last_ns);
         }
     }
 
@@ -87,6 +89,17 @@ impl<V> Table<V> {
             self.rows -= instant.rows.len();
             self.bytes -= instant.bytes;
         }
+    }
+
+    /// The same for want of room: there is more than is wanted.
+    pub(super) fn crowd(&mut self, end_ns: i64) {
+        self.crowded = true;
+        self.cut(end_ns);
+    }
+
+    /// Whether one instant alone is more than there is room for.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.crowded && self.rows == 0
     }
 
     /// The row of an instant and a series.

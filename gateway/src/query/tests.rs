@@ -37,9 +37,15 @@ fn config(data_dir: &Path, tables: &str) -> Config {
 }
 
 fn submit(journal: &Journal, entries: &[Entry<'_>]) {
-    let submitted = journal
-        .submit(Class::Foreign, |_, submission| entries.iter().try_for_each(|entry| submission.add(entry)));
-    let ((), receipt) = submitted.map_err(|error: Refused| error).unwrap();
+    let receipt = loop {
+        let submitted = journal.submit(Class::Foreign, |_, submission| {
+            entries.iter().try_for_each(|entry| submission.add(entry))
+        });
+        match submitted {
+            Err(Refused::Busy) => std::thread::yield_now(),
+            submitted => break submitted.unwrap().1,
+        }
+    };
     while *journal.watermark().borrow() < receipt {
         std::thread::yield_now();
     }
@@ -256,7 +262,7 @@ fn names_cannot_break_out_of_a_statement() {
 fn types_are_those_of_the_fields_whatever_the_numbers_look_like() {
     let fields = r#"{"results":[{"series":[{"values":[["f0","float"],["n","integer"],["b","boolean"],["s","string"]]}]}]}"#;
     let tags = r#"{"results":[{"series":[{"values":[["device"],["room"]]}]}]}"#;
-    let points = r#"{"results":[{"series":[{"values":[[5,99,9007199254740993,true,"x","d1",""],[6,21,null,null,null,"d1","cellar"]]}]}]}"#;
+    let points = r#"{"results":[{"series":[{"values":[[5,true,99,9007199254740993,"x","d1",""],[6,null,21,null,null,"d1","cellar"]]}]}]}"#;
     let script = [fields, tags, points].map(|body| Script::Answer("200 OK", body));
     let (answer, _) = ask(script.to_vec(), INFLUXDB, "from=0&to=9&measurement=climate&device=d1");
     assert!(answer.complete, "{:?}", answer.reasons);
@@ -287,7 +293,7 @@ fn a_database_that_gives_no_answer_leaves_what_the_journal_has_and_the_reason() 
         (
             Script::Answer(
                 "200 OK",
-                r#"{"results":[{"name":"databases","columns":["name"],"values":[["d"]]}]}"#,
+                r#"{"results":[{"series":[{"name":"databases","columns":["name"],"values":[["d"]]}]}]}"#,
             ),
             v2,
             "VictoriaMetrics",

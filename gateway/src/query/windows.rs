@@ -68,9 +68,8 @@ pub(super) fn answer(
         raw.cut(windows.floor_ns(raw.end_ns()));
     }
     if raw.end_ns() <= first_ns {
-        notes.push(format!(
-            "more than {DIRTY_MAX} points of the journal are in one window, which is left out; ask for shorter windows or one device"
-        ));
+        let cause = "the journal has more points in one window than an answer can hold; it is left out";
+        notes.push(format!("{cause}; ask for shorter windows or one device"));
         let next_ns = following(first_ns.saturating_add(windows.every_ns));
         return Some(engine.told(notes, 0, Vec::new(), next_ns));
     }
@@ -80,8 +79,7 @@ pub(super) fn answer(
         notes.push(reason);
     }
     work.add_raw();
-    let overfull = work.folds.end_ns() <= first_ns;
-    (!overfull).then(|| {
+    (!work.folds.is_overfull()).then(|| {
         let points = work.folds.iter().map(|(ns, series, row)| {
             let row: BTreeMap<&str, Value> =
                 row.iter().map(|(name, fold)| (&**name, fold.finish())).collect();

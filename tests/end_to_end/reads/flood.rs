@@ -42,6 +42,21 @@ async fn ask(client: reqwest::Client, url: String, flood: Arc<Flood>) {
     }
 }
 
+/// Lets all clients ask until it is over.
+fn run(url: &str, flood: &Arc<Flood>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).no_proxy().build()?;
+    runtime.block_on(async {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| tokio::spawn(ask(client.clone(), url.to_owned(), Arc::clone(flood))))
+            .collect();
+        for client in clients {
+            client.await?;
+        }
+        Ok(())
+    })
+}
+
 fn write(site: &mut Site, first: i64) -> anyhow::Result<Duration> {
     let start = Instant::now();
     for hundred in (first..first + READINGS).step_by(100) {
@@ -60,11 +75,11 @@ fn a_flood_of_queries_holds_up_no_ack_and_loses_nothing() -> anyhow::Result<()> 
     let quiet = write(&mut site, 0)?;
 
     let flood = Arc::new(Flood::default());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).no_proxy().build()?;
     let url = site.gateway.url(&format!("/api/v1/query?from={}&limit=2000", site.since_ns));
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|_| runtime.spawn(ask(client.clone(), url.clone(), Arc::clone(&flood)))).collect();
+    let clients = {
+        let flood = Arc::clone(&flood);
+        std::thread::spawn(move || run(&url, &flood))
+    };
     forebay_tests::clock::wait_for("the flood", super::site::ACK_LIMIT, || {
         match flood.answered.load(Ordering::Relaxed) {
             0..5 => Err(format!("{flood:?}")),
@@ -75,9 +90,7 @@ fn a_flood_of_queries_holds_up_no_ack_and_loses_nothing() -> anyhow::Result<()> 
     let flooded = write(&mut site, READINGS)?;
     let meanwhile = flood.answered.load(Ordering::Relaxed) - before;
     flood.over.store(true, Ordering::Relaxed);
-    for client in clients {
-        runtime.block_on(client)?;
-    }
+    clients.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
     let usage = site.gateway.usage();
     eprintln!(
         "{READINGS} acks in {:.1} s alone and in {:.1} s beside {meanwhile} answers to {CLIENTS} clients; {flood:?}; {} MiB at most",

@@ -30,7 +30,7 @@ pub(super) type Points = BTreeMap<(i64, String), i64>;
 pub(super) struct Site {
     pub(super) gateway: Gateway,
     pub(super) tap: MqttTap,
-    pub(super) broker: Mosquitto,
+    _broker: Mosquitto,
     pub(super) http: Http,
     pub(super) scratch: Scratch,
     client: Client,
@@ -66,7 +66,17 @@ impl Site {
         let client = Client::connect(broker.port, test, true)?;
         let (http, now_ns) = (Http::new()?, wall_ns());
         let acked = Points::new();
-        Ok(Site { gateway, tap, broker, http, scratch, client, acked, since_ns: now_ns, last_ns: now_ns })
+        Ok(Site {
+            gateway,
+            tap,
+            _broker: broker,
+            http,
+            scratch,
+            client,
+            acked,
+            since_ns: now_ns,
+            last_ns: now_ns,
+        })
     }
 
     /// The next reading of a device, later than all before.
@@ -102,6 +112,15 @@ impl Site {
     pub(super) fn write(&mut self, readings: Vec<Reading>) -> anyhow::Result<()> {
         self.publish(&readings)?;
         self.await_acks(readings)
+    }
+
+    /// Kills the gateway without warning, and starts it again.
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+        self.gateway.kill();
+        self.gateway.resume()?;
+        // Connections of the old one are not worth a try.
+        self.http = Http::new()?;
+        Ok(())
     }
 
     /// One answer.

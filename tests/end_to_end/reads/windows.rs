@@ -122,8 +122,7 @@ fn windows_of_influxdb_and_the_journal_are_what_the_points_are() -> anyhow::Resu
     })?;
     compare(&mut site)?;
     // A gateway that has just started knows less of what is where, and answers the same.
-    site.gateway.kill();
-    site.gateway.resume()?;
+    site.kill()?;
     compare(&mut site)?;
     // What lies within the grace is read from the journal. Behind it, the database brings together what it has.
     forebay_tests::clock::wait_for("the end of the grace", super::site::ACK_LIMIT, || {

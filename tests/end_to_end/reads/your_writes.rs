@@ -38,8 +38,7 @@ fn write(site: &mut Site, rng: &mut Rng, counts: &mut Counts) -> anyhow::Result<
     site.publish(&readings)?;
     if rng.in_range(0..25) == 0 {
         counts.kills += 1;
-        site.gateway.kill();
-        site.gateway.resume()?;
+        site.kill()?;
     }
     site.await_acks(readings)
 }
