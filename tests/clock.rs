@@ -18,7 +18,8 @@ use forebay_tests::seed::{Rng, long};
 fn plans(rng: &mut Rng, line: &Line) -> Errors {
     let mut all = Errors::default();
     for tick_hz in [1_000, 1_000_000] {
-        for _ in 0..if long() { 100 } else { 20 } {
+        // With 20, the percentile of the same code differs by a fifth from one seed to the other.
+        for _ in 0..if long() { 200 } else { 50 } {
             all.add(Plan::random(rng, tick_hz, line.clone()).run(rng));
         }
     }

@@ -7,6 +7,8 @@
 //! Random moments come from one seed a test, which is printed; `FOREBAY_SEED=…` replays it as far as the threads of the
 //! gateway allow. `FOREBAY_LONG=1` asks for the full counts of `tests/run --long`.
 
+#[path = "disk_faults/ack_modes.rs"]
+mod ack_modes;
 #[path = "disk_faults/failing_calls.rs"]
 mod failing_calls;
 #[path = "disk_faults/forgetting.rs"]

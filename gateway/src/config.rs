@@ -64,6 +64,8 @@ pub struct Config {
     pub mqtt: Vec<Mqtt>,
     /// Serial ports.
     pub serial: Vec<Serial>,
+    /// When devices and brokers get their acks.
+    pub ack_after: AckAfter,
     /// The journal.
     pub journal: Journal,
     /// Databases with InfluxDB's write API. Names are unique, and none is `sqlite`.
@@ -290,6 +292,18 @@ impl fmt::Display for SerialSelector {
             SerialSelector::Any(pattern) => pattern.fmt(f),
         }
     }
+}
+
+/// What an ack waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckAfter {
+    /// Nothing but room: whatever ends the gateway costs what it has acked in the last moments.
+    Memory,
+    /// The journal's `fdatasync`.
+    #[default]
+    Journal,
+    /// That every database is done with it too: has confirmed or refused it, or was told to skip it.
+    Database,
 }
 
 /// The journal.

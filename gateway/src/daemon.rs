@@ -17,15 +17,17 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
-use crate::config::{self, Config, Influxdb, InfluxdbApi, SQLITE};
+use crate::config::{self, AckAfter, Config, Influxdb, InfluxdbApi, SQLITE};
 use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
+use crate::delivery::horizon::Horizon;
 use crate::delivery::letters;
 use crate::health::Health;
 use crate::http::Server;
 use crate::ingest::identity::Naming;
 use crate::ingest::{Ingest, OwnClock};
 use crate::journal::{Journal, Options};
+use crate::record::Offset;
 use crate::sink::influx1::{Credentials, Influx1};
 use crate::sink::influx2::Influx2;
 use crate::sink::sqlite::{Limits, Sqlite};
@@ -80,7 +82,8 @@ pub fn run(config: &Config) -> Result<()> {
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let dead_letters = config.data_dir.join(dead_letters::DIRECTORY);
     let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
-    let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &sinks_stop)?;
+    let horizon = Arc::new(Horizon::default());
+    let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &horizon, &sinks_stop)?;
     sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
     let (machine, believed) = (clock::machine_boot(), config.clock);
     let (belief, moment) = (Box::new(move || clock::belief(believed)), Box::new(Moment::of_steady));
@@ -91,6 +94,12 @@ pub fn run(config: &Config) -> Result<()> {
         warn!(%refused, "rows of an earlier start wait for their time");
     }
     let clocks = Arc::new(Clocks::open(config.data_dir.join(CLOCKS), machine));
+    let everything = watch::Sender::new(Offset(u64::MAX));
+    let acks = match config.ack_after {
+        AckAfter::Memory => everything.subscribe(),
+        AckAfter::Journal => journal.watermark(),
+        AckAfter::Database => horizon.subscribe(),
+    };
     let context = Context {
         ingest: Arc::clone(&ingest),
         epoch: Epoch(getrandom::u32().context("the system gives no random numbers")?),
@@ -98,6 +107,7 @@ pub fn run(config: &Config) -> Result<()> {
         clocks: Arc::clone(&clocks),
         births: config.data_dir.join(sparkplug::DIRECTORY),
         stats: Arc::clone(&stats),
+        acks,
         stop: sources_stop,
     };
     let sources = start_sources(config, &context)?;
@@ -219,14 +229,18 @@ fn start_sinks(
     journal: &Journal,
     stats: &Stats,
     dead_letters: &Arc<DeadLetters>,
+    horizon: &Arc<Horizon>,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>> {
     let gap_tags: Vec<(String, String)> =
         config.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    // Whoever waits for the database waits for no company.
+    let is_awaited = config.ack_after == AckAfter::Database;
     let settings = |name: &str, (batch_points, linger): (usize, Duration)| Settings {
         name: name.to_owned(),
         batch_points,
-        linger,
+        linger: if is_awaited { Duration::ZERO } else { linger },
+        horizon: is_awaited.then(|| horizon.add()),
         drain: DRAIN,
         dead_letters: Arc::clone(dead_letters),
         gap_tags: gap_tags.clone(),
@@ -373,7 +387,7 @@ mod tests {
         );
         assert!(refused.contains("configure it again"), "{refused}");
         let confirmed = [("d".into(), 1)];
-        let next = crate::record::Offset(9);
+        let next = Offset(9);
         journal
             .submit(Class::Internal, |_, submission| submission.add_cursor("old", next, &confirmed))
             .map(|_: ((), _)| ())

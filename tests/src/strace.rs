@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::services;
 
@@ -39,6 +40,13 @@ impl Strace {
     pub fn fail(call: &str, error: &str, when: &str, also: &str, log: &Path) -> Strace {
         let calls = format!("{call},{also}").trim_end_matches(',').to_owned();
         Strace { calls, fault: format!("{call}:error={error}:when={when}"), log: log.to_owned() }
+    }
+
+    /// Lets every such call take that much longer.
+    #[must_use]
+    pub fn delay(call: &str, by: Duration, log: &Path) -> Strace {
+        let (calls, fault) = (call.to_owned(), format!("{call}:delay_enter={}", by.as_micros()));
+        Strace { calls, fault, log: log.to_owned() }
     }
 
     /// The command under strace.

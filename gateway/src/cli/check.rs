@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock::{self, Belief};
-use crate::config::{self, Loaded};
+use crate::config::{self, AckAfter, Config, Loaded};
 use crate::daemon;
 use crate::journal::Options;
 
@@ -35,6 +35,7 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
     let options = Options::from(&config.journal);
     report.line("journal", data_dir::check_journal(&config.data_dir, &options));
+    report.line("ack", Ok(ack_finding(config)));
     report.line("clock", clock_finding(config.clock));
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
@@ -86,6 +87,27 @@ impl Report {
 fn running(data_dir: &Path) -> Option<crate::stats::Status> {
     let gateway = Gateway::find(data_dir).ok()?;
     talk(async { gateway.status().await }).ok().map(|(_, status)| status)
+}
+
+/// What an ack promises, and what it costs.
+fn ack_finding(config: &Config) -> String {
+    let brokers = config.mqtt.iter().map(|broker| broker.url.as_str()).collect::<Vec<_>>().join(", ");
+    match config.ack_after {
+        AckAfter::Journal => "after fdatasync: no crash loses what is acked".to_owned(),
+        AckAfter::Memory => {
+            "from memory: a crash, a kill or a power cut loses what was acked in the moments before; \
+             [ack] after = \"journal\" would not"
+                .to_owned()
+        }
+        AckAfter::Database if brokers.is_empty() => {
+            "after the database: while it is away, devices keep their readings as long as they can".to_owned()
+        }
+        AckAfter::Database => format!(
+            "after the database: while it is away nothing is acked, messages gather in the queue of {brokers}, and a broker \
+             drops what exceeds its limit (mosquitto: max_queued_messages, 1000 by default); raise that for the longest \
+             outage, or set [ack] after = \"journal\""
+        ),
+    }
 }
 
 fn clock_finding(clock: config::Clock) -> Finding {

@@ -13,8 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::config::{Config, Format, Mqtt, Subscribe};
 use crate::ingest::identity::Naming;
 use crate::record::Row;
-use crate::sink::Point;
-use crate::sink::line_protocol::{Dialect, push_line, push_undated};
+use crate::sink::line_protocol::{self, Dialect};
 use crate::source::payload::{self, Aside, MAX_PAYLOAD_BYTES, Parsed};
 use crate::source::sparkplug::{Heard, Sparkplug};
 
@@ -147,11 +146,7 @@ fn tell(explanation: &mut Explanation, parsed: Result<Parsed, Aside>) {
 }
 
 fn push_row(text: &mut String, row: &Row) {
-    let point = |ns| Point::of(row.series.as_str(), ns, &row.fields);
-    match row.timestamp {
-        Some(ns) => push_line(text, Dialect::V2, &point(ns)),
-        None => push_undated(text, Dialect::V2, &point(0)),
-    };
+    line_protocol::push_row(text, Dialect::V2, row);
     if row.timestamp.is_none() && row.offset_ns != 0 {
         let _ = writeln!(text, "# the row above is {} ns from the receipt", row.offset_ns);
     }

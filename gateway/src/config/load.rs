@@ -11,7 +11,7 @@ use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
 use super::units;
 use super::{
-    Clock, Config, DeadLetters, Device, Http, Influxdb, Journal, SQLITE, Trust, WhenFull, brokers,
+    AckAfter, Clock, Config, DeadLetters, Device, Http, Influxdb, Journal, SQLITE, Trust, WhenFull, brokers,
     check_tag_name, ports, sinks,
 };
 use crate::dead_letters;
@@ -146,7 +146,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let devices = read_devices(&mut root);
     let mqtt = brokers::read(&mut root, home);
     let serial = ports::read(&mut root);
-    read_ack(&mut root);
+    let ack_after = read_ack(&mut root);
     let journal = read_journal(&mut root);
     let influxdb = sinks::read_influxdb(&mut root, home);
     let sqlite = sinks::read_sqlite(&mut root, &data_dir);
@@ -164,6 +164,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
         devices,
         mqtt,
         serial,
+        ack_after,
         journal,
         influxdb,
         sqlite,
@@ -224,11 +225,15 @@ fn parse_device_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn read_ack(root: &mut Section<'_>) {
+fn read_ack(root: &mut Section<'_>) -> AckAfter {
+    let mut after = AckAfter::default();
     if let Some(mut section) = root.table("ack") {
-        section.later("after", Some("\"journal\""), "acks leave when the journal is durable");
+        let words =
+            [("memory", AckAfter::Memory), ("journal", AckAfter::Journal), ("database", AckAfter::Database)];
+        after = section.word("after", &words).unwrap_or_default();
         section.close();
     }
+    after
 }
 
 fn read_journal(root: &mut Section<'_>) -> Journal {

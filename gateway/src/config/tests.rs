@@ -285,11 +285,7 @@ fn faults_of_small_tables() {
         ("devices.a.nmae = \"x\"", "devices.a.nmae: unknown key; did you mean `name`?"),
         ("devices.a.name = \"\"", "devices.a.name: is empty; write a name or remove the key"),
         ("devices.a = 1", "devices.a: is a number; it takes a table with `name` and `tags`"),
-        (
-            "ack.after = \"memory\"",
-            "ack.after: \"memory\" is not supported yet: acks leave when the journal is durable; \
-             write \"journal\" or leave the key out",
-        ),
+        ("ack.after = \"disk\"", "ack.after: \"disk\" is not one of \"memory\", \"journal\", \"database\""),
         (
             "journal.when_full = \"drop\"",
             "journal.when_full: \"drop\" is not one of \"auto\", \"refuse\", \"drop-oldest\"",

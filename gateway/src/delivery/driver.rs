@@ -33,6 +33,7 @@ use super::batcher::{Batcher, Limits};
 use super::complaints::Complaints;
 use super::gaps::GapMaker;
 use super::gather::Gather;
+use super::horizon::Reached;
 use super::losses::Holes;
 use super::progress::Progress;
 use super::rejection::Rejections;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub dead_letters: Arc<DeadLetters>,
     /// Configured tags, which the point of a gap carries besides `device` and `cause`.
     pub gap_tags: Vec<(String, String)>,
+    /// Where it is told how far the sink is, if an ack waits for it.
+    pub horizon: Option<Reached>,
     /// Seed of the backoff's jitter.
     pub seed: u64,
 }
@@ -131,6 +134,7 @@ pub(super) struct Driver<S> {
     pub(super) detached: bool,
     /// Holes in the journal that are declared, and not passed yet.
     pub(super) holes: Holes,
+    horizon: Option<Reached>,
 }
 
 /// The driver was asked to stop and has come to a point where it can.
@@ -168,6 +172,7 @@ impl<S: Sink> Driver<S> {
             journaled: cursor,
             detached: false,
             holes: Holes::default(),
+            horizon: settings.horizon,
             name,
             journal,
             sink,
@@ -279,6 +284,9 @@ impl<S: Sink> Driver<S> {
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
             self.pass_without_points(gather);
+            if let Some(horizon) = &self.horizon {
+                horizon.reach(gather.without_points().unwrap_or(self.accounted));
+            }
             if self.is_due() {
                 self.journal_held().await;
                 continue;

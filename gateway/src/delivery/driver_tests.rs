@@ -108,6 +108,7 @@ fn settings(name: &str, batch_points: usize, letters: &MemoryStorage) -> Setting
         drain: Duration::from_millis(300),
         dead_letters: Arc::new(DeadLetters::open(Arc::new(letters.clone()), MAX_BYTES_LEAST).unwrap()),
         gap_tags: vec![("gateway".to_owned(), "barn".to_owned())],
+        horizon: None,
         seed: 7,
     }
 }

@@ -29,6 +29,7 @@ pub mod driver;
 mod driver_tests;
 mod gaps;
 mod gather;
+pub mod horizon;
 pub mod letters;
 mod losses;
 mod progress;

@@ -12,7 +12,8 @@ use super::query::Queries;
 use crate::audit::Auditor;
 use crate::cache::Latest;
 use crate::clock;
-use crate::config;
+use crate::config::{self, AckAfter, Config};
+use crate::delivery::status;
 use crate::journal::{Condition, Journal};
 use crate::query::Engine;
 use crate::stats::{Stats, Status};
@@ -23,6 +24,7 @@ pub struct Api {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
     clock: config::Clock,
+    ack_after: AckAfter,
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
     pub(super) queries: Queries,
@@ -35,14 +37,23 @@ impl Api {
     pub fn new(
         journal: Journal,
         stats: Arc<Stats>,
-        clock: config::Clock,
+        config: &Config,
         engine: Engine,
         auditor: Auditor,
     ) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
+        let (clock, ack_after) = (config.clock, config.ack_after);
         let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
-        Arc::new(Api { journal, stats, clock, streams, latest, queries, audits })
+        Arc::new(Api { journal, stats, clock, ack_after, streams, latest, queries, audits })
+    }
+
+    /// Whether acks wait for a database that is away.
+    fn waits_for_a_database(&self) -> bool {
+        let is_away =
+            |condition| matches!(condition, status::Condition::Retrying | status::Condition::Holding);
+        self.ack_after == AckAfter::Database
+            && self.stats.sinks().values().any(|sink| is_away(sink.snapshot().state))
     }
 
     /// The gateway as it is now.
@@ -65,6 +76,9 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, &'static
 /// 200 while acks are given.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
     match api.journal.usage().state {
+        Condition::Running if api.waits_for_a_database() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "a database is away; acks wait for it\n")
+        }
         Condition::Running => (StatusCode::OK, "ok\n"),
         Condition::Full => {
             (StatusCode::SERVICE_UNAVAILABLE, "the journal is full; acks wait for the databases\n")

@@ -90,7 +90,7 @@ impl Server {
         stats.set_listen(listen);
         info!("listening on http://{listen}");
         let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
-        let api = Api::new(journal.clone(), Arc::clone(stats), config.clock, engine, auditor);
+        let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
         Ok(Server { tcp, control, api })
     }
 

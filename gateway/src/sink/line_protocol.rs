@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::record::{ValueRef, push_key};
+use crate::record::{Row, ValueRef, push_key};
 use crate::sink::batch::Point;
 
 /// Text gathered before it is handed to the compressor, in bytes.
@@ -71,6 +71,15 @@ pub fn push_undated(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bo
         out.push('\n');
     }
     has_fields
+}
+
+/// Appends a row as its sender gave it: without a time where it had none.
+pub fn push_row(out: &mut String, dialect: Dialect, row: &Row) -> bool {
+    let point = |ns| Point::of(row.series.as_str(), ns, &row.fields);
+    match row.timestamp {
+        Some(ns) => push_line(out, dialect, &point(ns)),
+        None => push_undated(out, dialect, &point(0)),
+    }
 }
 
 fn push_series_and_fields(out: &mut String, dialect: Dialect, point: &Point<'_>) -> bool {

@@ -44,15 +44,17 @@ pub struct Context {
     pub births: PathBuf,
     /// What devices told of.
     pub stats: Arc<Stats>,
+    /// What is below may be acked (`[ack] after`).
+    pub acks: watch::Receiver<Offset>,
     /// Becomes true when the gateway stops.
     pub stop: watch::Receiver<bool>,
 }
 
 impl Context {
-    /// How far the journal is durable, and news of it.
+    /// How far acks may go, and news of it: by default, as far as the journal is durable.
     #[must_use]
     pub fn watermark(&self) -> watch::Receiver<Offset> {
-        self.ingest.journal().watermark()
+        self.acks.clone()
     }
 
     /// News of room in the journal.

@@ -29,6 +29,9 @@ pub(crate) enum Bench {
     /// Ack latency and rate of 1 to 1,000 senders beside a bare fdatasync loop, and what the commit interval spares.
     /// About 10 minutes
     Ack(Common),
+    /// The three values of `[ack] after` side by side: how soon an ack comes, how many a second, how many writes the database
+    /// gets, and what a kill loses. About 3 minutes
+    AckModes(Common),
     /// Bytes a reading beside plain postcard, JSON and line protocol; how full a serial line is kept while frames are lost,
     /// and how soon it is in use again. About a minute, on a clock of its own
     Link(Common),

@@ -4,6 +4,7 @@
 //!
 //! * `journal.rs`: our log beside SQLite, fjall and redb as journals (`engine.rs`) of the same records (`workload.rs`).
 //! * `ack.rs`: ack latency and rate beside a bare fdatasync loop, and the wear curve.
+//! * `modes.rs`: write-behind and write-through: what `[ack] after` costs and risks.
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
 //! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
@@ -19,6 +20,7 @@ mod device;
 mod engine;
 mod journal;
 mod link;
+mod modes;
 mod mqtt;
 mod process;
 mod publish;
@@ -45,6 +47,7 @@ fn main() -> Result<ExitCode> {
     let (common, met) = match &cli.bench {
         Bench::Journal { common, append_only } => (common, journal::run(common, *append_only)?),
         Bench::Ack(common) => (common, ack::run(common)?),
+        Bench::AckModes(common) => (common, modes::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
         Bench::Mqtt { common, cost_only } => (common, mqtt::run(common, *cost_only)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),

@@ -10,7 +10,7 @@
 //! `max_inflight_messages` is what the broker is told, and no more than that: mosquitto 2.0.11 forgets the limit for messages
 //! that have queued. Everything runs on this machine: broker, publisher, database and whoever is measured share its cores.
 
-mod load;
+pub(crate) mod load;
 mod ours;
 mod report;
 mod subscriber;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use forebay_tests::clock::wait_for;
-use forebay_tests::mqtt::{Client, Message, dropped_by};
+use forebay_tests::mqtt::{Client, Dropped, Message};
 use forebay_tests::seed::long;
 
 use super::site::{SERVED_LIMIT, Site, subscription};
@@ -64,6 +64,7 @@ fn stored(site: &Site) -> anyhow::Result<(BTreeSet<u64>, u64)> {
 #[test]
 fn an_outage_of_the_database_costs_a_broker_with_its_own_limits_nothing() -> anyhow::Result<()> {
     let mut site = Site::start("database-outage", ITS_OWN_LIMITS, 3, &[subscription("flow")])?;
+    let mut drops = Dropped::watch(site.broker.port)?;
     let (messages, outage) =
         if long() { (1_000_000, Duration::from_secs(600)) } else { (30_000, Duration::from_secs(20)) };
     let mut stream = Stream::start(&site)?;
@@ -75,7 +76,7 @@ fn an_outage_of_the_database_costs_a_broker_with_its_own_limits_nothing() -> any
     stream.publish(1_500, Duration::from_secs(1))?;
     let published = stream.published;
     // Nobody can acknowledge what was dropped.
-    let dropped = dropped_by(site.broker.port)?;
+    let dropped = drops.now()?;
     assert_eq!(dropped, 0, "the broker had to drop messages");
     wait_for("all PUBACKs", SERVED_LIMIT, || match site.tap.figures() {
         figures if figures.acked == published => Ok(()),
@@ -104,7 +105,8 @@ fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Res
     let mut site = Site::start("standstill", ITS_OWN_LIMITS, 3, &[subscription("flow")])?;
     let mut stream = Stream::start(&site)?;
     stream.publish(1_500, Duration::from_secs(1))?;
-    assert_eq!(dropped_by(site.broker.port)?, 0, "before");
+    let mut drops = Dropped::watch(site.broker.port)?;
+    assert_eq!(drops.now()?, 0, "before");
     site.gateway.pause()?;
     stream.publish(6_000, Duration::from_secs(2))?;
     site.gateway.proceed()?;
@@ -117,7 +119,7 @@ fn what_a_broker_drops_while_the_gateway_stands_still_it_counts() -> anyhow::Res
         let is_told = alarm.contains("may overflow") && source["broker_dropped_messages"].as_u64() > Some(0);
         if is_told { Ok(()) } else { Err(source.to_string()) }
     })?;
-    let dropped = dropped_by(site.broker.port)?;
+    let dropped = drops.now()?;
     let told = site.gateway.status()?["sources"][&source]["broker_dropped_messages"].as_u64();
     assert_eq!(told, Some(dropped), "the gateway shows what the broker counts");
     let kept = stream.published.saturating_sub(dropped);

@@ -181,29 +181,62 @@ pub fn wipe_session(port: u16, client_id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many messages the broker on `port`, which must tell so every second, says that it has dropped.
-///
-/// # Errors
-/// It says nothing.
-pub fn dropped_by(port: u16) -> anyhow::Result<u64> {
-    const DROPPED: &str = "$SYS/broker/publish/messages/dropped";
+/// What a broker that tells so every second has dropped. It has to be listened to all the time: mosquitto lets a number lapse
+/// that has not changed for a minute.
+#[derive(Debug)]
+pub struct Dropped {
+    port: u16,
+    client: Client,
+    dropped: Option<u64>,
+}
+
+impl Dropped {
+    const TOPIC: &str = "$SYS/broker/publish/messages/dropped";
     const UPTIME: &str = "$SYS/broker/uptime";
-    let mut client = Client::connect(port, &format!("observer-{port}"), true)?;
-    client.subscribe(UPTIME)?;
-    // Both are told in one round, if the number has changed. The first uptime may be the retained one of a second ago.
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    for _ in 0..2 {
-        while client.receive()?.0 != UPTIME {
-            ensure!(Instant::now() < deadline, "the broker does not tell its uptime");
+    const MARK: &str = "observer/mark";
+
+    /// Begins to listen to the broker on `port`, which was started less than a minute ago.
+    ///
+    /// # Errors
+    /// The broker is not there.
+    pub fn watch(port: u16) -> anyhow::Result<Dropped> {
+        let mut client = Client::connect(port, &format!("observer-{port}"), true)?;
+        for topic in [Dropped::UPTIME, Dropped::MARK, Dropped::TOPIC] {
+            client.subscribe(topic)?;
         }
+        Ok(Dropped { port, client, dropped: None })
     }
-    client.subscribe(DROPPED)?;
-    loop {
-        let (topic, payload) = client.receive()?;
-        ensure!(Instant::now() < deadline, "the broker does not tell what it has dropped");
-        if topic == DROPPED {
-            let text = String::from_utf8_lossy(&payload).into_owned();
-            return text.parse().with_context(|| format!("{DROPPED} is {text:?}"));
+
+    /// How many messages the broker has dropped so far.
+    ///
+    /// # Errors
+    /// It says nothing.
+    pub fn now(&mut self) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        // What lies here may be old up to the mark, and the first uptime behind it of the second before.
+        publish(self.port, &[Message::new(Dropped::MARK, "")])?;
+        self.listen_to(Dropped::MARK, deadline)?;
+        while self.dropped.is_none() {
+            self.listen_to(Dropped::TOPIC, deadline)?;
+        }
+        for _ in 0..2 {
+            self.listen_to(Dropped::UPTIME, deadline)?;
+        }
+        self.dropped.context("the broker does not tell what it has dropped")
+    }
+
+    /// Reads up to the next message on a topic. In a round of numbers the uptime comes first.
+    fn listen_to(&mut self, wanted: &str, deadline: Instant) -> anyhow::Result<()> {
+        loop {
+            let (topic, payload) = self.client.receive()?;
+            if topic == Dropped::TOPIC {
+                let text = String::from_utf8_lossy(&payload).into_owned();
+                self.dropped = Some(text.parse().with_context(|| format!("{} is {text:?}", Dropped::TOPIC))?);
+            }
+            if topic == wanted {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the broker tells nothing on {wanted}");
         }
     }
 }

@@ -7,4 +7,4 @@ mod client;
 pub mod double;
 pub mod packet;
 
-pub use client::{Client, Message, dropped_by, publish, wipe_session};
+pub use client::{Client, Dropped, Message, publish, wipe_session};

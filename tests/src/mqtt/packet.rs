@@ -153,7 +153,8 @@ pub fn packet(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn connect(client_id: &str, clean: bool) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT\x04".to_vec();
-    body.extend([if clean { 2 } else { 0 }, 0, 60]);
+    // Without a keep-alive: whoever publishes or listens here sends no pings.
+    body.extend([if clean { 2 } else { 0 }, 0, 0]);
     text(&mut body, client_id.as_bytes());
     packet(CONNECT, 0, &body)
 }

@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(hurried(&mut acks, 60), [WINDOW_LEAST / 2]);
         assert_eq!(hurried(&mut acks, 60), [60], "the window is known to be wider, and may be wider still");
         assert_eq!(hurried(&mut acks, 60), [30]);
-        assert_eq!(hurried(&mut acks, 29), [0_usize; 0]);
+        assert!(hurried(&mut acks, 29).is_empty());
     }
 
     #[test]
@@ -257,7 +257,9 @@ mod tests {
         let mut acks = Acks::default();
         let mut after = |window: usize, due: usize, came| {
             hurried(&mut acks, window);
-            (0..due).for_each(|_| drop(acks.push(ack(1, 0))));
+            for _ in 0..due {
+                acks.push(ack(1, 0));
+            }
             acks.leave_room_for(came)
         };
         assert!(!after(WINDOW_WIDE - 1, 0, 1), "so few may hold it up at once");

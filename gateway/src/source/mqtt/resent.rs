@@ -94,9 +94,9 @@ impl Resent {
         loop {
             match reader.next() {
                 Ok(Read::Frame(frame)) => {
-                    for (_, entry) in frame.entries() {
+                    for (offset, entry) in frame.entries() {
                         if let Ok(Entry::Message(message)) = entry {
-                            resent.recall(&message);
+                            resent.recall(&message, offset.plus(1));
                         }
                     }
                 }
@@ -123,7 +123,7 @@ impl Resent {
         }
     }
 
-    fn recall(&mut self, message: &MessageEntry) {
+    fn recall(&mut self, message: &MessageEntry, receipt: Offset) {
         if message.session.broker != self.session.broker {
             return;
         }
@@ -132,12 +132,7 @@ impl Resent {
         }
         if message.number != 0 {
             self.last = self.last.max(message.number);
-            self.push(Known {
-                number: message.number,
-                hash: message.hash,
-                receipt: Offset(0),
-                may_be_acked: true,
-            });
+            self.push(Known { number: message.number, hash: message.hash, receipt, may_be_acked: true });
         }
     }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::message::{Metric, Raw, tests::encode};
 use super::*;
 use crate::config::{Format, Selector};
-use crate::sink::Point;
-use crate::sink::line_protocol::{Dialect, push_line, push_undated};
+use crate::record::Row;
+use crate::sink::line_protocol::{Dialect, push_row};
 use crate::stats::Stats;
 
 /// The time of the n-th message, in milliseconds since 1970.
@@ -88,11 +88,7 @@ impl Gateway {
 fn lines(parsed: &Parsed) -> Vec<String> {
     let line = |row: &Row| {
         let mut line = String::new();
-        let point = |ns| Point::of(row.series.as_str(), ns, &row.fields);
-        match row.timestamp {
-            Some(ns) => push_line(&mut line, Dialect::V2, &point(ns)),
-            None => push_undated(&mut line, Dialect::V2, &point(0)),
-        };
+        push_row(&mut line, Dialect::V2, row);
         line.trim_end().to_owned()
     };
     let refused = parsed.refused.iter();

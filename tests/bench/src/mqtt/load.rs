@@ -17,7 +17,10 @@ pub(super) const FILTER: &str = "sensors/+/+";
 const DEVICES: u64 = 50;
 
 /// Bytes of every payload.
-pub(super) const PAYLOAD_BYTES: usize = 90;
+pub(crate) const PAYLOAD_BYTES: usize = 90;
+
+/// The field `n` of a message is its number above this.
+pub(crate) const FIRST_N: u64 = 1_000_000;
 
 /// Messages that are written at once when there is no schedule.
 const CHUNK: usize = 250;
@@ -33,7 +36,7 @@ const PUBACK_BYTES: usize = 4;
 
 /// Messages as the broker is to get them, packet by packet.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     packets: Vec<u8>,
     /// Where each packet ends.
     ends: Vec<usize>,
@@ -41,7 +44,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Messages that have a timestamp of their own, or a text in its place that no field is made of.
-    pub(super) fn new(messages: u64, dated: bool) -> Result<Load> {
+    pub(crate) fn new(messages: u64, dated: bool) -> Result<Load> {
         Load::numbered(1..=messages, dated)
     }
 
@@ -68,6 +71,14 @@ impl Load {
 
     pub(super) fn messages(&self) -> u64 {
         self.ends.len() as u64
+    }
+
+    /// The packet of the message with this number, from 1 on; empty if there is none.
+    pub(crate) fn packet(&self, number: u64) -> &[u8] {
+        let at = |number: u64| self.ends.get(usize::try_from(number).ok()?).copied();
+        let from = number.checked_sub(2).map_or(Some(0), at);
+        let to = number.checked_sub(1).and_then(at);
+        from.zip(to).and_then(|(from, to)| self.packets.get(from..to)).unwrap_or_default()
     }
 
     /// Publishes everything at QoS 1 and waits for the last PUBACK: as fast as the broker takes it, or at so many messages a
@@ -146,6 +157,6 @@ fn payload(number: u64, dated: bool) -> Result<String> {
     let step = (number % 1_000) as f64 / 100.0;
     let (temperature, humidity, pressure) = (20.0 + step, 40.0 + step * 2.0, 1_010.0 + step);
     write!(text, r#","temperature":{temperature:.2},"humidity":{humidity:.2},"#)?;
-    write!(text, r#""pressure":{pressure:.2},"n":{}}}"#, 1_000_000 + number)?;
+    write!(text, r#""pressure":{pressure:.2},"n":{}}}"#, FIRST_N + number)?;
     Ok(text)
 }

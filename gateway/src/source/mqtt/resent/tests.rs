@@ -251,7 +251,7 @@ impl World {
             if entry.session != self.resent.session {
                 self.numbers.clear();
             }
-            self.resent.recall(entry);
+            self.resent.recall(entry, Offset(0));
             self.numbers.insert(entry.number, *serial);
         }
     }

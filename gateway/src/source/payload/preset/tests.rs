@@ -3,8 +3,8 @@
 use super::*;
 use crate::config::{Format, Layout, Selector, TopicPattern};
 use crate::ingest::identity::Naming;
-use crate::sink::Point;
-use crate::sink::line_protocol::{Dialect, push_line, push_undated};
+use crate::record::Row;
+use crate::sink::line_protocol::{Dialect, push_row};
 
 fn layout(preset: Preset) -> Layout {
     let measurement = Some(Selector::Fixed(preset.name().to_owned()));
@@ -19,13 +19,9 @@ fn told(layout: &Layout, pattern: &str, topic: &str, payload: &str) -> Vec<Strin
         Ok(parsed) => parsed,
         Err(Aside(why)) => return vec![format!("aside: {why}")],
     };
-    let line = |row: &crate::record::Row| {
+    let line = |row: &Row| {
         let mut line = String::new();
-        let point = |ns| Point::of(row.series.as_str(), ns, &row.fields);
-        match row.timestamp {
-            Some(ns) => push_line(&mut line, Dialect::V2, &point(ns)),
-            None => push_undated(&mut line, Dialect::V2, &point(0)),
-        };
+        push_row(&mut line, Dialect::V2, row);
         line.trim_end().to_owned()
     };
     let refused = parsed.refused.iter().map(|refusal| format!("refused: {}", refusal.reason));
