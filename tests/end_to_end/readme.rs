@@ -127,7 +127,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 17, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 18, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -178,7 +178,12 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     let export = line(&["export"])?;
     let (good, running) = finish(&export)?;
     assert!(good && running.contains(",climate,esp,t,21.5,float,"), "{running}");
+    let audit = line(&["audit"])?;
+    let (good, said) = finish(&audit)?;
+    assert!(good && said.contains("main: ") && said.contains("  esp "), "{said}");
     assert!(gateway.terminate(LIMIT)?.success());
+    let (good, said) = finish(&audit)?;
+    assert!(good && said.contains("main: exact, "), "{said}");
     let (good, offline) = finish(&export)?;
     assert!(good && offline == running, "{offline}");
     let (good, said) = finish(&line(&["sinks", "list"])?)?;

@@ -67,7 +67,7 @@ pub(super) fn count(
     let mut counts = Counts::default();
     for ((device, of), rows) in measured.into_values().flat_map(|measured| measured.rows) {
         let counted = counts.devices.entry(device).or_default();
-        let sum = if of.is_empty() || of == gateway { &mut counted.own } else { &mut counted.elsewhere };
+        let sum = if of == gateway { &mut counted.own } else { &mut counted.elsewhere };
         *sum = sum.saturating_add(rows);
     }
     counts.excuse = excuse(&conversation, policy);
@@ -170,7 +170,7 @@ fn questionable<'a>(
 ) -> BTreeSet<String> {
     let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
     for ((device, of), rows) in measured.flat_map(|measured| &measured.rows) {
-        if of.is_empty() || of == gateway {
+        if of == gateway {
             *sums.entry(device).or_default() += rows;
         }
     }

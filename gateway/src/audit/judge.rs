@@ -62,7 +62,7 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
     if stored < least && (least..=most).contains(&all) {
         stored = all;
         notes.push(format!(
-            "{} points carry the tag gateway of another name, as those of this gateway did if it was called otherwise",
+            "{} points carry another tag gateway, as those of this one did if it was called otherwise",
             counted.elsewhere
         ));
     }
@@ -75,7 +75,7 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
     if missing > 0 && all > stored && all >= least {
         verdict = Verdict::Unverifiable;
         notes.push(format!(
-            "{} points of this name carry the tag gateway of another name, and some of them may be the missing ones",
+            "{} points of this device carry another tag gateway, and some of them may be the missing ones",
             counted.elsewhere
         ));
     }

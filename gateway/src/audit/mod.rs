@@ -60,9 +60,9 @@ enum Store {
 /// What a store holds of one device, by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
-    /// Points that this gateway may have written.
+    /// Points that carry this gateway's tag `gateway`, as all do that it writes.
     own: u64,
-    /// Points that carry the tag `gateway` of another one, or of an earlier name of this one.
+    /// Points that carry another one, or none: other writers', or from when this gateway had another name.
     elsewhere: u64,
     /// Points that the store is known to have deleted since, which came from here.
     swept: u64,

@@ -67,7 +67,7 @@ pub struct DeviceReport {
     pub stored: u64,
     /// Points that it has deleted by its retention, as it counts itself.
     pub swept: u64,
-    /// Points of the same name with the tag `gateway` of another gateway; not among those stored unless only they fit.
+    /// Points of the same name with another tag `gateway`, or none; not among those stored unless only they fit.
     pub elsewhere: u64,
     /// Points that are missing, or zero.
     pub missing: u64,
