@@ -382,12 +382,20 @@ impl Gateway {
         format!("http://127.0.0.1:{}{path}", self.http_port)
     }
 
-    /// `/api/v1/status`.
+    /// `/api/v1/status`, in which every learned row must be somewhere, and none twice.
     ///
     /// # Errors
-    /// It does not answer.
+    /// It does not answer, or a ledger in it does not balance.
     pub fn status(&self) -> anyhow::Result<Value> {
-        self.http.get_json(&self.url("/api/v1/status"))
+        let status = self.http.get_json(&self.url("/api/v1/status"))?;
+        let sinks = |device: &Value| device["sinks"].as_object().cloned().unwrap_or_default();
+        for (name, device) in status["devices"].as_object().into_iter().flatten() {
+            for (sink, ledger) in sinks(device) {
+                let is_balanced = Closing::balances(&ledger);
+                anyhow::ensure!(is_balanced, "the ledger of {name} in {sink} does not balance: {ledger}");
+            }
+        }
+        Ok(status)
     }
 
     /// An answer of its API.
