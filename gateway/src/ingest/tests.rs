@@ -184,7 +184,7 @@ fn rows_that_share_a_point_are_counted_in_the_journal_also_after_a_restart() {
     let storage = Arc::new(MemoryStorage::new());
     let options = Options::sized(4 << 20);
     let life = || {
-        let (journal, _) = Journal::open(storage.clone(), &options).unwrap();
+        let (journal, _) = Journal::open(Arc::<MemoryStorage>::clone(&storage), &options).unwrap();
         Ingest::new(journal, Naming::default(), Stats::new(0), told())
     };
     let shared = |ingest: &Ingest| {
@@ -201,6 +201,7 @@ fn rows_that_share_a_point_are_counted_in_the_journal_also_after_a_restart() {
     let known = |again, latest_ns| [Some(crate::journal::state::Shared { again, unsure: 0, latest_ns })];
     assert_eq!(shared(&ingest), known(2, 10), "one of an earlier message, one of the same");
     ingest.journal.close();
+    drop(ingest);
     let ingest = life();
     take(&ingest, &[Some(7), Some(11)]);
     assert_eq!(shared(&ingest), known(3, 11));
