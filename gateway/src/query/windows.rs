@@ -246,7 +246,7 @@ impl Work {
             }
         }
         if let ([first, .., last], true) = (&runs[..], runs.len() > RUNS_MAX) {
-            return Vec::from([first.start..last.end]);
+            runs = std::iter::once(first.start..last.end).collect();
         }
         runs
     }
