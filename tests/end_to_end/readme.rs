@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use forebay_gateway::dead_letters::{DIRECTORY, DeadLetters, Letter, Stage};
 use forebay_gateway::journal::JournalId;
+use forebay_gateway::query::Answer;
 use forebay_gateway::record::Offset;
 use forebay_tests::clock::{wait_for, wall_ns};
 use forebay_tests::device::publish;
@@ -175,6 +176,10 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     query.iter_mut().filter(|word| *word == "boiler").for_each(|word| "esp".clone_into(word));
     let (good, said) = finish(&query)?;
     assert!(good && said.contains("climate,device=esp,") && said.contains("room=cellar t=21.5 "), "{said}");
+    for shown in blocks("json") {
+        let answer: Answer = serde_json::from_str(shown).with_context(|| format!("no answer: {shown}"))?;
+        assert!(answer.complete && answer.points[0].time == "2026-01-01T00:00:00.5Z");
+    }
     let export = line(&["export"])?;
     let (good, running) = finish(&export)?;
     assert!(good && running.contains(",climate,esp,t,21.5,float,"), "{running}");

@@ -1,16 +1,17 @@
 //! Counting in the embedded store. The file is this gateway's alone, and counts itself what its retention deletes.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Counted, Counts};
+use super::Counts;
 use crate::ingest::GAP_MEASUREMENT;
 
 /// How long SQLite itself waits for somebody else's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// What stands for what was deleted before that was counted.
+const EARLIER: &str = "(earlier)";
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS: i32 = 10_000;
 
@@ -41,31 +42,35 @@ fn read(path: &Path, deadline: Instant) -> rusqlite::Result<Counts> {
     if !transaction.table_exists(None, "points")? {
         return Ok(counts);
     }
-    let has_swept = transaction.table_exists(None, "swept")?;
-    let counts_all = has_swept
-        && transaction
-            .query_row("SELECT count(*) FROM swept WHERE series = 0", [], |row| row.get::<_, i64>(0))?
-            > 0;
-    if !counts_all {
-        counts.excuse = Some(
-            "the file was made by a version that did not count what its retention deletes, so it may be that"
-                .to_owned(),
-        );
-    }
-    let swept = if has_swept { "(SELECT points FROM swept WHERE swept.series = series.id)" } else { "0" };
-    let mut series = transaction.prepare(&format!(
-        "SELECT device, (SELECT count(*) FROM points WHERE points.series = series.id), coalesce({swept}, 0)
-         FROM series WHERE measurement <> ?1"
-    ))?;
+    let mut series = transaction.prepare(
+        "SELECT device, (SELECT count(*) FROM points WHERE points.series = series.id)
+         FROM series WHERE measurement <> ?1",
+    )?;
     let mut rows = series.query([GAP_MEASUREMENT])?;
-    let devices: &mut BTreeMap<String, Counted> = &mut counts.devices;
     while let Some(row) = rows.next()? {
         let device = row.get::<_, Option<String>>(0)?.unwrap_or_default();
-        let counted = devices.entry(device).or_default();
+        let counted = counts.devices.entry(device).or_default();
         counted.own = counted.own.saturating_add(row.get::<_, i64>(1)?.cast_unsigned());
-        counted.swept = counted.swept.saturating_add(row.get::<_, i64>(2)?.cast_unsigned());
     }
     drop(rows);
     drop(series);
+    let has_swept = transaction.table_exists(None, "swept")?;
+    let mut uncounted = !has_swept;
+    if has_swept {
+        let mut swept = transaction.prepare("SELECT device, points FROM swept")?;
+        let mut rows = swept.query([])?;
+        while let Some(row) = rows.next()? {
+            let device: String = row.get(0)?;
+            uncounted |= device == EARLIER;
+            let counted = counts.devices.entry(device).or_default();
+            counted.swept = counted.swept.saturating_add(row.get::<_, i64>(1)?.cast_unsigned());
+        }
+    }
+    if uncounted {
+        counts.excuse = Some(
+            "the file was made by a version that did not count what its retention deletes; what is missing may be that"
+                .to_owned(),
+        );
+    }
     Ok(counts)
 }

@@ -42,6 +42,9 @@ struct Work {
     folds: Table<Fold>,
 }
 
+/// By how much more is looked at where nothing was found.
+const STRIDE: i64 = 8;
+
 /// Answers a query for windows, of as many as are about `limit` rows; none if one window alone has more.
 pub(super) fn answer(
     engine: &Engine,
@@ -55,7 +58,35 @@ pub(super) fn answer(
         Some(_) => 1,
         None => engine.journal.with_state(|state| state.devices().len()),
     };
-    let count = i64::try_from((limit / devices.max(1)).max(1)).unwrap_or(i64::MAX);
+    let fitting = i64::try_from((limit / devices.max(1)).max(1)).unwrap_or(i64::MAX);
+    let (mut count, mut asked) = (fitting, asked.clone());
+    loop {
+        // A stride that turns out to be too long must leave time for a shorter one.
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let until = if count > fitting { now + left / 2 } else { deadline };
+        let (answer, next_ns) = page(engine, &asked, windows, (count, limit), until)?;
+        let may_go_on = Instant::now() < deadline;
+        match next_ns {
+            // A span without points is passed over in strides.
+            Some(next_ns) if answer.points.is_empty() && answer.complete && may_go_on => {
+                asked.from_ns = next_ns;
+                count = count.saturating_mul(STRIDE);
+            }
+            _ if !answer.complete && count > fitting && may_go_on => count = fitting,
+            _ => return Some(answer),
+        }
+    }
+}
+
+/// The rows of the first `count` windows, at most about `limit`, and where the next page begins.
+fn page(
+    engine: &Engine,
+    asked: &Query,
+    windows: Windows,
+    (count, limit): (i64, usize),
+    deadline: Instant,
+) -> Option<(Answer, Option<i64>)> {
     let first_ns = windows.floor_ns(asked.from_ns);
     let end_ns = first_ns.saturating_add(windows.every_ns.saturating_mul(count)).min(asked.to_ns);
     let query = Query { to_ns: end_ns, ..asked.clone() };
@@ -71,7 +102,7 @@ pub(super) fn answer(
         let cause = "the journal has more points in one window than an answer can hold; it is left out";
         notes.push(format!("{cause}; ask for shorter windows or one device"));
         let next_ns = following(first_ns.saturating_add(windows.every_ns));
-        return Some(engine.told(notes, 0, Vec::new(), next_ns));
+        return Some((engine.told(notes, 0, Vec::new(), next_ns), next_ns));
     }
     let folds = Table::new(raw.end_ns(), limit, WINDOWS_BYTES_MAX);
     let mut work = Work { windows, raw, folds };
@@ -85,7 +116,8 @@ pub(super) fn answer(
                 row.iter().map(|(name, fold)| (&**name, fold.finish())).collect();
             Point::new(ns, series, row.iter().map(|(name, value)| (*name, value)))
         });
-        engine.told(notes, work.raw.len(), points.collect(), following(work.folds.end_ns()))
+        let next_ns = following(work.folds.end_ns());
+        (engine.told(notes, work.raw.len(), points.collect(), next_ns), next_ns)
     })
 }
 
@@ -214,7 +246,7 @@ impl Work {
             }
         }
         if let ([first, .., last], true) = (&runs[..], runs.len() > RUNS_MAX) {
-            return Vec::from([first.start..last.end]);
+            runs = std::iter::once(first.start..last.end).collect();
         }
         runs
     }

@@ -44,12 +44,18 @@ fn shown(answer: &Answer) -> Windows {
 }
 
 /// All pages of windows.
-fn ask_windows(site: &Site, every: &str, aggregate: &str, limit: &str) -> anyhow::Result<Answer> {
+fn ask_windows(
+    site: &Site,
+    (every, aggregate): (&str, &str),
+    limit: &str,
+    to: &str,
+) -> anyhow::Result<Answer> {
     let mut from = site.since_ns.to_string();
     let mut whole: Option<Answer> = None;
     loop {
         let page = site.ask(&[
             ("from", &from),
+            ("to", to),
             ("measurement", MEASUREMENT),
             ("every", every),
             ("aggregate", aggregate),
@@ -73,10 +79,12 @@ fn compare(site: &mut Site) -> anyhow::Result<()> {
     let raw = site.ask_all(&[("measurement", MEASUREMENT)], 1_000)?;
     assert!(raw.complete, "{:?}", raw.reasons);
     assert_eq!(super::site::points(&raw)?, site.acked);
+    // The points are of some seconds, and hours without any follow, in windows of a millisecond.
+    let to = (site.since_ns + 4 * 3_600_000_000_000).to_string();
     for (every, every_ns) in [("1ms", 1_000_000), ("50ms", 50_000_000), ("1h", 3_600_000_000_000)] {
         for aggregate in ["mean", "min", "max"] {
-            for limit in ["10", "10000"] {
-                let answer = ask_windows(site, every, aggregate, limit)?;
+            for limit in ["100", "10000"] {
+                let answer = ask_windows(site, (every, aggregate), limit, &to)?;
                 assert_eq!(shown(&answer), computed(&raw, every_ns, aggregate), "{aggregate} every {every}");
             }
         }
@@ -95,6 +103,7 @@ fn write(site: &mut Site, count: i64) -> anyhow::Result<()> {
     let first = site.acked.len() as i64;
     let readings = (first..first + count).map(|number| {
         let device = DEVICES[usize::try_from(number % 3).unwrap_or(0)];
+        site.let_pass(3_000_000);
         site.reading(device, (number * 37) % 101 - 50)
     });
     let readings = readings.collect();

@@ -28,13 +28,11 @@ CREATE TABLE IF NOT EXISTS delivery (
     next     INTEGER NOT NULL
 );
 
--- How many points of a series have been deleted to keep within the retention and the size; series 0 says that all such
--- points are counted here. `forebay audit` needs it.
+-- How many points of a device have been deleted to keep within the retention and the size: `forebay audit` needs it.
 CREATE TABLE IF NOT EXISTS swept (
-    series INTEGER PRIMARY KEY,
+    device TEXT PRIMARY KEY,
     points INTEGER NOT NULL
-);
-INSERT OR IGNORE INTO swept (series, points) VALUES (0, 0);
+) WITHOUT ROWID;
 
 -- One row for each reading: one field of one point.
 CREATE VIEW IF NOT EXISTS readings AS
