@@ -38,7 +38,7 @@ use crate::sink::SinkError;
 /// Longest time for counting in one sink.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a sink is counted again because rows moved meanwhile, and the pause before.
+/// How often a sink is counted at most, again because rows moved meanwhile and it did not take long; and the pause between.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -110,8 +110,9 @@ impl Auditor {
 
     fn audit_sink(&self, journal: &Journal, name: &str, store: &Store) -> SinkReport {
         let deadline = Instant::now() + PATIENCE;
-        let mut attempts = 1..=ATTEMPTS;
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let before = journal.with_state(|state| Books::of(state, name));
             let expects = |device: &str, points: u64| before.expects(device, points);
             let counts = match store {
@@ -126,7 +127,7 @@ impl Auditor {
                 Err(reason) => return SinkReport::unverifiable(&after, reason),
             };
             let is_still = before.is_settled() && before == after;
-            if attempts.next().is_none() || attempts.is_empty() || is_still || Instant::now() > deadline {
+            if is_still || attempts >= ATTEMPTS || Instant::now() + PATIENCE / 2 > deadline {
                 return judge::judge(&before, &after, &counts);
             }
             std::thread::sleep(PAUSE);
