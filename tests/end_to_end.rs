@@ -4,6 +4,8 @@
 //! Random moments come from one seed a test, which is printed; `FOREBAY_SEED=…` replays it. `FOREBAY_LONG=1` asks for the
 //! full counts of `tests/run --long`.
 
+#[path = "end_to_end/audit.rs"]
+mod audit;
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
 #[path = "end_to_end/board.rs"]
@@ -28,6 +30,8 @@ mod mqtt;
 mod outage;
 #[path = "end_to_end/readme.rs"]
 mod readme;
+#[path = "end_to_end/reads/mod.rs"]
+mod reads;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/world.rs"]

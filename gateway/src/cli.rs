@@ -15,12 +15,15 @@ use crate::config::{self, Loaded};
 use crate::source::dry_run;
 use crate::{clock, daemon};
 
+mod audit;
 mod check;
 mod control;
 mod dead_letters;
 mod explain;
+mod export;
 mod journal;
 mod ports;
+mod query;
 mod sinks;
 mod status;
 mod tail;
@@ -66,6 +69,20 @@ enum Command {
         /// Only this device, by its name or chip id
         device: Option<String>,
     },
+    /// Show points that are acked, whether the database has them yet or not; the gateway must run
+    Query {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        wanted: query::Wanted,
+    },
+    /// Print all points of a time, those of the database and those that wait in the journal; the gateway may run
+    Export {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        wanted: export::Wanted,
+    },
     /// Show what a message would become, or why it would not; nobody is asked, and nothing is written
     Explain {
         #[command(flatten)]
@@ -83,6 +100,14 @@ enum Command {
         #[arg(long = "config", value_name = "FILE")]
         path: Option<PathBuf>,
         /// Print them as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the ledger with what the databases count themselves; exit status 1 for a difference, 2 if it cannot be told
+    Audit {
+        #[command(flatten)]
+        file: File,
+        /// Print everything as JSON
         #[arg(long)]
         json: bool,
     },
@@ -164,6 +189,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
         }
         Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
+        Command::Query { file, wanted } => {
+            with_config(&file.path, |loaded| exit_status(query::run(&loaded.config.data_dir, &wanted)))
+        }
+        Command::Export { file, wanted } => {
+            with_config(&file.path, |loaded| exit_status(export::run(&loaded.config, &wanted)))
+        }
         Command::Explain { file, topic, payload } => {
             with_config(&file.path, |loaded| match explain::run(&loaded.config, &topic, &payload) {
                 Ok(false) => ExitCode::FAILURE,
@@ -171,6 +202,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
         Command::Ports { path, json } => list_ports(path, json),
+        Command::Audit { file, json } => with_config(&file.path, |loaded| audit::run(&loaded.config, json)),
         Command::Sinks { command: SinksCommand::List { file } } => {
             with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))
         }
@@ -252,8 +284,13 @@ fn look_into_journal(command: &journal::JournalCommand) -> ExitCode {
 }
 
 fn report(done: anyhow::Result<()>) -> ExitCode {
+    exit_status(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The status that a command has come to, or says what it could not do.
+fn exit_status(done: anyhow::Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("forebay: {error:#}");
             ExitCode::FAILURE

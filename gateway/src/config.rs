@@ -25,6 +25,7 @@ pub use problem::{LoadError, Problem};
 use crate::record::check_name;
 
 pub use tls::{ClientCertificate, FileFault, Tls};
+pub(crate) use units::duration as parse_duration;
 
 mod brokers;
 mod document;
@@ -75,6 +76,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     /// The gateway's own clock.
     pub clock: Clock,
+    /// How often the gateway stores its own health, if it does.
+    pub health: Option<Duration>,
     /// The HTTP interface.
     pub http: Http,
 }
@@ -339,6 +342,8 @@ pub struct Influxdb {
     pub batch_size: usize,
     /// Longest time that a point waits for its batch to fill.
     pub flush_interval: Duration,
+    /// Token for queries, where the one for writing may not read.
+    pub read_token: Option<Secret>,
 }
 
 /// Which write API, and where it writes to.
@@ -406,10 +411,12 @@ pub enum Trust {
 }
 
 /// The HTTP interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// Loopback address and port; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The sink that queries are answered from: the name of a database, or [`SQLITE`].
+    pub query_sink: String,
 }
 
 /// A password or token. It never appears in messages: [`Debug`] prints `***`, and there is no `Display`.

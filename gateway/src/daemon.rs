@@ -22,6 +22,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
 use crate::delivery::horizon::Horizon;
 use crate::delivery::letters;
+use crate::health::Health;
 use crate::http::Server;
 use crate::ingest::identity::Naming;
 use crate::ingest::{Ingest, OwnClock};
@@ -110,16 +111,19 @@ pub fn run(config: &Config) -> Result<()> {
         stop: sources_stop,
     };
     let sources = start_sources(config, &context)?;
+    let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
 
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
         let fixing = tokio::spawn(fix_clocks(ingest));
+        let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
         let signal = stop_signal().await;
         info!("{signal}: stopping");
         saving.abort();
         fixing.abort();
+        measuring.inspect(tokio::task::JoinHandle::abort);
         // The page and the control socket answer while the last rows are delivered.
         let stopping = tokio::task::spawn_blocking(move || {
             stop_sources.send_replace(true);
@@ -244,7 +248,7 @@ fn start_sinks(
     };
     let mut threads = Vec::new();
     for influxdb in &config.influxdb {
-        let Influxdb { name, url, api, batch_size, flush_interval } = influxdb;
+        let Influxdb { name, url, api, batch_size, flush_interval, .. } = influxdb;
         let settings = settings(name, (*batch_size, *flush_interval));
         let status = stats.sink(name);
         let thread = match api {

@@ -13,6 +13,7 @@ pub mod delivery;
 
 pub mod sink;
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,7 +21,9 @@ pub mod daemon;
 pub mod dead_letters;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod http;
 pub mod ports;
+pub mod query;
 pub mod record;
 pub mod stats;

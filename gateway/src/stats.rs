@@ -32,6 +32,8 @@ pub struct Stats {
     told: Mutex<HashMap<Box<str>, Told>>,
     ports: Mutex<BTreeMap<PathBuf, Served>>,
     listen: OnceLock<SocketAddr>,
+    /// Rows of the gateway's own health that the journal did not take.
+    pub health_dropped: Counter,
 }
 
 /// The highest sequence that a native device has told of in one boot.
@@ -57,6 +59,7 @@ impl Stats {
             told: Mutex::default(),
             ports: Mutex::default(),
             listen: OnceLock::new(),
+            health_dropped: Counter::default(),
         })
     }
 

@@ -134,7 +134,7 @@ fn every_row_of_an_emulated_chip_reaches_influxdb_once() -> anyhow::Result<()> {
     let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
     gateway.drain(DRAIN_LIMIT)?;
     let ledger = gateway.status()?.get("ledger").cloned().unwrap_or_default();
-    anyhow::ensure!(gateway.terminate()?.success(), "the gateway did not end well");
+    gateway.close(DRAIN_LIMIT)?;
     eprintln!("the board reports {report}\nthe gateway's ledger is {ledger}");
     let count = |document: &Value, name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX);
     let (climate, pulse) = (count(&report, "climate"), count(&report, "pulse"));
@@ -201,7 +201,7 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
     gateway.drain(DRAIN_LIMIT)?;
     let ledger = gateway.status()?.get("ledger").cloned().unwrap_or_default();
-    anyhow::ensure!(gateway.terminate()?.success(), "the gateway did not end well");
+    gateway.close(DRAIN_LIMIT)?;
     eprintln!("the board reports {report}\nthe gateway's ledger is {ledger}");
 
     let http = Http::new()?;

@@ -90,9 +90,7 @@ fn a_fleet_on_bad_lines_has_every_acked_row_in_the_store_once() -> anyhow::Resul
     assert_eq!((count(&report, "waiting"), count(&report, "lost")), (0, 0));
     assert_eq!(count(&report, "produced"), count(&report, "acked"));
 
-    gateway.drain(DRAIN_LIMIT)?;
-    let status = gateway.terminate()?;
-    assert!(status.success(), "after SIGTERM the gateway ended with {status}");
+    gateway.close(DRAIN_LIMIT)?;
     let log = gateway.log_text()?;
     assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
     let devices = report["devices"].as_object().context("no devices")?;

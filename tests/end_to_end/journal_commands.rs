@@ -188,7 +188,7 @@ fn a_damaged_row_is_named_left_out_of_the_copy_and_costs_no_other() -> anyhow::R
             other => Err(format!("{other:?}")),
         })?;
         assert_eq!(numbers()?, (0..ROWS).filter(|number| *number != HIT).collect::<Vec<_>>(), "{life}");
-        assert!(setup.gateway.terminate()?.success());
+        setup.gateway.close(DRAIN_LIMIT)?;
         setup.database.stop()?;
         if life == "original" {
             std::fs::rename(&directory, setup.scratch.path().join("damaged"))?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forebay_tests::closing::Closing;
 use forebay_tests::device::MEASUREMENTS;
 use forebay_tests::gateway::Settings;
 use forebay_tests::http::Http;
@@ -75,6 +76,7 @@ fn victoriametrics_with_deduplication_has_one_sample_a_reading() -> anyhow::Resu
     let server = VictoriaMetrics::start(&scratch.path().join("victoria"), true)?;
     let database = HttpProxy::start(server.port)?;
     let mut world = World::start(scratch, LOAD, Settings::influxdb_2(&database.url(), "o", "b", None))?;
+    world.gateway.closes(Closing::Unverifiable("InfluxQL"));
     kill_repeatedly(&mut world, &mut rng, &database)?;
     let since_ns = world.since_ns;
     let (ledger, scratch) =
@@ -92,6 +94,7 @@ fn without_deduplication_the_surplus_is_what_the_kills_cut_off() -> anyhow::Resu
     let server = VictoriaMetrics::start(&scratch.path().join("victoria"), false)?;
     let database = HttpProxy::start(server.port)?;
     let mut world = World::start(scratch, LOAD, Settings::influxdb_2(&database.url(), "o", "b", None))?;
+    world.gateway.closes(Closing::Unverifiable("InfluxQL"));
     let cut_off = kill_repeatedly(&mut world, &mut rng, &database)?;
     let (since_ns, mqtt) = (world.since_ns, world.mqtt.counter());
     let (ledger, scratch) =

@@ -38,9 +38,7 @@ fn a_device_written_from_the_description_delivers_every_row_once() -> anyhow::Re
     let settings = Settings { mqtt: None, ports: vec![port], tables: String::new() };
     let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
     let said = deliver(&line, &mut gateway, &scratch.path().join("device.log"), &mut rng)?;
-    gateway.drain(DRAIN_LIMIT)?;
-    let status = gateway.terminate()?;
-    assert!(status.success(), "after SIGTERM the gateway ended with {status}");
+    gateway.close(DRAIN_LIMIT)?;
 
     let figures: Vec<u64> =
         said.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();

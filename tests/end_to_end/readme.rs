@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use forebay_gateway::dead_letters::{DIRECTORY, DeadLetters, Letter, Stage};
 use forebay_gateway::journal::JournalId;
+use forebay_gateway::query::Answer;
 use forebay_gateway::record::Offset;
 use forebay_tests::clock::{wait_for, wall_ns};
 use forebay_tests::device::publish;
@@ -127,7 +128,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 15, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 18, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -169,7 +170,27 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     for process in [&mut dry, &mut tail] {
         process.kill();
     }
+    let (good, said) = finish(&line(&["query"])?)?;
+    assert!(good && said.is_empty(), "there is no boiler: {said}");
+    let mut query = line(&["query"])?;
+    query.iter_mut().filter(|word| *word == "boiler").for_each(|word| "esp".clone_into(word));
+    let (good, said) = finish(&query)?;
+    assert!(good && said.contains("climate,device=esp,") && said.contains("room=cellar t=21.5 "), "{said}");
+    for shown in blocks("json") {
+        let answer: Answer = serde_json::from_str(shown).with_context(|| format!("no answer: {shown}"))?;
+        assert!(answer.complete && answer.points[0].time == "2026-01-01T00:00:00.5Z");
+    }
+    let export = line(&["export"])?;
+    let (good, running) = finish(&export)?;
+    assert!(good && running.contains(",climate,esp,t,21.5,float,"), "{running}");
+    let audit = line(&["audit"])?;
+    let (good, said) = finish(&audit)?;
+    assert!(good && said.contains("main: ") && said.contains("  esp "), "{said}");
     assert!(gateway.terminate(LIMIT)?.success());
+    let (good, said) = finish(&audit)?;
+    assert!(good && said.contains("main: exact, "), "{said}");
+    let (good, offline) = finish(&export)?;
+    assert!(good && offline == running, "{offline}");
     let (good, said) = finish(&line(&["sinks", "list"])?)?;
     assert!(good && said.contains("main"), "{said}");
 

@@ -61,9 +61,7 @@ fn finish(fleet: Fleet, gateway: Gateway) -> anyhow::Result<Ledger> {
 /// The same, where times may be off by so much more.
 fn finish_within(fleet: Fleet, mut gateway: Gateway, more_ns: i64) -> anyhow::Result<Ledger> {
     fleet.drain(None, DRAIN_LIMIT)?;
-    gateway.drain(DRAIN_LIMIT)?;
-    let status = gateway.terminate()?;
-    anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
+    gateway.close(DRAIN_LIMIT)?;
     let truths = fleet.end()?;
     let stored = sqlite::read(&gateway.sqlite_file())?;
     let log = gateway.log_text()?;

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clock::wait_for;
+use crate::closing::Closing;
 use crate::device::NATIVE_PREFIX;
 use crate::http::Http;
 use crate::process::{Process, Usage, free_port};
@@ -98,7 +99,8 @@ pub struct Settings {
     pub mqtt: Option<String>,
     /// Serial ports.
     pub ports: Vec<PathBuf>,
-    /// Further tables, as text: sinks and what a test needs. The clock is believed unless they have a table of it.
+    /// Further tables, as text: sinks and what a test needs. The clock is believed unless they have a table of it, and the
+    /// gateway's health is stored only if they have one of that.
     pub tables: String,
 }
 
@@ -134,6 +136,10 @@ impl Settings {
         if !self.tables.contains("[clock]") {
             text.push_str("[clock]\ntrust = \"always\"\n");
         }
+        // Tests count what devices bring. One that wants the gateway's own health has a table of it.
+        if !self.tables.contains("[health]") {
+            text.push_str("[health]\ninterval = \"off\"\n");
+        }
         if let Some(url) = &self.mqtt {
             let _ = write!(
                 text,
@@ -167,6 +173,7 @@ pub struct Gateway {
     process: Option<Process>,
     /// CPU time of the lives that have ended, and the most memory of any.
     past: Usage,
+    closing: Closing,
 }
 
 impl Gateway {
@@ -190,7 +197,15 @@ impl Gateway {
         let config = settings.to_toml(directory, http_port);
         std::fs::write(directory.join("forebay.toml"), config)?;
         let (directory, http) = (directory.to_owned(), Http::new()?);
-        Ok(Gateway { program, directory, http_port, http, process: None, past: Usage::default() })
+        Ok(Gateway {
+            program,
+            directory,
+            http_port,
+            http,
+            process: None,
+            past: Usage::default(),
+            closing: Closing::Exact,
+        })
     }
 
     /// Starts another life on the same data directory, and waits until it acknowledges.
@@ -301,11 +316,50 @@ impl Gateway {
         }
     }
 
-    /// Ends the process with SIGTERM.
+    /// Says what the audit at the end is to say, where that is not that everything is exact.
+    pub fn closes(&mut self, closing: Closing) {
+        self.closing = closing;
+    }
+
+    /// What `forebay audit --json` says.
     ///
     /// # Errors
-    /// It does not end in time.
+    /// It says nothing that can be read.
+    pub fn audit(&self) -> anyhow::Result<Value> {
+        let mut command = self.program.command("audit", &self.config());
+        let output = command.arg("--json").stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the audit ended with {}: {said}", output.status))
+    }
+
+    /// Ends a test's last life: waits until everything is delivered, holds the ledger against what the databases count, and
+    /// ends the process with SIGTERM.
+    ///
+    /// # Errors
+    /// Not everything is delivered, the audit does not say what it is to say, or the process does not end well.
+    pub fn close(&mut self, limit: Duration) -> anyhow::Result<()> {
+        self.drain(limit)?;
+        if !matches!(self.closing, Closing::Unaudited(_)) {
+            self.closing.check(&self.audit()?)?;
+        }
+        let status = self.end()?;
+        anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
+        Ok(())
+    }
+
+    /// Ends the process with SIGTERM, wherever it is with its rows; nothing may be missing nevertheless.
+    ///
+    /// # Errors
+    /// It does not end in time, or the audit before that finds a difference.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        if !matches!(self.closing, Closing::Unaudited(_)) {
+            self.closing.check_midway(&self.audit()?)?;
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> anyhow::Result<ExitStatus> {
         self.add_usage();
         self.process.take().context("the gateway is not running")?.terminate(END_LIMIT)
     }
@@ -328,12 +382,20 @@ impl Gateway {
         format!("http://127.0.0.1:{}{path}", self.http_port)
     }
 
-    /// `/api/v1/status`.
+    /// `/api/v1/status`, in which every learned row must be somewhere, and none twice.
     ///
     /// # Errors
-    /// It does not answer.
+    /// It does not answer, or a ledger in it does not balance.
     pub fn status(&self) -> anyhow::Result<Value> {
-        self.http.get_json(&self.url("/api/v1/status"))
+        let status = self.http.get_json(&self.url("/api/v1/status"))?;
+        let sinks = |device: &Value| device["sinks"].as_object().cloned().unwrap_or_default();
+        for (name, device) in status["devices"].as_object().into_iter().flatten() {
+            for (sink, ledger) in sinks(device) {
+                let is_balanced = Closing::balances(&ledger);
+                anyhow::ensure!(is_balanced, "the ledger of {name} in {sink} does not balance: {ledger}");
+            }
+        }
+        Ok(status)
     }
 
     /// An answer of its API.

@@ -12,6 +12,7 @@
 
 pub mod board;
 pub mod clock;
+pub mod closing;
 pub mod device;
 pub mod forgetting_fs;
 pub mod gateway;

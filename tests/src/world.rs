@@ -164,7 +164,8 @@ impl World {
         self.fleet.note_acknowledged(&self.mqtt)
     }
 
-    /// Stops sampling, waits until everything is delivered, ends the gateway, and judges what `read` finds.
+    /// Stops sampling, waits until everything is delivered, holds the gateway's ledger against its databases, ends it, and
+    /// judges what `read` finds.
     ///
     /// # Errors
     /// Something is not delivered in time, the gateway panicked or does not end well, or the store cannot be read.
@@ -173,10 +174,8 @@ impl World {
         read: impl FnOnce(&Gateway) -> anyhow::Result<Stored>,
     ) -> anyhow::Result<(Ledger, Scratch)> {
         self.fleet.drain(Some(&self.mqtt), DRAIN_LIMIT)?;
-        self.gateway.drain(DRAIN_LIMIT)?;
         let usage = self.gateway.usage();
-        let status = self.gateway.terminate()?;
-        anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
+        self.gateway.close(DRAIN_LIMIT)?;
         let truths = self.fleet.end()?;
         let stored = read(&self.gateway)?;
         let log = self.gateway.log_text()?;

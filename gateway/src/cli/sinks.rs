@@ -28,7 +28,11 @@ pub(super) fn forget(config: &Config, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn open(config: &Config) -> Result<Journal> {
+/// The journal of a gateway that does not run.
+///
+/// # Errors
+/// There is none, or a gateway has it.
+pub(super) fn open(config: &Config) -> Result<Journal> {
     let directory = config.data_dir.join("journal");
     if !directory.is_dir() {
         bail!(
@@ -37,6 +41,6 @@ fn open(config: &Config) -> Result<Journal> {
         );
     }
     let options = Options::from(&config.journal);
-    let (journal, _) = Journal::open_dir(&directory, &options).context("sinks are looked at offline")?;
+    let (journal, _) = Journal::open_dir(&directory, &options).context("this is done offline")?;
     Ok(journal)
 }

@@ -9,9 +9,10 @@ use std::{fs, io};
 use super::document::{self, Table, Variables};
 use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
+use super::units;
 use super::{
-    AckAfter, Clock, Config, DeadLetters, Device, Http, Journal, Trust, WhenFull, brokers, check_tag_name,
-    ports, sinks,
+    AckAfter, Clock, Config, DeadLetters, Device, Http, Influxdb, Journal, SQLITE, Trust, WhenFull, brokers,
+    check_tag_name, ports, sinks,
 };
 use crate::dead_letters;
 use crate::record::check_name;
@@ -151,7 +152,8 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let sqlite = sinks::read_sqlite(&mut root, &data_dir);
     let dead_letters = read_dead_letters(&mut root);
     let clock = read_clock(&mut root);
-    let http = read_http(&mut root);
+    let health = read_health(&mut root);
+    let http = read_http(&mut root, &influxdb, sqlite.is_some());
     if !root.has("mqtt") && !root.has("serial") {
         root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
     }
@@ -168,6 +170,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
         sqlite,
         dead_letters,
         clock,
+        health,
         http,
     }
 }
@@ -273,12 +276,44 @@ fn read_clock(root: &mut Section<'_>) -> Clock {
     Clock { trust, max_wait }
 }
 
-fn read_http(root: &mut Section<'_>) -> Http {
-    let mut http = Http { listen: SocketAddr::from(([127, 0, 0, 1], 8686)) };
+/// How often the gateway stores its own health: by default, and how often at most.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+const HEALTH_INTERVAL_LEAST: Duration = Duration::from_secs(1);
+const HEALTH_INTERVAL_MOST: Duration = Duration::from_secs(86_400);
+
+fn read_health(root: &mut Section<'_>) -> Option<Duration> {
+    let mut interval = Some(HEALTH_INTERVAL);
+    if let Some(mut section) = root.table("health") {
+        interval = section.parsed("interval", parse_health_interval).unwrap_or(interval);
+        section.close();
+    }
+    interval
+}
+
+fn parse_health_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let interval = units::duration(text).map_err(|message| format!("{message}, or \"off\""))?;
+    if (HEALTH_INTERVAL_LEAST..=HEALTH_INTERVAL_MOST).contains(&interval) {
+        return Ok(Some(interval));
+    }
+    Err(format!("{text:?} is out of range; use 1s to 1d, or \"off\""))
+}
+
+fn read_http(root: &mut Section<'_>, influxdb: &[Influxdb], sqlite: bool) -> Http {
+    let names: Vec<&str> =
+        influxdb.iter().map(|database| database.name.as_str()).chain(sqlite.then_some(SQLITE)).collect();
+    let first = names.first().copied().unwrap_or(SQLITE).to_owned();
+    let mut http = Http { listen: SocketAddr::from(([127, 0, 0, 1], 8686)), query_sink: first };
     if let Some(mut section) = root.table("http") {
         http.listen = section.parsed("listen", parse_listen).unwrap_or(http.listen);
         section.later("token_file", None, "listening beyond loopback comes later");
-        section.later("query_sink", None, "queries come later");
+        let known = |text: &str| match names.contains(&text) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("{text:?} is no sink of this configuration; name one of {names:?}")),
+        };
+        http.query_sink = section.parsed("query_sink", known).unwrap_or(http.query_sink);
         section.close();
     }
     http

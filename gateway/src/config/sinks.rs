@@ -37,12 +37,18 @@ fn read_database(section: &mut Section<'_>, home: &Path) -> Option<Influxdb> {
     let batch_size = usize::try_from(section.number("batch_size", 1..=50_000, 5_000)).unwrap_or(5_000);
     let hour = Duration::from_secs(3600);
     let flush_interval = section.duration("flush_interval", Duration::ZERO..=hour, Duration::from_secs(1));
-    section.later("read_token_file", None, "queries come later");
     section.later("required", Some("true"), "every database is required");
     section.later("start", Some("\"oldest\""), "a new database begins at the oldest reading kept");
     section.later("live_first", Some("false"), "the oldest reading goes first");
     let api = read_api(section, home);
-    Some(Influxdb { name: name?, url: url?, api: api?, batch_size, flush_interval })
+    let read_token = secret::read(section, "read_token", "read_token_file", home);
+    if read_token.is_some() && matches!(api, Some(InfluxdbApi::V1 { .. })) {
+        section.fault(
+            "read_token_file",
+            "belongs to version 2; version 1 asks with `username` and `password_file`",
+        );
+    }
+    Some(Influxdb { name: name?, url: url?, api: api?, batch_size, flush_interval, read_token })
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

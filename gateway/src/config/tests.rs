@@ -155,7 +155,8 @@ fn the_sample_of_the_design_is_read() {
     let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
     let (batch_size, flush_interval) = (5000, Duration::from_secs(1));
     let url = "http://127.0.0.1:8086".to_owned();
-    assert_eq!(config.influxdb, [Influxdb { name: "main".to_owned(), url, api, batch_size, flush_interval }]);
+    let (name, read_token) = ("main".to_owned(), None);
+    assert_eq!(config.influxdb, [Influxdb { name, url, api, batch_size, flush_interval, read_token }]);
     let sqlite = config.sqlite.unwrap();
     assert_eq!(sqlite.path, Path::new("/var/lib/forebay/readings.sqlite"));
     assert_eq!((sqlite.retention, sqlite.max_bytes), (Duration::from_secs(2_592_000), 2 << 30));
@@ -173,6 +174,11 @@ fn a_few_lines_are_enough() {
     assert_eq!(config.dead_letters, DeadLetters { max_bytes: 64 << 20 });
     let small = good("[[serial]]\nport = \"/dev/ttyACM0\"\n[dead_letters]\nmax_bytes = \"256KiB\"\n");
     assert_eq!(small.dead_letters.max_bytes, 256 << 10);
+    assert_eq!(config.health, Some(Duration::from_secs(60)));
+    for (text, interval) in [("off", None), ("1s", Some(1)), ("1d", Some(86_400))] {
+        let text = format!("[[serial]]\nport = \"/dev/ttyACM0\"\n[health]\ninterval = {text:?}\n");
+        assert_eq!(good(&text).health, interval.map(Duration::from_secs));
+    }
 }
 
 #[test]
@@ -306,6 +312,14 @@ fn faults_of_small_tables() {
         ("dead_letters.max_byte = \"1MiB\"", "dead_letters.max_byte: unknown key; did you mean `max_bytes`?"),
         ("clock.trust = \"never\"", "clock.trust: \"never\" is not one of \"auto\", \"always\""),
         ("clock.max_wait = \"60d\"", "clock.max_wait: 60d is out of range; use 0ms to 30d"),
+        (
+            "health.interval = \"never\"",
+            "health.interval: \"never\" is no duration; write \"250ms\", \"10s\", \"5m\", \"12h\" or \"30d\", or \"off\"",
+        ),
+        (
+            "health.interval = \"500ms\"",
+            "health.interval: \"500ms\" is out of range; use 1s to 1d, or \"off\"",
+        ),
         ("http.listen = \"8686\"", "http.listen: \"8686\" is no address and port; write \"127.0.0.1:8686\""),
         (
             "http.listen = \"0.0.0.0:80\"",

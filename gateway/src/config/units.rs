@@ -28,7 +28,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// Says how durations are written.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration; write \"250ms\", \"10s\", \"5m\", \"12h\" or \"30d\"");
     let (number, unit) = split(text).ok_or_else(wrong)?;
     let seconds: u64 = match unit {

@@ -7,11 +7,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::audit::Audits;
+use super::query::Queries;
+use crate::audit::Auditor;
 use crate::cache::Latest;
 use crate::clock;
 use crate::config::{self, AckAfter, Config};
 use crate::delivery::status;
 use crate::journal::{Condition, Journal};
+use crate::query::Engine;
 use crate::stats::{Stats, Status};
 
 /// What the handlers look at.
@@ -23,16 +27,25 @@ pub struct Api {
     ack_after: AckAfter,
     pub(super) streams: Arc<Semaphore>,
     pub(super) latest: Mutex<Latest>,
+    pub(super) queries: Queries,
+    pub(super) audits: Audits,
 }
 
 impl Api {
     /// Shows this journal and these reports.
     #[must_use]
-    pub fn new(journal: Journal, stats: Arc<Stats>, config: &Config) -> Arc<Api> {
+    pub fn new(
+        journal: Journal,
+        stats: Arc<Stats>,
+        config: &Config,
+        engine: Engine,
+        auditor: Auditor,
+    ) -> Arc<Api> {
         let streams = Arc::new(Semaphore::new(super::live::MAX_STREAMS));
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
         let (clock, ack_after) = (config.clock, config.ack_after);
-        Arc::new(Api { journal, stats, clock, ack_after, streams, latest })
+        let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
+        Arc::new(Api { journal, stats, clock, ack_after, streams, latest, queries, audits })
     }
 
     /// Whether acks wait for a database that is away.

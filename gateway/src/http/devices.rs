@@ -11,7 +11,7 @@ use serde_json::Value as Scalar;
 
 use super::Api;
 use crate::cache::LatestRow;
-use crate::record::Value;
+use crate::query::scalar;
 
 /// Most series whose latest row is kept in memory; rows of further series are stored, and only not shown here.
 pub(super) const SERIES_MAX: usize = 10_000;
@@ -82,13 +82,6 @@ async fn catch_up(api: &Arc<Api>) {
 }
 
 fn latest(row: &LatestRow) -> Latest {
-    let json = |value: &Value| match value {
-        Value::Float(value) => Scalar::from(*value),
-        Value::Integer(value) => Scalar::from(*value),
-        Value::Unsigned(value) => Scalar::from(*value),
-        Value::Boolean(value) => Scalar::from(*value),
-        Value::Text(value) => Scalar::from(value.as_str()),
-    };
-    let fields = row.fields.iter().map(|(name, value)| (name.clone(), json(value)));
+    let fields = row.fields.iter().map(|(name, value)| (name.clone(), scalar(value)));
     Latest { time_ns: row.machine.is_none().then_some(row.ns), fields: fields.collect() }
 }

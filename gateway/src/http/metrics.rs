@@ -170,6 +170,12 @@ fn push_journal(page: &mut Page, status: &Status) {
         "Files of the journal that were given up because a write or sync of them failed.",
         journal.rewrites,
     );
+    page.single(
+        "forebay_health_dropped_total",
+        "counter",
+        "Rows of the gateway's own health that the journal did not take.",
+        status.health_dropped_rows,
+    );
 }
 
 struct Page(String);

@@ -2,15 +2,18 @@
 //!
 //! **Constraints.** It runs on the main thread beside nothing but signals, and must never block there: what reads the
 //! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
-//! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows.
+//! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
+//! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
+mod audit;
 mod devices;
 mod limited;
 pub mod live;
 pub mod metrics;
 mod ports;
+mod query;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,8 +29,11 @@ use tracing::{error, info};
 
 pub use api::Api;
 
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::query::Engine;
+use crate::sink::SinkError;
 use crate::stats::Stats;
 use limited::Limited;
 
@@ -48,6 +54,9 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// What queries are answered from cannot be asked.
+    #[error("cannot ask the query sink ([http] query_sink): {0}")]
+    QuerySink(#[from] SinkError),
     /// The control socket cannot be made.
     #[error("cannot make the control socket {}: {source}; check that data_dir is writable and its path short", path.display())]
     Control {
@@ -80,20 +89,23 @@ impl Server {
         let control = bind_control(&config.data_dir)?;
         stats.set_listen(listen);
         info!("listening on http://{listen}");
-        let api = Api::new(journal.clone(), Arc::clone(stats), config);
+        let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
+        let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
         Ok(Server { tcp, control, api })
     }
 
     /// Answers until it is dropped, or until a listener fails for good.
     pub async fn serve(self) {
         let follow = devices::follow(Arc::clone(&self.api));
-        let router = router(self.api);
-        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
-        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
+        let index = query::follow(Arc::clone(&self.api));
+        let control = control_router(Arc::clone(&self.api));
+        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router(self.api));
+        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), control);
         let ended = tokio::select! {
             ended = tcp.into_future() => ended,
             ended = control.into_future() => ended,
             () = follow => Ok(()),
+            () = index => Ok(()),
         };
         if let Err(error) = ended {
             error!("the HTTP interface has failed: {error}");
@@ -123,8 +135,15 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/devices", get(devices::devices))
         .route("/api/v1/ports", get(ports::ports))
+        .route("/api/v1/query", get(query::query))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
+}
+
+/// What only the commands of this machine may ask for, beside everything else.
+fn control_router(api: Arc<Api>) -> Router {
+    let own = Router::new().route("/api/v1/audit", get(audit::audit)).with_state(Arc::clone(&api));
+    router(api).merge(own)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod clock_map;
 mod dating;
 pub mod exchange;
 pub mod identity;
+mod points;
 mod redelivery;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,8 @@ pub use dating::OwnClock;
 
 use dating::Dating;
 use identity::{Named, Naming};
-use redelivery::Redelivery;
+use points::Points;
+use redelivery::{PointKey, Redelivery};
 
 /// Measurement of the points that tell of gaps.
 pub const GAP_MEASUREMENT: &str = "forebay_gap";
@@ -211,7 +213,8 @@ impl Ingest {
     pub fn foreign(&self, parsed: &Parsed, origin: Origin<'_>, arrival: Arrival) -> Result<Taken, Refused> {
         let dating = self.dating(arrival.received_ns);
         let mut redelivery = self.redelivery.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<Option<u64>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
+        let keys: Vec<Option<PointKey>> = parsed.rows.iter().map(|row| redelivery.key_of(row)).collect();
+        let mut points = Points::default();
         let ((rows, stranger), receipt) = self.journal.submit(Class::Foreign, |state, submission| {
             let mut dating = dating(state);
             let (mut rows, mut stranger) = (0, None);
@@ -224,8 +227,11 @@ impl Ingest {
                 if account != row.device {
                     stranger = Some(row.device.as_str());
                 }
-                match row.timestamp {
-                    Some(ns) => submission.add(&Entry::Row(foreign_row(row, account, number, ns)))?,
+                match row.timestamp.zip(*key) {
+                    Some((ns, key)) => {
+                        points.take(&mut redelivery, key, account, state);
+                        submission.add(&Entry::Row(foreign_row(row, account, number, ns)))?;
+                    }
                     None => {
                         let ns = dating.stamp_beside(row.offset_ns, &self.last_base);
                         dating.add_row(submission, foreign_row(row, account, number, ns))?;
@@ -233,6 +239,7 @@ impl Ingest {
                 }
                 rows += 1;
             }
+            points.shared().try_for_each(|shared| submission.add(&Entry::Shared(shared)))?;
             if let Some(refusal) = &parsed.refused {
                 let device = self.refused_device(refusal);
                 let account = state.account(device, &mut numbers.new);
@@ -246,9 +253,7 @@ impl Ingest {
         if let Some(device) = stranger {
             self.name_stranger(device);
         }
-        for key in keys.into_iter().flatten() {
-            redelivery.remember(key);
-        }
+        points.remember(&mut redelivery);
         Ok(Taken { receipt, rows })
     }
 

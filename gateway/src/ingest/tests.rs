@@ -180,6 +180,38 @@ fn came_again(received_ns: i64) -> Arrival {
 const ORIGIN: Origin<'_> = Origin::whole("sensors/pump", b"{ no JSON");
 
 #[test]
+fn rows_that_share_a_point_are_counted_in_the_journal_also_after_a_restart() {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = Options::sized(4 << 20);
+    let life = || {
+        let (journal, _) = Journal::open(Arc::<MemoryStorage>::clone(&storage), &options).unwrap();
+        Ingest::new(journal, Naming::default(), Stats::new(0), told())
+    };
+    let shared = |ingest: &Ingest| {
+        let shared = |state: &State| state.devices().iter().map(|device| device.shared).collect::<Vec<_>>();
+        ingest.journal.with_state(shared)
+    };
+    let take = |ingest: &Ingest, times: &[Option<i64>]| {
+        ingest.foreign(&foreign(times, 0), Origin::whole("t", b""), came(50)).unwrap();
+    };
+    let ingest = life();
+    take(&ingest, &[Some(7), None, Some(8), Some(9), None]);
+    assert_eq!(shared(&ingest), [None], "rows without a time of their own have one each");
+    take(&ingest, &[Some(8), Some(10), Some(10), Some(6)]);
+    let known = |again, latest_ns| [Some(crate::journal::state::Shared { again, unsure: 0, latest_ns })];
+    assert_eq!(shared(&ingest), known(2, 10), "one of an earlier message, one of the same");
+    ingest.journal.close();
+    drop(ingest);
+    let ingest = life();
+    take(&ingest, &[Some(7), Some(11)]);
+    assert_eq!(shared(&ingest), known(3, 11));
+    let refused = ingest.foreign(&foreign(&[Some(99); 40_000], 0), Origin::whole("t", b""), came(50));
+    assert!(refused.is_err(), "it is too large");
+    take(&ingest, &[Some(99)]);
+    assert_eq!(shared(&ingest), known(3, 99), "what was refused is not remembered");
+}
+
+#[test]
 fn what_cannot_be_read_is_a_durable_letter_beside_its_neighbours() {
     let bench = bench();
     let taken = bench.ingest.foreign(&foreign(&[None], 3), ORIGIN, came(10)).unwrap();

@@ -102,8 +102,8 @@ impl Files {
         let found = match opened.header {
             HeaderRead::Intact(header) => {
                 self.search_earlier()?;
-                let SegmentHeader { journal, first, void, early, .. } = header;
-                self.push(Segment { journal, first, void, early, ..segment }, Some(header));
+                let SegmentHeader { journal, first, void, early, shared, .. } = header;
+                self.push(Segment { journal, first, void, early, shared, ..segment }, Some(header));
                 return Ok(());
             }
             HeaderRead::Spare => Scanner::new(&segment).next_adjacent(),
@@ -157,6 +157,7 @@ impl Files {
             length: bytes,
             // Nobody knows; a segment without a header is not gone on with.
             early: true,
+            shared: true,
             file,
             snapshot: false,
             idle: false,

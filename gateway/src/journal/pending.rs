@@ -36,6 +36,8 @@ pub(super) struct PendingFrame {
     pub(super) opens: bool,
     /// Whether its segment may hold early entries.
     pub(super) early: bool,
+    /// Whether its segment's snapshot tells of shared points.
+    pub(super) shared: bool,
     /// Rows learned up to its end.
     pub(super) learned: u64,
 }
@@ -49,6 +51,8 @@ pub(super) struct Tail {
     pub(super) at: u64,
     /// Whether the segment may hold early entries.
     pub(super) early: bool,
+    /// Whether the segment's snapshot tells of shared points.
+    pub(super) shared: bool,
     pub(super) shape: Shape,
 }
 
@@ -175,6 +179,7 @@ impl Pending {
             snapshot: false,
             opens: false,
             early: tail.early,
+            shared: tail.shared,
             learned: 0,
         });
     }

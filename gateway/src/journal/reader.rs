@@ -76,6 +76,11 @@ impl Reader {
         self.next
     }
 
+    /// Passes over what lies before `to`, unread.
+    pub fn skip_to(&mut self, to: Offset) {
+        self.next = self.next.max(to);
+    }
+
     /// The fixes that are durable: what gives early entries their time.
     #[must_use]
     pub fn fixes(&self) -> Arc<Fixes> {

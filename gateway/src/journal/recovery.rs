@@ -129,7 +129,8 @@ pub(super) fn recover(
     // A tail that is full makes the first submission open a segment.
     let at = active.as_ref().map_or(shape.segment_bytes, |active| active.at);
     let early = active.as_ref().is_some_and(|active| active.segment.early);
-    let tail = Tail { end: verdict.end, at, early, shape };
+    let shared = active.as_ref().is_some_and(|active| active.segment.shared);
+    let tail = Tail { end: verdict.end, at, early, shared, shape };
     Ok(Recovered { state, segments, spares, next, tail, active, end: files.end, report })
 }
 

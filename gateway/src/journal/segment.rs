@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | magic, 8 bytes |
 //! | 8 | format version, u32 |
-//! | 12 | feature bits, u32: 1, there may be early entries and their clocks; one that is unknown makes the file unreadable |
+//! | 12 | feature bits, u32: 1, there may be early entries and their clocks; 2, the snapshot tells of shared points; one that is unknown makes the file unreadable |
 //! | 16 | id of the journal, u64 |
 //! | 24 | id of the segment, u64 |
 //! | 32 | offset of the first entry, u64: everything below was durable when this was written |
@@ -42,6 +42,9 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 /// such entries, so they must refuse the file.
 const EARLY: u32 = 1;
 
+/// Feature bit of a segment whose snapshot tells of shared points, which gateways that do not know it cannot read.
+const SHARED: u32 = 2;
+
 /// Steps in which a file is tried that refuses to be read somewhere.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -64,6 +67,8 @@ pub(super) struct SegmentHeader {
     pub(super) length: u64,
     /// Whether there may be early entries.
     pub(super) early: bool,
+    /// Whether its snapshot tells of shared points.
+    pub(super) shared: bool,
 }
 
 /// What the first sector of a segment turns out to be.
@@ -94,6 +99,8 @@ pub(super) struct Segment {
     pub(super) length: u64,
     /// Whether its header allows early entries.
     pub(super) early: bool,
+    /// Whether its header says that the snapshot tells of shared points.
+    pub(super) shared: bool,
     pub(super) file: Arc<dyn StorageFile>,
     /// Whether it begins with an intact snapshot, as far as is known.
     pub(super) snapshot: bool,
@@ -129,7 +136,8 @@ impl SegmentHeader {
         let mut sector = [0; SECTOR_BYTES as usize];
         sector[..8].copy_from_slice(&MAGIC);
         sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        sector[12..16].copy_from_slice(&(if self.early { EARLY } else { 0 }).to_le_bytes());
+        let features = if self.early { EARLY } else { 0 } | if self.shared { SHARED } else { 0 };
+        sector[12..16].copy_from_slice(&features.to_le_bytes());
         let numbers = [self.journal.0, self.segment.0, self.first.0, self.void.0, self.length];
         for (place, number) in sector[16..56].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -157,7 +165,7 @@ impl SegmentHeader {
             return Ok(HeaderRead::Unknown);
         }
         let (version, features) = (u32_at(8), u32_at(12));
-        if version != FORMAT_VERSION || features & !EARLY != 0 {
+        if version != FORMAT_VERSION || features & !(EARLY | SHARED) != 0 {
             return Ok(HeaderRead::Newer { version, features });
         }
         let header = SegmentHeader {
@@ -167,6 +175,7 @@ impl SegmentHeader {
             void: Offset(u64_at(40)),
             length: u64_at(48),
             early: features & EARLY != 0,
+            shared: features & SHARED != 0,
         };
         Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Spare })
     }
@@ -175,8 +184,8 @@ impl SegmentHeader {
 impl Segment {
     /// The header that it begins with.
     pub(super) fn header(&self) -> SegmentHeader {
-        let Segment { journal, id, first, void, length, early, .. } = *self;
-        SegmentHeader { journal, segment: id, first, void, length, early }
+        let Segment { journal, id, first, void, length, early, shared, .. } = *self;
+        SegmentHeader { journal, segment: id, first, void, length, early, shared }
     }
 }
 
@@ -292,6 +301,7 @@ mod tests {
             void: Offset(3),
             length: 4,
             early: true,
+            shared: true,
         };
         let file = MemoryStorage::new().create("x").unwrap();
         let (sector, _) = header.encode();

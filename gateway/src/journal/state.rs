@@ -8,7 +8,8 @@
 //! [`State::apply`] alone and depends on nothing but the entries, so that recovery arrives at the same state.
 //! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter. A snapshot
 //! is a version byte, 1, and the fields below in postcard. Once there was an early entry it is version 2: behind that come
-//! the clocks and, for each device with an early row, its place in the list and where that row lies.
+//! the clocks and, for each device with an early row, its place in the list and where that row lies. Once a row shared its
+//! point with an earlier one it is version 3: behind that come places of devices and what is known of such rows.
 //!
 //! Operation: natives are listed by their chip id, foreign devices by their tag. Intake decides which account a row goes
 //! to ([`State::account`]): that of a foreign device for which there is no room is [`OTHERS`]; a native one is refused.
@@ -26,12 +27,12 @@ use super::JournalId;
 use super::bugs::{Bug, seeded};
 use super::clocks::{Clocks, FixEntry};
 use super::entry::{
-    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry,
-    SkipEntry,
+    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SharedEntry,
+    SinkEntry, SkipEntry,
 };
 use crate::record::Offset;
 
-pub use device::{BOOTS_MAX, BootState, DeviceState, Early, Gaps, Ledger};
+pub use device::{BOOTS_MAX, BootState, DeviceState, Early, Gaps, Ledger, Shared};
 
 /// Ledger key of all foreign devices beyond the limit together.
 pub const OTHERS: &str = "(others)";
@@ -199,6 +200,12 @@ impl State {
         &self.clocks
     }
 
+    /// Whether any rows share their point with earlier ones, or may.
+    #[must_use]
+    pub(super) fn has_shared(&self) -> bool {
+        self.devices.iter().any(|device| device.shared.is_some())
+    }
+
     /// Whether another boot of the machine may have early entries.
     #[must_use]
     pub fn has_room_for_clock(&self) -> bool {
@@ -279,6 +286,7 @@ impl State {
             Entry::Skip(skip) => self.apply_skip(skip),
             Entry::Letter(letter) => self.apply_letter(offset, letter),
             Entry::Letters(letters) => self.apply_letters(letters),
+            Entry::Shared(shared) => self.apply_shared(shared),
         }
     }
 
@@ -287,6 +295,19 @@ impl State {
         let device = self.entry(row.device);
         device.rows = device.rows.saturating_add(1);
         device.advance(row.boot, row.sequence.saturating_add(1), ns);
+        if let Some(shared) = &mut device.shared
+            && !row.stamped
+        {
+            shared.latest_ns = shared.latest_ns.max(ns);
+        }
+    }
+
+    fn apply_shared(&mut self, entry: &SharedEntry<'_>) {
+        let none = Shared { again: 0, unsure: 0, latest_ns: entry.latest_ns };
+        let shared = self.entry(entry.device).shared.get_or_insert(none);
+        shared.again = shared.again.saturating_add(entry.again);
+        shared.unsure = shared.unsure.saturating_add(entry.unsure);
+        shared.latest_ns = shared.latest_ns.max(entry.latest_ns);
     }
 
     /// Early stamps and the latest early row of each boot get their time, and stamps go on from there.

@@ -331,7 +331,7 @@ impl Committer {
 
     /// Takes a file for the next segment: with a snapshot as intake planned it, or without where a file was given up.
     fn open_segment(&self, head: &PendingFrame) -> Result<Active, CommitError> {
-        let PendingFrame { first, opens: snapshot, early, .. } = *head;
+        let PendingFrame { first, opens: snapshot, early, shared, .. } = *head;
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
@@ -341,7 +341,9 @@ impl Committer {
         drop(segments);
         let journal = self.shared.journal;
         let sound = true;
-        let segment = Segment { journal, id, first, void, length, early, file, snapshot, idle: false, sound };
+        let idle = false;
+        let segment =
+            Segment { journal, id, first, void, length, early, shared, file, snapshot, idle, sound };
         let (_, previous) = segment.header().encode();
         self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();

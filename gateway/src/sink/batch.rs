@@ -178,7 +178,7 @@ impl Part<'_> {
 
 impl<'a> Record<'a> {
     /// The record that `entry` is to the sink named `sink`: another sink's losses are none of its business.
-    fn of(entry: Entry<'a>, sink: &str) -> Option<Record<'a>> {
+    pub(crate) fn of(entry: Entry<'a>, sink: &str) -> Option<Record<'a>> {
         match entry {
             Entry::Row(row) => Some(Record::Row(row)),
             Entry::Gap(gap) | Entry::GapAgain(gap) if concerns(&entry, sink) => Some(Record::Gap(gap)),

@@ -20,7 +20,7 @@ pub mod influx1;
 pub mod influx2;
 pub mod line_protocol;
 #[cfg(test)]
-mod scripted_server;
+pub(crate) mod scripted_server;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -144,7 +144,7 @@ fn without_credentials(url: &str) -> String {
 }
 
 /// An error with all its causes in one line; HTTP clients hide the telling one at the bottom.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

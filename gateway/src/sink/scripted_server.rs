@@ -20,7 +20,7 @@ pub(crate) enum Script {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) head: String,
-    /// The body, decompressed.
+    /// The body, decompressed if it was compressed.
     pub(crate) lines: String,
 }
 
@@ -94,6 +94,10 @@ fn read_request(stream: &mut TcpStream) -> Option<Request> {
         }
     }
     let mut lines = String::new();
-    GzDecoder::new(body.as_slice()).read_to_string(&mut lines).unwrap();
+    if head.contains("content-encoding: gzip") {
+        GzDecoder::new(body.as_slice()).read_to_string(&mut lines).unwrap();
+    } else {
+        lines = String::from_utf8(body).unwrap();
+    }
     Some(Request { head, lines })
 }

@@ -34,12 +34,18 @@ pub struct Status {
     /// The ledger of all devices; of each device that of the sink which is furthest behind, so that a row counts once
     /// and is confirmed when every sink has it.
     pub ledger: Ledger,
+    /// The offset of the journal that all these ledgers are as of: every entry below it is in them.
+    #[serde(default)]
+    pub ledger_offset: u64,
     /// By chip id, or by the tag `device` of a foreign device.
     pub devices: BTreeMap<String, DeviceReport>,
     /// Rows declared lost since the data directory was made, by cause; a row that two sinks lack counts twice.
     pub gap_rows: BTreeMap<String, u64>,
     /// Rows that went to the dead letters since the data directory was made; one that two sinks refuse counts twice.
     pub dead_lettered_rows: u64,
+    /// Rows of the gateway's own health that the journal did not take since the start.
+    #[serde(default)]
+    pub health_dropped_rows: u64,
     /// The journal.
     pub journal: JournalReport,
     /// By broker or port.
@@ -180,7 +186,7 @@ impl Status {
     /// Writes down what the journal and the reports say now.
     #[must_use]
     pub fn of(journal: &Journal, stats: &Stats, now_ns: i64, belief: Belief) -> Status {
-        let state = journal.with_state(State::clone);
+        let (state, offset) = journal.with_state_and_end(|state, end| (state.clone(), end));
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -189,9 +195,11 @@ impl Status {
             clock_trusted: belief.is_trust(),
             clock: ClockReport::of(belief, stats, state.clocks()),
             ledger: Ledger::default(),
+            ledger_offset: offset.0,
             devices: BTreeMap::new(),
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
             dead_lettered_rows: 0,
+            health_dropped_rows: stats.health_dropped.get(),
             journal: JournalReport::of(journal),
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),

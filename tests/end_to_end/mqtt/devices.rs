@@ -90,7 +90,7 @@ fn a_crowd_of_devices_does_not_take_all_memory() -> anyhow::Result<()> {
     assert!(grown < GROWTH_BYTES_MAX, "{} MiB more than before", grown >> 20);
     assert_eq!(tap.figures().connections, 1, "the gateway reconnected");
     assert_accounts(&status, crowd, others)?;
-    assert!(gateway.terminate()?.success());
+    gateway.close(LIMIT)?;
     let limit = announced_limit(&gateway)?;
     let accounts = devices.len() as u64;
     assert!((limit / 2..=limit * 2).contains(&accounts), "{accounts} accounts, and `check` says {limit}");

@@ -91,8 +91,7 @@ fn a_broker_that_is_gone_does_no_harm_to_another_and_is_served_again() -> anyhow
         eprintln!("round {round}: {} and {} messages", steady.published, shaky.published);
     }
     assert_eq!(steady.tap.figures().connections, 1, "the other broker's end was none of its business");
-    gateway.drain(DRAIN_LIMIT)?;
-    assert!(gateway.terminate()?.success());
+    gateway.close(DRAIN_LIMIT)?;
     let http = Http::new()?;
     for side in [&steady, &shaky] {
         let points = influxql::select(&http, &database.url(), InfluxDb::DATABASE, side.name, 0)?;

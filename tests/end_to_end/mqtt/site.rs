@@ -98,9 +98,7 @@ impl Site {
 
     /// Waits until everything that was acknowledged is in the database, and ends the gateway, which must not have panicked.
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
-        self.gateway.drain(DRAIN_LIMIT)?;
-        let status = self.gateway.terminate()?;
-        anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
+        self.gateway.close(DRAIN_LIMIT)?;
         anyhow::ensure!(!self.gateway.log_text()?.contains("panicked"), "the gateway panicked");
         Ok(())
     }

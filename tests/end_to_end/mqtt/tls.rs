@@ -103,8 +103,7 @@ impl Secured {
             Ok((0, confirmed)) if confirmed >= stored + MESSAGES => Ok(()),
             backlog => Err(format!("{backlog:?}")),
         })?;
-        gateway.drain(DRAIN_LIMIT)?;
-        assert!(gateway.terminate()?.success());
+        gateway.close(DRAIN_LIMIT)?;
         let rows = sqlite::read(&gateway.sqlite_file())?.rows;
         let device = rows.iter().filter(|row| row.device == "device").count() as u64;
         assert_eq!(device, MESSAGES);

@@ -131,7 +131,7 @@ mod tests {
 
     fn database(api: InfluxdbApi) -> Influxdb {
         let (name, url) = ("main".to_owned(), "http://127.0.0.1:8086".to_owned());
-        Influxdb { name, url, api, batch_size: 1, flush_interval: Duration::ZERO }
+        Influxdb { name, url, api, batch_size: 1, flush_interval: Duration::ZERO, read_token: None }
     }
 
     fn v1() -> InfluxdbApi {

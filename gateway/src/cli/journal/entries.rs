@@ -86,6 +86,11 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
             "message {} of session {}, hash {:016x}",
             message.number, message.session, message.hash
         ),
+        Entry::Shared(shared) => write!(
+            text,
+            "shared points of {}: {} rows have the point of an earlier one, {} may",
+            shared.device, shared.again, shared.unsure
+        ),
         Entry::Device(device) => write!(
             text,
             "device {} {:?} boot {} from sequence {}",
@@ -181,6 +186,10 @@ fn entry_json(
         Ok(Entry::Message(message)) => json!({
             "kind": "message", "session": message.session.to_string(), "number": message.number,
             "hash": format!("{:016x}", message.hash),
+        }),
+        Ok(Entry::Shared(shared)) => json!({
+            "kind": "shared", "device": shared.device, "again": shared.again, "unsure": shared.unsure,
+            "latest_ns": shared.latest_ns,
         }),
         Ok(Entry::Device(device)) => json!({
             "kind": "device", "device": device.device, "name": device.name, "boot": device.boot, "first": device.first,

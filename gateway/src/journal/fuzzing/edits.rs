@@ -142,11 +142,12 @@ fn header(files: &mut Files, feed: &mut Feed<'_>) {
         void: Offset(first.saturating_sub(back.into()).into()),
         length: SHAPE.segment_bytes,
         early: kind & 32 != 0,
+        shared: kind & 16 != 0,
     };
     let (mut sector, _) = header.encode();
     if kind & 12 == 12 {
         // A version, or a feature, that is not known.
-        sector[8 + usize::from(kind >> 6)] ^= 2;
+        sector[8 + usize::from(kind >> 6)] ^= 4;
         let checksum = crc32c::crc32c(&sector[..56]);
         sector[56..60].copy_from_slice(&checksum.to_le_bytes());
     }

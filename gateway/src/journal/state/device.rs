@@ -31,6 +31,20 @@ pub struct DeviceState {
     /// Where its latest early row lies.
     #[serde(skip)]
     pub early: Option<Early>,
+    /// What is known of rows that share their point with an earlier one; none before the first of a foreign device.
+    #[serde(skip)]
+    pub shared: Option<Shared>,
+}
+
+/// Rows of a foreign device that share series and time with an earlier row, so that they are the same point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Rows that do.
+    pub again: u64,
+    /// Rows of which that is not known.
+    pub unsure: u64,
+    /// The latest time that any of its rows has given itself, in nanoseconds since 1970.
+    pub latest_ns: i64,
 }
 
 /// Where the latest early row of a native device lies: it is none of the boot's times until the clock is fixed.

@@ -26,6 +26,7 @@ fn sample_frames(bytes: &[u8]) -> Vec<(usize, usize, u64, u64)> {
     let HeaderRead::Intact(header) = header else { panic!("{header:?}") };
     let segment = segment::Segment {
         early: false,
+        shared: false,
         journal: header.journal,
         id: SegmentId(1),
         first: Offset(0),

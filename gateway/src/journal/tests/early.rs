@@ -79,8 +79,15 @@ fn the_bytes_of_each_entry() {
 #[test]
 fn the_bytes_of_a_header_and_a_snapshot() {
     let (journal, segment) = (JournalId(1), SegmentId(2));
-    let header =
-        SegmentHeader { journal, segment, first: Offset(3), void: Offset(3), length: 4, early: true };
+    let header = SegmentHeader {
+        journal,
+        segment,
+        first: Offset(3),
+        void: Offset(3),
+        length: 4,
+        early: true,
+        shared: false,
+    };
     assert_eq!(hex(&header.encode().0[..16]), "464f52454241594a0100000001000000");
     let mut state = State::new(JournalId(0x7788), 10_000);
     let mut apply = |entry: &Entry<'_>| state.apply(Offset(5), entry);

@@ -102,6 +102,7 @@ fn the_bytes_of_a_header() {
         void: Offset(299),
         length: 6144,
         early: false,
+        shared: false,
     };
     let (sector, checksum) = header.encode();
     assert_eq!(

@@ -9,6 +9,7 @@ mod hostile;
 mod inspection;
 mod lives;
 mod model;
+mod shared;
 mod small;
 mod table;
 

@@ -93,8 +93,12 @@ impl Sqlite {
             "INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, ?1, ?2)",
             params![self.journal, as_stored(next)],
         )?;
-        self.sweep.advance(&transaction, (self.clock)(), written)?;
+        let forgotten = self.sweep.advance(&transaction, (self.clock)(), written)?;
         transaction.commit()?;
+        if forgotten {
+            // Its id may serve another series.
+            store.series.clear();
+        }
         // The points are stored; whatever disturbs this will disturb the next write too, which then says so.
         let _ = self.sweep.shrink(&store.connection);
         Ok(())
@@ -171,6 +175,15 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
     }
     if version < SCHEMA_VERSION {
         connection.execute_batch(SCHEMA)?;
+    }
+    if !connection.table_exists(None, "swept")? {
+        // An earlier version has made the file, and did not count what it deleted.
+        connection.execute_batch(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE IF NOT EXISTS swept (device TEXT PRIMARY KEY, points INTEGER NOT NULL) WITHOUT ROWID;
+             INSERT OR IGNORE INTO swept (device, points) VALUES ('(earlier)', 0);
+             COMMIT;",
+        )?;
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     let file = file_identity(path).ok_or(StoreError::Removed)?;
@@ -493,6 +506,25 @@ mod tests {
         }
         assert_eq!(left, 1000);
         assert_eq!(fixture.count("points WHERE ns < 50000000000"), 0);
+    }
+
+    #[test]
+    fn a_series_goes_with_its_last_point_and_may_come_back() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let fields = field("v", Value::Integer(1));
+        for series in ["a", "b", "c"] {
+            store(&mut sink, series, SECOND_NS, &fields).unwrap();
+        }
+        fixture.now_ns.store(150 * SECOND_NS, Ordering::Relaxed);
+        store(&mut sink, "b", 150 * SECOND_NS, &fields).unwrap();
+        assert_eq!(fixture.count("series"), 1, "those of a and c are too old");
+        for series in ["d", "c", "a"] {
+            store(&mut sink, series, 151 * SECOND_NS, &fields).unwrap();
+        }
+        let counts =
+            ["a", "b", "c", "d"].map(|name| fixture.count(&format!("readings WHERE measurement = '{name}'")));
+        assert_eq!((counts, fixture.count("series")), ([1; 4], 4));
     }
 
     #[test]

@@ -28,6 +28,12 @@ CREATE TABLE IF NOT EXISTS delivery (
     next     INTEGER NOT NULL
 );
 
+-- How many points of a device have been deleted to keep within the retention and the size: `forebay audit` needs it.
+CREATE TABLE IF NOT EXISTS swept (
+    device TEXT PRIMARY KEY,
+    points INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- One row for each reading: one field of one point.
 CREATE VIEW IF NOT EXISTS readings AS
 SELECT strftime('%Y-%m-%dT%H:%M:%S',

@@ -3,7 +3,8 @@
 //! A *sweep* deletes everything older than a fixed instant, series by series. One starts when points have outlived
 //! the retention, or when the file nears its size; the latter takes the oldest sixty-fourth of the time that the file
 //! spans, and the next one follows if that was not enough. A step deletes about twice as many points as the batch
-//! brought, so that deletion keeps up with any intake and never stalls it.
+//! brought, so that deletion keeps up with any intake and never stalls it. A series whose last point is gone goes too.
+//! What is deleted is counted by device, for the audit.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -15,6 +16,13 @@ const STEP: usize = 256;
 const HEADROOM: u64 = 16;
 /// Free pages given back to the file system at a time, when the file is larger than its limit.
 const PAGES_RETURNED: u32 = 256;
+/// Counts what is deleted of a series, unless its points are no rows: by device, and of devices beyond a bound together.
+const COUNT: &str = "INSERT INTO swept (device, points)
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM swept WHERE swept.device = coalesce(series.device, ''))
+                  OR (SELECT count(*) FROM swept) < 20000
+                THEN coalesce(series.device, '') ELSE '(others)' END, ?2
+    FROM series WHERE id = ?1 AND measurement <> 'forebay_gap'
+    ON CONFLICT (device) DO UPDATE SET points = points + excluded.points";
 /// A retention sweep starts at most once in this many nanoseconds of the gateway's clock.
 const RETENTION_PAUSE_NS: i64 = 10_000_000_000;
 
@@ -38,13 +46,13 @@ impl Sweep {
         Sweep { limits, running: None, retention_ns: None }
     }
 
-    /// One step, in the transaction of a batch that brought `written` points.
+    /// One step, in the transaction of a batch that brought `written` points; whether a series went.
     pub(super) fn advance(
         &mut self,
         transaction: &Transaction<'_>,
         now_ns: Option<i64>,
         written: usize,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<bool> {
         // A step that is rolled back with its transaction is repeated by a later sweep.
         let mut budget = written.saturating_mul(2).saturating_add(STEP);
         let mut next = transaction.prepare("SELECT id FROM series WHERE id > ?1 ORDER BY id LIMIT 1")?;
@@ -52,6 +60,11 @@ impl Sweep {
             "SELECT max(ns) FROM (SELECT ns FROM points WHERE series = ?1 AND ns < ?2 ORDER BY ns LIMIT ?3)",
         )?;
         let mut delete = transaction.prepare("DELETE FROM points WHERE series = ?1 AND ns <= ?2")?;
+        let mut count = transaction.prepare(COUNT)?;
+        let mut forget = transaction.prepare(
+            "DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM points WHERE series = ?1)",
+        )?;
+        let mut forgotten = 0;
         while budget > 0 {
             if self.running.is_none() {
                 self.running = self.due(transaction, now_ns)?;
@@ -69,13 +82,17 @@ impl Sweep {
                 Some(last_ns) => delete.execute(params![series, last_ns])?,
                 None => 0,
             };
+            if deleted > 0 {
+                count.execute(params![series, i64::try_from(deleted).unwrap_or(i64::MAX)])?;
+            }
             if deleted < budget {
                 running.after_series = series;
+                forgotten += forget.execute([series])?;
             }
             // Looking at a series costs something too, even where nothing is to be deleted.
             budget = budget.saturating_sub(deleted + 1);
         }
-        Ok(())
+        Ok(forgotten > 0)
     }
 
     /// Gives pages that deletion has freed back to the file system while the file is beyond its limit.

@@ -1,0 +1,94 @@
+//! What an audit found: the shape of `/api/v1/audit`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::books::Books;
+use crate::record::Offset;
+
+/// How ledger and database compare. The greatest of several stands for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The database holds exactly the points that the ledger says.
+    #[default]
+    Exact,
+    /// It holds as many as it can; of some rows the ledger does not know whether they are points there.
+    Consistent,
+    /// It cannot be told.
+    Unverifiable,
+    /// Points are missing, or there are some that the ledger does not know.
+    Difference,
+}
+
+/// The audit of all sinks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The greatest of the sinks'.
+    pub verdict: Verdict,
+    /// Where the journal stood behind the last entry when it was done.
+    pub offset: u64,
+    /// By name.
+    pub sinks: BTreeMap<String, SinkReport>,
+}
+
+/// The audit of one sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkReport {
+    /// The greatest of the devices', or unverifiable as a whole.
+    pub verdict: Verdict,
+    /// Why it is no better, where that is not of one device.
+    pub reason: Option<String>,
+    /// Whether the ledger's own sum is right for each device.
+    pub balances: bool,
+    /// Rows that the sink has confirmed.
+    pub confirmed: u64,
+    /// Points that it holds of them, those included that its retention has deleted and counted.
+    pub stored: u64,
+    /// By the name that points carry; empty for points without one.
+    pub devices: BTreeMap<String, DeviceReport>,
+}
+
+/// The audit of one device in one sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// How its points compare.
+    pub verdict: Verdict,
+    /// Accounts of the ledger whose points carry this name; none if the ledger does not know it.
+    pub accounts: Vec<String>,
+    /// Rows confirmed.
+    pub confirmed: u64,
+    /// Rows that share series and time with an earlier one, so that they are no points of their own.
+    pub shared: u64,
+    /// The fewest points that the sink must hold, and the most that it can.
+    pub expected: (u64, u64),
+    /// Points that it holds.
+    pub stored: u64,
+    /// Points that it has deleted by its retention, as it counts itself.
+    pub swept: u64,
+    /// Points of the same name with another tag `gateway`, or none; not among those stored unless only they fit.
+    pub elsewhere: u64,
+    /// Points that are missing, or zero.
+    pub missing: u64,
+    /// Points that the ledger does not know, or zero.
+    pub surplus: u64,
+    /// What has to be known about the numbers.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn of(offset: Offset, sinks: BTreeMap<String, SinkReport>) -> Report {
+        let verdict = sinks.values().map(|sink| sink.verdict).max().unwrap_or_default();
+        Report { verdict, offset: offset.0, sinks }
+    }
+}
+
+impl SinkReport {
+    pub(super) fn unverifiable(books: &Books, reason: String) -> SinkReport {
+        let confirmed = books.devices.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.confirmed));
+        let verdict = Verdict::Unverifiable;
+        let (balances, reason) = (books.balances, Some(reason));
+        SinkReport { verdict, reason, balances, confirmed, ..SinkReport::default() }
+    }
+}

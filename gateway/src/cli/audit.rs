@@ -1,0 +1,150 @@
+//! `forebay audit`: the ledger against what the databases count. The running gateway does it; if none runs, this process does.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::control::{Gateway, NotRunning, talk};
+use super::{plain, sinks};
+use crate::audit::{Auditor, DeviceReport, Report, SinkReport, Verdict};
+use crate::config::Config;
+
+/// Devices with nothing to be said about that are shown of each sink.
+const MAX_DEVICES: usize = 20;
+
+/// Prints what was found; the exit status says what that is.
+pub(super) fn run(config: &Config, json: bool) -> ExitCode {
+    let done = found(config).and_then(|report| {
+        if json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{}", render(&report));
+        }
+        Ok(report.verdict)
+    });
+    match done {
+        Ok(Verdict::Exact | Verdict::Consistent) => ExitCode::SUCCESS,
+        Ok(Verdict::Difference) => ExitCode::from(1),
+        Ok(Verdict::Unverifiable) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("forebay: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn found(config: &Config) -> Result<Report> {
+    let gateway = match Gateway::find(&config.data_dir) {
+        Ok(gateway) => gateway,
+        Err(error) if error.is::<NotRunning>() => {
+            let journal = sinks::open(config)?;
+            let report = Auditor::new(config)?.audit(&journal);
+            journal.close();
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    let text =
+        talk(async { gateway.get("/api/v1/audit", &[]).await?.text().await.context("the gateway hung up") })?;
+    serde_json::from_str(&text)
+        .context("the answer cannot be read; is the gateway of the same version as this command?")
+}
+
+/// A table for each sink, and one sentence.
+fn render(report: &Report) -> String {
+    let mut page = String::new();
+    for (name, sink) in &report.sinks {
+        push_sink(&mut page, name, sink);
+    }
+    page.push_str(&sentence(report));
+    page
+}
+
+fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
+    // Formatting into a String cannot fail.
+    let _ = writeln!(
+        page,
+        "{}: {}, {} rows confirmed, {} points stored",
+        plain(name),
+        word(sink.verdict),
+        sink.confirmed,
+        sink.stored
+    );
+    if let Some(reason) = &sink.reason {
+        let _ = writeln!(page, "  {}", plain(reason));
+    }
+    if sink.devices.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "  {:<24}{:>12}{:>12}{:>12}  ", "device", "confirmed", "expected", "stored");
+    let quiet = |device: &DeviceReport| device.verdict == Verdict::Exact && device.notes.is_empty();
+    let mut left_out = 0;
+    let mut shown = 0;
+    for (device, found) in &sink.devices {
+        if quiet(found) && shown >= MAX_DEVICES {
+            left_out += 1;
+            continue;
+        }
+        shown += usize::from(quiet(found));
+        push_device(page, device, found);
+    }
+    if left_out > 0 {
+        let _ = writeln!(page, "  and {left_out} devices that are exact");
+    }
+}
+
+fn push_device(page: &mut String, name: &str, found: &DeviceReport) {
+    let name = if name.is_empty() { "(without a device)".to_owned() } else { plain(name) };
+    let expected = match found.expected {
+        (least, most) if least == most => least.to_string(),
+        (least, most) => format!("{least}-{most}"),
+    };
+    let what = match (found.missing, found.surplus) {
+        (0, 0) => word(found.verdict).to_owned(),
+        (missing, 0) => format!("{}: {missing} missing", word(found.verdict)),
+        (_, surplus) => format!("{}: {surplus} too many", word(found.verdict)),
+    };
+    let _ = writeln!(page, "  {name:<24}{:>12}{expected:>12}{:>12}  {what}", found.confirmed, found.stored);
+    if found.shared > 0 {
+        let _ = writeln!(page, "    {} rows share series and time with an earlier one", found.shared);
+    }
+    if found.swept > 0 {
+        let _ = writeln!(page, "    {} of the points were deleted by the retention since", found.swept);
+    }
+    for note in &found.notes {
+        let _ = writeln!(page, "    {}", plain(note));
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Exact => "exact",
+        Verdict::Consistent => "consistent",
+        Verdict::Unverifiable => "unverifiable",
+        Verdict::Difference => "different",
+    }
+}
+
+fn sentence(report: &Report) -> String {
+    let of = |verdict: Verdict| {
+        let names = report.sinks.iter().filter(|(_, sink)| sink.verdict == verdict);
+        names.map(|(name, _)| plain(name)).collect::<Vec<_>>().join(", ")
+    };
+    match report.verdict {
+        Verdict::Exact => "Every database holds exactly the points that the ledger says.\n".to_owned(),
+        Verdict::Consistent => format!(
+            "Nothing is missing and nothing is there that the ledger does not know; of some rows in {} it cannot be told whether they are points of their own.\n",
+            of(Verdict::Consistent)
+        ),
+        Verdict::Unverifiable => {
+            format!(
+                "It cannot be told whether {} has everything; the reasons stand above.\n",
+                of(Verdict::Unverifiable)
+            )
+        }
+        Verdict::Difference => {
+            format!("The ledger and {} differ, as marked above.\n", of(Verdict::Difference))
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Reading back: what is acked can be read at once, is read once, and asking for it keeps nobody from being acked.
+
+mod export;
+mod flood;
+mod site;
+mod windows;
+mod your_writes;

@@ -1,0 +1,88 @@
+//! How a test with a gateway ends: with `forebay audit`, which holds the gateway's own ledger against what the databases count.
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+/// What the audit at the end is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// Every sink holds exactly the points that the ledger says.
+    #[default]
+    Exact,
+    /// The same, but for rows of which the ledger itself says that it does not know; for tests that bring it to that.
+    Consistent,
+    /// A sink cannot be counted, and the reason has these words.
+    Unverifiable(&'static str),
+    /// There is no audit, for this reason.
+    Unaudited(&'static str),
+}
+
+impl Closing {
+    /// Holds an audit, as `forebay audit --json` prints it, against what it is to say.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub fn check(self, audit: &Value) -> anyhow::Result<()> {
+        let verdict = audit["verdict"].as_str().context("an audit without a verdict")?;
+        let is_as_wanted = match self {
+            Closing::Exact => verdict == "exact",
+            Closing::Consistent => matches!(verdict, "exact" | "consistent"),
+            Closing::Unverifiable(words) => {
+                verdict == "unverifiable" && audit["sinks"].to_string().contains(words)
+            }
+            Closing::Unaudited(_) => true,
+        };
+        anyhow::ensure!(is_as_wanted, "{self:?} was wanted of the audit:\n{audit:#}");
+        Ok(())
+    }
+
+    /// Whether every row of a ledger, as `/api/v1/status` has it for a device in a sink, is somewhere, and none twice.
+    #[must_use]
+    pub fn balances(ledger: &Value) -> bool {
+        let rows = |name: &str| ledger[name].as_u64().unwrap_or(u64::MAX / 16);
+        let places = ["confirmed", "queued", "unconfirmed", "dead_lettered", "not_yet_received"];
+        let gaps = ledger["gaps"].as_object().into_iter().flat_map(|gaps| gaps.values());
+        let lost: u64 = gaps.map(|rows| rows.as_u64().unwrap_or(u64::MAX / 16)).sum();
+        rows("learned") == places.into_iter().map(rows).sum::<u64>() + lost
+    }
+
+    /// Holds an audit in the middle of a life against it: rows may be on their way, and a database away, but nothing may be
+    /// missing, and nothing there that the ledger does not know.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn check_midway(self, audit: &Value) -> anyhow::Result<()> {
+        let is_different = audit["verdict"] == "difference";
+        anyhow::ensure!(!is_different || matches!(self, Closing::Unaudited(_)), "the audit:\n{audit:#}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Closing;
+
+    #[test]
+    fn a_ledger_with_a_row_too_many_or_too_few_does_not_balance() {
+        let ledger = |learned: u64| {
+            json!({"learned": learned, "confirmed": 3, "queued": 1, "unconfirmed": 1, "dead_lettered": 1,
+                "gaps": {"overflow": 2, "evicted": 1}, "not_yet_received": 1})
+        };
+        assert_eq!([9, 10, 11].map(|learned| Closing::balances(&ledger(learned))), [false, true, false]);
+    }
+
+    #[test]
+    fn an_audit_is_held_against_what_it_is_to_say() {
+        let audit = |verdict: &str| json!({"verdict": verdict, "sinks": {"main": {"reason": "no InfluxQL"}}});
+        let passes = |closing: Closing, verdict: &str| closing.check(&audit(verdict)).is_ok();
+        assert!(passes(Closing::Exact, "exact") && !passes(Closing::Exact, "consistent"));
+        assert!(passes(Closing::Consistent, "consistent") && !passes(Closing::Consistent, "difference"));
+        assert!(passes(Closing::Unverifiable("InfluxQL"), "unverifiable"));
+        assert!(!passes(Closing::Unverifiable("token"), "unverifiable"));
+        assert!(!passes(Closing::Unverifiable("InfluxQL"), "exact"), "what can be counted is to be");
+        assert!(Closing::Exact.check_midway(&audit("unverifiable")).is_ok());
+        assert!(Closing::Exact.check_midway(&audit("difference")).is_err());
+    }
+}
