@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use filter::Filter;
 pub use format::{NumbersInText, Preset};
 pub use load::{Loaded, load};
 pub use path::{JsonPath, Selector, Step};
@@ -28,6 +29,7 @@ pub use tls::{ClientCertificate, FileFault, Tls};
 
 mod brokers;
 mod document;
+mod filter;
 mod foreign;
 mod format;
 pub(crate) mod fuzzing;
@@ -317,7 +319,7 @@ pub enum WhenFull {
 pub struct Influxdb {
     /// Identity of this sink's cursor.
     pub name: String,
-    /// `http://` or `https://`, host and port, without a trailing slash and without a secret.
+    /// `http://` or `https://`, host and port, perhaps a path, without a trailing slash and without a secret.
     pub url: String,
     /// Which write API, and where it writes to.
     pub api: InfluxdbApi,
@@ -325,6 +327,38 @@ pub struct Influxdb {
     pub batch_size: usize,
     /// Longest time that a point waits for its batch to fill.
     pub flush_interval: Duration,
+    /// What it gets, and what becomes of the others if it does not take it.
+    pub service: Service,
+}
+
+/// What a sink gets, and what becomes of the others if it does not take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where it begins when it is new.
+    pub start: Start,
+    /// Whether intake waits for it when the journal is full. If not, it skips ahead, with a gap.
+    pub required: bool,
+    /// Which rows it gets.
+    pub filter: Filter,
+    /// Bytes of requests that it is sent in a second, in the mean; none for as many as it takes.
+    pub bytes_per_second_max: Option<u64>,
+}
+
+impl Default for Service {
+    fn default() -> Service {
+        let (start, filter) = (Start::Oldest, Filter::default());
+        Service { start, required: true, filter, bytes_per_second_max: None }
+    }
+}
+
+/// Where a new sink begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest row that the journal still keeps for another sink.
+    #[default]
+    Oldest,
+    /// With the first row that comes after it was added.
+    Now,
 }
 
 /// Which write API, and where it writes to.
@@ -350,6 +384,20 @@ pub enum InfluxdbApi {
         /// Token.
         token: Option<Secret>,
     },
+    /// `/api/v3/write_lp` of InfluxDB 3.
+    V3 {
+        /// Database.
+        database: String,
+        /// Token.
+        token: Option<Secret>,
+    },
+    /// That of InfluxDB 1 or 3, whichever the server says that it is.
+    Open {
+        /// Database.
+        database: String,
+        /// Token.
+        token: Option<Secret>,
+    },
 }
 
 /// Name of the embedded store's cursor.
@@ -364,6 +412,8 @@ pub struct Sqlite {
     pub retention: Duration,
     /// Bound of the file; the oldest points go first.
     pub max_bytes: u64,
+    /// What it gets, and what becomes of the others if it does not take it.
+    pub service: Service,
 }
 
 /// What could not be stored.

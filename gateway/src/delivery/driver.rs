@@ -33,16 +33,19 @@ use super::batcher::{Batcher, Limits};
 use super::complaints::Complaints;
 use super::gaps::GapMaker;
 use super::gather::Gather;
+use super::lanes::Lanes;
 use super::losses::Holes;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
 use super::{Delivery, Settled, Step};
+use crate::config::Service;
 use crate::dead_letters::DeadLetters;
 use crate::journal::{Journal, Refused};
 use crate::record::Offset;
-use crate::sink::batch::Record;
-use crate::sink::{Batch, Outcome, Position, Sink};
+use crate::sink::batch::{Audience, Record};
+use crate::sink::{Batch, Outcome, Part, Position, Sink};
 
 /// Bytes of journal that a batch keeps in memory.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -66,6 +69,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Where refused points go.
     pub dead_letters: Arc<DeadLetters>,
+    /// Where it begins when it is new, what it gets, at what pace, and whether intake waits for it.
+    pub service: Service,
     /// Configured tags, which the point of a gap carries besides `device` and `cause`.
     pub gap_tags: Vec<(String, String)>,
     /// Seed of the backoff's jitter.
@@ -108,11 +113,14 @@ pub fn spawn<S: Sink + Send + 'static>(
 
 pub(super) struct Driver<S> {
     pub(super) name: Arc<str>,
+    pub(super) audience: Arc<Audience>,
     pub(super) journal: Journal,
-    sink: S,
+    pub(super) sink: S,
     pub(super) status: Arc<SinkStatus>,
     stop: watch::Receiver<bool>,
     delivery: Delivery,
+    lanes: Lanes,
+    pace: Pace,
     pub(super) rejections: Rejections,
     pub(super) gaps: GapMaker,
     pub(super) dead_letters: Arc<DeadLetters>,
@@ -152,14 +160,19 @@ impl<S: Sink> Driver<S> {
         status: Arc<SinkStatus>,
         stop: watch::Receiver<bool>,
     ) -> Result<Driver<S>, Refused> {
-        let cursor = journal.register_sink(&settings.name)?;
+        let Service { start, required, filter, bytes_per_second_max } = settings.service;
+        let cursor = journal.register_sink_from(&settings.name, start)?;
         let name: Arc<str> = settings.name.into();
+        let evict_to = if required { journal.evict_to() } else { journal.evict_optional_to(&name) };
         Ok(Driver {
+            audience: Arc::new(Audience { name: Arc::clone(&name), filter }),
             rejections: Rejections::new(Arc::clone(&name), journal.id()),
             gaps: GapMaker::new(settings.gap_tags),
             dead_letters: settings.dead_letters,
-            evict_to: journal.evict_to(),
+            evict_to,
             delivery: Delivery::new(Backoff::new(settings.seed)),
+            lanes: Lanes::default(),
+            pace: Pace::new(bytes_per_second_max),
             complaints: Complaints::default(),
             held: Progress::new(&name, journal.usage().submission_bytes_max),
             accounted: cursor,
@@ -196,7 +209,7 @@ impl<S: Sink> Driver<S> {
     async fn deliver(&mut self, limits: Limits) -> Result<Infallible, Stopping> {
         let start = self.locate().await?;
         let mut gather =
-            Gather::new(Arc::clone(&self.name), self.journal.reader(start), Batcher::new(limits));
+            Gather::new(Arc::clone(&self.audience), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
             match self.gather(&mut gather, &mut watermark).await? {
@@ -208,19 +221,26 @@ impl<S: Sink> Driver<S> {
                     self.evict().await?;
                     gather.restart(self.journal.reader(self.accounted));
                 }
-                Next::Write(mut batch) => {
-                    while batch.points() > 0 {
-                        let settled = self.write(&batch).await?;
-                        let points = self.commit(&batch, settled, &mut gather).await?;
-                        if points == 0 {
-                            // The rest is what has to make room.
-                            break;
-                        }
-                        batch.advance(points);
-                    }
-                }
+                Next::Write(batch) => self.deliver_batch(batch, &mut gather).await?,
             }
         }
+    }
+
+    /// Delivers a batch to its end, unless the rest of it has to make room.
+    async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
+        let points = batch.records().map(|(_, record)| record.point());
+        self.delivery.handle_batch(self.lanes.of(batch.points(), points));
+        while batch.rows() > 0 {
+            let (settled, is_interrupted) = self.write(&batch).await?;
+            let (points, whole) = self.commit(&batch, settled, gather).await?;
+            batch.advance(points);
+            self.delivery.handle_commit(points);
+            if is_interrupted || !whole {
+                gather.restart(self.journal.reader(batch.from()));
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Where delivery begins: at the journal's cursor, or before it if the sink itself knows of less. A sink that is
@@ -241,8 +261,8 @@ impl<S: Sink> Driver<S> {
                 Ok(position) => break position,
                 Err(outcome) => {
                     self.note(&outcome);
-                    self.delivery.handle_batch(1);
-                    self.delivery.handle_outcome(Instant::now(), outcome);
+                    self.delivery.handle_batch(vec![vec![0]]);
+                    self.delivery.handle_outcome(Instant::now(), outcome, &[]);
                     let now = Instant::now();
                     let Step::Wait(until) = self.delivery.poll(now) else {
                         self.wait(now + JOURNAL_RETRY).await?;
@@ -274,9 +294,12 @@ impl<S: Sink> Driver<S> {
             if self.must_evict() {
                 return Ok(Next::Evict);
             }
+            while let Some(replay) = self.status.desk().take() {
+                self.replay(replay).await;
+            }
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
-            self.pass_without_points(gather);
+            self.pass_without_rows(gather);
             if self.is_due() {
                 self.journal_held().await;
                 continue;
@@ -309,34 +332,34 @@ impl<S: Sink> Driver<S> {
                 changed = watermark.changed() => if changed.is_err() { return Err(Stopping) },
                 _ = self.stop.changed() => {}
                 _ = self.evict_to.changed() => {}
+                () = self.status.desk().asked() => {}
                 () = at(due) => {}
             }
         }
     }
 
-    /// Writes the batch's front until it is dealt with, or nothing of it has to be any more.
-    async fn write(&mut self, batch: &Batch) -> Result<Settled, Stopping> {
-        self.delivery.handle_batch(batch.points());
+    /// Writes the batch's front until it is dealt with, or nothing of it has to be any more; whether that was the reason.
+    async fn write(&mut self, batch: &Batch) -> Result<(Settled, bool), Stopping> {
         let rows = self.rows(batch);
         let mut unconfirmed = false;
         loop {
             if self.must_evict() {
-                return Ok(self.delivery.settle());
+                return Ok((self.delivery.settle(), true));
             }
-            match self.delivery.poll(Instant::now()) {
-                Step::Settle => return Ok(self.delivery.settle()),
+            let now = Instant::now();
+            match self.delivery.poll(now) {
+                Step::Settle => return Ok((self.delivery.settle(), false)),
                 Step::Wait(_) if self.is_due() => self.journal_held().await,
-                Step::Wait(until) => self.wait(until).await?,
+                Step::Wait(until) => self.wait_for_sink(until).await?,
+                Step::Write(_) if self.pace.is_early(now) => self.wait_at_pace().await?,
                 Step::Write(points) => {
-                    let settled =
-                        if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
-                    self.status.set_unconfirmed(rows.clone());
-                    let part = batch.part(points, settled);
-                    let patience = patience(self.evict_to.clone(), self.accounted);
-                    let outcome = tokio::select! {
-                        outcome = self.sink.write(&part) => outcome,
-                        () = patience => continue,
+                    let settled = match self.delivery.is_clean() {
+                        true => batch.offset_of(self.delivery.first_open_without(&points)),
+                        false => batch.from(),
                     };
+                    self.status.set_unconfirmed(rows.clone());
+                    let part = batch.part(&points, settled);
+                    let Some(outcome) = self.send(&part).await else { continue };
                     self.note(&outcome);
                     match outcome {
                         Outcome::Retry { unknown: false, .. } | Outcome::Hold { .. } => {}
@@ -345,10 +368,34 @@ impl<S: Sink> Driver<S> {
                     if !unconfirmed {
                         self.status.set_unconfirmed(Vec::new());
                     }
-                    self.delivery.handle_outcome(Instant::now(), outcome);
+                    let suspects: Vec<usize> = match &outcome {
+                        Outcome::Rejected { reason } => {
+                            self.lanes.accuse(reason, &part).into_iter().map(|at| points[at]).collect()
+                        }
+                        Outcome::Confirmed => {
+                            self.lanes.acquit(&part);
+                            Vec::new()
+                        }
+                        _ => Vec::new(),
+                    };
+                    self.delivery.handle_outcome(Instant::now(), outcome, &suspects);
                 }
             }
         }
+    }
+
+    /// Writes a part; none if the journal needs room, and it took too long for that.
+    pub(super) async fn send(&mut self, part: &Part<'_>) -> Option<Outcome> {
+        let before = self.sink.sent_bytes();
+        let patience = patience(self.evict_to.clone(), self.accounted);
+        let outcome = tokio::select! {
+            outcome = self.sink.write(part) => Some(outcome),
+            () = patience => None,
+        };
+        let bytes = self.sink.sent_bytes().saturating_sub(before);
+        self.pace.handle_sent(Instant::now(), bytes);
+        self.status.count_request(bytes);
+        outcome
     }
 
     /// Rows of a batch that are not in the ledger yet, by device.
@@ -376,7 +423,38 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    fn is_stopping(&self) -> bool {
+    /// Waits before the next attempt; not any longer than until a sink that was gone answers again.
+    async fn wait_for_sink(&mut self, until: Instant) -> Result<(), Stopping> {
+        let look_at = Instant::now() + self.delivery.pause_before_look();
+        self.wait(until.min(look_at)).await?;
+        if Instant::now() < look_at || look_at >= until {
+            return Ok(());
+        }
+        let is_back = tokio::select! {
+            is_back = self.sink.is_back() => is_back,
+            _ = self.evict_to.changed() => false,
+            _ = self.stop.changed() => false,
+            () = at(Some(until)) => false,
+        };
+        if is_back {
+            self.delivery.handle_return();
+        }
+        Ok(())
+    }
+
+    /// Waits until the pace allows the next request.
+    async fn wait_at_pace(&mut self) -> Result<(), Stopping> {
+        match self.pace.free_at() {
+            // Whoever stops has little time, and what it sends then is little.
+            Some(free_at) if !self.is_stopping() => self.wait(free_at).await,
+            _ => {
+                self.pace.clear();
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! **Constraints.** It runs on the main thread beside nothing but signals, and must never block there: what reads the
 //! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
-//! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows.
+//! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows, and
+//! [`dead_letters`] does what the commands of that name ask for.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
+pub mod dead_letters;
 mod devices;
 mod limited;
 pub mod live;
@@ -25,6 +27,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tracing::{error, info};
 
 pub use api::Api;
+pub use dead_letters::Letters;
 
 use crate::config::Config;
 use crate::journal::Journal;
@@ -64,6 +67,7 @@ pub struct Server {
     tcp: TcpListener,
     control: UnixListener,
     api: Arc<Api>,
+    letters: Option<Arc<Letters>>,
 }
 
 impl Server {
@@ -81,7 +85,13 @@ impl Server {
         stats.set_listen(listen);
         info!("listening on http://{listen}");
         let api = Api::new(journal.clone(), Arc::clone(stats), config.clock);
-        Ok(Server { tcp, control, api })
+        Ok(Server { tcp, control, api, letters: None })
+    }
+
+    /// Lets the control socket decide about dead letters too.
+    #[must_use]
+    pub fn with_letters(self, letters: Letters) -> Server {
+        Server { letters: Some(Arc::new(letters)), ..self }
     }
 
     /// Answers until it is dropped, or until a listener fails for good.
@@ -89,6 +99,8 @@ impl Server {
         let follow = devices::follow(Arc::clone(&self.api));
         let router = router(self.api);
         let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router.clone());
+        let router =
+            self.letters.into_iter().fold(router, |all, letters| all.merge(dead_letters::router(letters)));
         let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), router);
         let ended = tokio::select! {
             ended = tcp.into_future() => ended,

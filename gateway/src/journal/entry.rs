@@ -26,9 +26,10 @@
 //! | clock | `14`, machine u64, told ns i64 |
 //! | clock fix | `15`, flags u8 (bit 0: estimated), machine u64, offset ns i64 |
 //! | message | `16`, broker u32, generation u32, hash u64, number varint |
+//! | moved | `17`, what u8 (0: unwanted, 1: replayed), sink text, then device text and rows varint to the end |
 //!
 //! The entries `11` to `15` are in segments alone whose header says so (`segment.rs`). A gateway that does not know `16`
-//! passes over it and stores again what a broker repeats.
+//! passes over it and stores again what a broker repeats; one that does not know `17` counts those rows as before.
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
@@ -36,6 +37,7 @@
 
 mod cause;
 mod message;
+mod moved;
 
 use thiserror::Error;
 
@@ -48,6 +50,7 @@ pub use super::lists::{Counts, Fields};
 use crate::record::{MachineBoot, Offset};
 pub use cause::Cause;
 pub use message::{MessageEntry, SessionId};
+pub use moved::{Move, MovedEntry};
 
 /// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
 pub const ENTRY_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX - super::frame::FRAME_HEADER_BYTES;
@@ -93,6 +96,8 @@ pub enum Entry<'a> {
     ClockFix(FixEntry),
     /// What a broker's repetition of a message is known by.
     Message(MessageEntry),
+    /// Rows of a sink are counted anew.
+    Moved(MovedEntry<'a>),
 }
 
 /// A row with frozen identity, series and time.
@@ -292,6 +297,10 @@ impl Entry<'_> {
                 out.push(16);
                 message.encode(out);
             }
+            Entry::Moved(moved) => {
+                out.push(17);
+                moved.encode(out);
+            }
         }
         let bytes = out.len() - start;
         let Ok(length) = u16::try_from(bytes - LENGTH_BYTES) else {
@@ -349,6 +358,7 @@ impl<'a> Entry<'a> {
             Entry::Row(row) | Entry::EarlyRow(_, row) => row.fields.check()?,
             Entry::Cursor(cursor) => cursor.confirmed.check()?,
             Entry::Letters(letters) => letters.rows.check()?,
+            Entry::Moved(moved) => moved.rows.check()?,
             _ => {}
         }
         Ok(entry)
@@ -401,6 +411,7 @@ impl<'a> Entry<'a> {
             14 => Entry::Clock(ClockEntry::decode(&mut input)?),
             15 => Entry::ClockFix(FixEntry::decode(&mut input)?),
             16 => Entry::Message(MessageEntry::decode(&mut input)?),
+            17 => Entry::Moved(MovedEntry::decode(&mut input)?),
             _ => return Err(Undecodable("unknown kind")),
         };
         if input.is_empty() { Ok(entry) } else { Err(Undecodable("bytes behind the last field")) }
@@ -598,6 +609,9 @@ mod tests {
             round_trip(&Entry::ClockFix(fix));
             let session = SessionId { broker: boot, generation: !boot };
             round_trip(&Entry::Message(MessageEntry { session, number: u64::from(boot), hash: number }));
+            for what in [Move::Unwanted, Move::Replayed] {
+                round_trip(&Entry::Moved(MovedEntry { sink: &name, what, rows: Counts::of(&counts) }));
+            }
             let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
             round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {
@@ -607,7 +621,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_decode_to_what_encodes_back_to_them(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = [&[bytes.first().map_or(1, |b| b % 17)], bytes.as_slice()].concat();
+            let bytes = [&[bytes.first().map_or(1, |b| b % 18)], bytes.as_slice()].concat();
             if let Ok(entry) = Entry::decode(&bytes) {
                 let mut out = Vec::new();
                 entry.encode(&mut out).unwrap();

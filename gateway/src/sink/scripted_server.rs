@@ -14,13 +14,15 @@ pub(crate) enum Script {
     Answer(&'static str, &'static str),
     /// The connection is cut after the request was read.
     Cut,
+    /// The same, after half of an answer.
+    Half(&'static str, &'static str),
 }
 
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) head: String,
-    /// The body, decompressed.
+    /// The body, decompressed; empty where it is not compressed.
     pub(crate) lines: String,
 }
 
@@ -51,13 +53,16 @@ impl ScriptedServer {
                 let Some(request) = read_request(&mut stream) else { continue };
                 let script = answer(&request);
                 seen.lock().unwrap().push(request);
-                if let Script::Answer(head, body) = script {
-                    let length = body.len();
-                    let _ = write!(
-                        stream,
-                        "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                    );
-                }
+                let (head, body, sent) = match script {
+                    Script::Answer(head, body) => (head, body, body.len()),
+                    Script::Half(head, body) => (head, body, body.len() / 2),
+                    Script::Cut => continue,
+                };
+                let (length, body) = (body.len(), &body[..sent]);
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
             }
         });
         ScriptedServer { address, requests }
@@ -85,7 +90,8 @@ fn read_request(stream: &mut TcpStream) -> Option<Request> {
         }
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap().to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.trim().parse().unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+    let length = length.trim().parse().unwrap();
     let mut body = bytes.split_off(head_end);
     while body.len() < length {
         match stream.read(&mut chunk).ok()? {
@@ -94,6 +100,8 @@ fn read_request(stream: &mut TcpStream) -> Option<Request> {
         }
     }
     let mut lines = String::new();
-    GzDecoder::new(body.as_slice()).read_to_string(&mut lines).unwrap();
+    if head.contains("content-encoding: gzip") {
+        GzDecoder::new(body.as_slice()).read_to_string(&mut lines).unwrap();
+    }
     Some(Request { head, lines })
 }

@@ -33,10 +33,11 @@ fn kept_entries_are_of_the_kinds_that_they_are_named_after() {
         Entry::Clock(_) => "clock",
         Entry::ClockFix(_) => "clock_fix",
         Entry::Message(_) => "message",
+        Entry::Moved(_) => "moved",
     };
     let own_time = ["row", "gap", "gap_again"];
     let early = ["early_row", "early_gap", "early_gap_again", "clock", "clock_fix"];
-    let others = ["device", "sink", "cursor", "letter", "forget", "letters", "skip", "message"];
+    let others = ["device", "sink", "cursor", "letter", "forget", "letters", "skip", "message", "moved"];
     for name in own_time.into_iter().chain(early).chain(others) {
         let bytes = input("entry", name);
         assert_eq!(Entry::decode(&bytes).as_ref().map(kind), Ok(name));
