@@ -83,7 +83,7 @@ fn parse_url(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} has a query or fragment; {FORM}, and the database in keys of its own"));
     }
     let path = url.path().trim_end_matches('/');
-    if let Some(own) = ["/write", "/api/v2/write", "/api/v3/write_lp"].iter().find(|own| path.ends_with(*own))
+    if let Some(own) = ["/api/v2/write", "/api/v3/write_lp", "/write"].iter().find(|own| path.ends_with(*own))
     {
         return Err(format!("{text:?} ends in {own}, which Forebay adds itself; leave it out"));
     }

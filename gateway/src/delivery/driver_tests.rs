@@ -4,7 +4,10 @@ mod damage;
 mod early;
 mod eviction;
 mod overload;
+mod replays;
 mod room;
+mod services;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

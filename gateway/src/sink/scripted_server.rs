@@ -42,8 +42,16 @@ impl ScriptedServer {
     }
 
     /// Decides each answer from the request.
-    pub(crate) fn answering(mut answer: impl FnMut(&Request) -> Script + Send + 'static) -> ScriptedServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn answering(answer: impl FnMut(&Request) -> Script + Send + 'static) -> ScriptedServer {
+        ScriptedServer::listening(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// The same on an address that was chosen before.
+    pub(crate) fn listening(
+        address: SocketAddr,
+        mut answer: impl FnMut(&Request) -> Script + Send + 'static,
+    ) -> ScriptedServer {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
