@@ -28,6 +28,8 @@ mod mqtt;
 mod outage;
 #[path = "end_to_end/readme.rs"]
 mod readme;
+#[path = "end_to_end/refused.rs"]
+mod refused;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/world.rs"]

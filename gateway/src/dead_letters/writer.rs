@@ -52,6 +52,8 @@ pub(super) struct Writer {
     current: Option<Current>,
     /// What an earlier life wrote of which only its file says that it is durable.
     doubtful: Vec<Doubtful>,
+    /// Whether letters may have been let go of in vain, behind what is durable of the newest file.
+    failed_removal: bool,
     next: FileNumber,
     end_file: Option<Arc<dyn StorageFile>>,
     /// Files to be removed.
@@ -98,6 +100,7 @@ impl Writer {
             newest: None,
             current: None,
             doubtful: Vec::new(),
+            failed_removal: false,
             next: FileNumber::default(),
             end_file: None,
             stale: Vec::new(),
@@ -117,7 +120,9 @@ impl Writer {
     pub(super) fn remove(&mut self, letters: &[Letter]) -> Result<(), AppendError> {
         self.prepare()?;
         let gone: Vec<Content<'_>> = letters.iter().map(|letter| Content::Gone(letter.view().key)).collect();
-        self.write_all(&gone)
+        let written = self.write_all(&gone);
+        self.failed_removal |= written.is_err();
+        written
     }
 
     /// Knows what is there, and has written again what was in doubt.
@@ -134,6 +139,11 @@ impl Writer {
             self.doubtful = doubtful;
             begun?;
             self.doubtful = Vec::new();
+        }
+        if self.failed_removal {
+            // Nobody may believe what was not said for good: another file excludes it.
+            self.begin(&[])?;
+            self.failed_removal = false;
         }
         Ok(())
     }

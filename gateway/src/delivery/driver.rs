@@ -131,6 +131,8 @@ pub(super) struct Driver<S> {
     pub(super) held: Progress,
     /// Rows below are in the ledger, or held for it, though a sink that lost its data may get them again.
     pub(super) accounted: Offset,
+    /// The sink was given everything below in this life, or needs it no more.
+    pub(super) served: Offset,
     /// Rows below are in the ledger.
     pub(super) journaled: Offset,
     /// Whether the journal is not told of anything any more, although it works.
@@ -176,6 +178,7 @@ impl<S: Sink> Driver<S> {
             complaints: Complaints::default(),
             held: Progress::new(&name, journal.usage().submission_bytes_max),
             accounted: cursor,
+            served: Offset(0),
             journaled: cursor,
             detached: false,
             holes: Holes::default(),
@@ -208,6 +211,7 @@ impl<S: Sink> Driver<S> {
 
     async fn deliver(&mut self, limits: Limits) -> Result<Infallible, Stopping> {
         let start = self.locate().await?;
+        self.served = start;
         let mut gather =
             Gather::new(Arc::clone(&self.audience), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
@@ -234,6 +238,7 @@ impl<S: Sink> Driver<S> {
             let (settled, is_interrupted) = self.write(&batch).await?;
             let (points, whole) = self.commit(&batch, settled, gather).await?;
             batch.advance(points);
+            self.served = batch.from();
             self.delivery.handle_commit(points);
             if is_interrupted || !whole {
                 gather.restart(self.journal.reader(batch.from()));

@@ -158,7 +158,8 @@ impl<S: Sink> Driver<S> {
             };
             let first = fates.len();
             let chosen: Vec<OwnPoint> = numbers.iter().map(|number| points[first + number].clone()).collect();
-            let part = Part::of_points(&chosen, self.accounted);
+            // A sink with a cursor of its own stays where it is.
+            let part = Part::of_points(&chosen, self.served.min(self.accounted));
             let outcome = if self.is_stopping() { None } else { self.send(&part).await };
             let why = match &outcome {
                 None => "the gateway stops, or has to make room; nothing was sent again",

@@ -231,7 +231,8 @@ fn a_device_that_sends_nothing_but_bad_points_costs_few_requests_and_delays_nobo
         running.stop();
         let requests = database.lock().unwrap().requests.len();
         eprintln!("{manner:?}: {requests} requests for {HOURS} batches, half of which is bad");
-        assert!(requests <= 4 * HOURS as usize + 8, "{manner:?}: {requests} requests");
+        // A batch may be gathered in two pieces.
+        assert!(requests <= 8 * HOURS as usize, "{manner:?}: {requests} requests");
     }
 }
 
