@@ -169,7 +169,7 @@ fn make(files: &mut Files, feed: &mut Feed<'_>) {
             let letter = letter(stage, if n % 2 == 0 { "main" } else { "" }, offset, feed.byte().into());
             frame::push(&mut bytes, &Content::Letter(letter.view()), header.salt, given, durable);
             given += 1;
-            if kind & 4 != 0 && offset % 3 == 0 {
+            if kind & 4 != 0 && offset.is_multiple_of(3) {
                 frame::push(&mut bytes, &Content::Gone(letter.view().key), header.salt, given, durable);
             }
         }

@@ -510,10 +510,10 @@ mod tests {
 
     #[test]
     fn a_class_of_offenders_costs_three_requests_and_two_once_it_is_known() {
-        let bad: BTreeSet<usize> = (0..5000).filter(|point| point % 3 == 0).collect();
+        let bad: BTreeSet<usize> = (0..5000).filter(|point: &usize| point.is_multiple_of(3)).collect();
         for (name, most) in [(1, 3), (0, 2)] {
             let mut store = Store { manner: Manner::Counts, ..Store::new(bad.clone()) };
-            let class = |point: usize| (point % 3 == 0).then_some(name);
+            let class = |point: usize| point.is_multiple_of(3).then_some(name);
             assert_eq!(deliver(&mut delivery(), &mut store, 5000, class), bad);
             assert_eq!(store.answers, most);
         }
