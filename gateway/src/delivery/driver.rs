@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime;
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::backoff::Backoff;
@@ -39,6 +39,7 @@ use super::pace::Pace;
 use super::progress::Progress;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
+use super::waits::{at, patience};
 use super::{Delivery, Settled, Step};
 use crate::config::Service;
 use crate::dead_letters::DeadLetters;
@@ -117,10 +118,10 @@ pub(super) struct Driver<S> {
     pub(super) journal: Journal,
     pub(super) sink: S,
     pub(super) status: Arc<SinkStatus>,
-    stop: watch::Receiver<bool>,
-    delivery: Delivery,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) delivery: Delivery,
     lanes: Lanes,
-    pace: Pace,
+    pub(super) pace: Pace,
     pub(super) rejections: Rejections,
     pub(super) gaps: GapMaker,
     pub(super) dead_letters: Arc<DeadLetters>,
@@ -414,68 +415,5 @@ impl<S: Sink> Driver<S> {
             }
         }
         rows.into_iter().map(|(device, rows)| (device.into(), rows)).collect()
-    }
-
-    /// Waits, unless the driver is to stop: a sink that fails now is not waited for.
-    pub(super) async fn wait(&mut self, until: Instant) -> Result<(), Stopping> {
-        if self.is_stopping() {
-            return Err(Stopping);
-        }
-        tokio::select! {
-            () = at(Some(until)) => Ok(()),
-            _ = self.evict_to.changed() => Ok(()),
-            _ = self.stop.changed() => if self.is_stopping() { Err(Stopping) } else { Ok(()) },
-        }
-    }
-
-    /// Waits before the next attempt; not any longer than until a sink that was gone answers again.
-    async fn wait_for_sink(&mut self, until: Instant) -> Result<(), Stopping> {
-        let look_at = Instant::now() + self.delivery.pause_before_look();
-        self.wait(until.min(look_at)).await?;
-        if Instant::now() < look_at || look_at >= until {
-            return Ok(());
-        }
-        let is_back = tokio::select! {
-            is_back = self.sink.is_back() => is_back,
-            _ = self.evict_to.changed() => false,
-            _ = self.stop.changed() => false,
-            () = at(Some(until)) => false,
-        };
-        if is_back {
-            self.delivery.handle_return();
-        }
-        Ok(())
-    }
-
-    /// Waits until the pace allows the next request.
-    async fn wait_at_pace(&mut self) -> Result<(), Stopping> {
-        match self.pace.free_at() {
-            // Whoever stops has little time, and what it sends then is little.
-            Some(free_at) if !self.is_stopping() => self.wait(free_at).await,
-            _ => {
-                self.pace.clear();
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        *self.stop.borrow() || self.stop.has_changed().is_err()
-    }
-}
-
-/// Completes when a write has had its time although the journal needs room; its outcome is then unknown.
-async fn patience(mut evict_to: watch::Receiver<Offset>, accounted: Offset) {
-    match evict_to.wait_for(|to| *to > accounted).await {
-        Ok(_) => sleep(EVICT_GRACE).await,
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Completes at `due`, or never.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

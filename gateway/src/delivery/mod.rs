@@ -42,6 +42,7 @@ mod rejection;
 pub mod replay;
 mod skip;
 pub mod status;
+mod waits;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -139,7 +139,8 @@ pub(super) fn retry_after(header: &str, date: Option<&str>) -> Option<Duration> 
         return Some(Duration::from_secs(seconds));
     }
     let time = |text: &str| DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text.trim()).ok();
-    let now_ns = date.and_then(time).map_or_else(|| i128::from(clock::now_ns()), jiff::Timestamp::as_nanosecond);
+    let now_ns =
+        date.and_then(time).map_or_else(|| i128::from(clock::now_ns()), jiff::Timestamp::as_nanosecond);
     let wait_ns = time(header)?.as_nanosecond().saturating_sub(now_ns);
     Some(Duration::from_nanos(u64::try_from(wait_ns.max(0)).unwrap_or(u64::MAX)))
 }
