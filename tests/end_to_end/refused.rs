@@ -27,6 +27,18 @@ struct Site {
     http: Http,
 }
 
+/// Waits until the gateway has its subscriptions: what comes before, no broker keeps for it.
+fn await_broker(world: &World) -> anyhow::Result<()> {
+    wait_for("the gateway's session at the broker", LIMIT, || {
+        let status = world.gateway.status().map_err(|error| format!("{error:#}"))?;
+        let sources = status["sources"].as_object().cloned().unwrap_or_default();
+        match sources.values().all(|source| source["state"] == "connected") && !sources.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{sources:?}")),
+        }
+    })
+}
+
 impl Site {
     fn start(name: &str) -> anyhow::Result<Site> {
         let scratch = Scratch::new(name)?;
@@ -38,6 +50,7 @@ impl Site {
         );
         let load = Load { serial: 0, native: 0, json: 0, period: Duration::from_secs(1) };
         let world = World::start(scratch, load, table)?;
+        await_broker(&world)?;
         Ok(Site { world, server, proxy, http: Http::new()? })
     }
 
@@ -207,6 +220,7 @@ fn a_version_that_is_left_open_is_found_out() -> anyhow::Result<()> {
         + "[[mqtt.subscribe]]\ntopic = \"raw\"\nformat = \"line-protocol\"\n";
     let load = Load { serial: 0, native: 0, json: 0, period: Duration::from_secs(1) };
     let world = World::start(scratch, load, table)?;
+    await_broker(&world)?;
     publish(
         world.broker.port,
         vec![("raw".to_owned(), format!("m,device=d v=1 {}", wall_ns()).into_bytes())],
