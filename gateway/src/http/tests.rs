@@ -166,36 +166,6 @@ async fn queries_are_answered_and_faults_name_parameter_cause_and_cure() {
     }
 }
 
-#[tokio::test]
-async fn queries_beyond_what_may_wait_are_asked_to_come_again() {
-    let served = Served::start().await;
-    served.rows("boiler", 0, 10_000).await;
-    let path = "/api/v1/query?from=0&to=100000&limit=10000";
-    let asked: Vec<_> = ask_at_once(&served, path, 48).await;
-    let count = |wanted: u16| asked.iter().filter(|(code, _)| *code == wanted).count();
-    assert_eq!(count(200) + count(503), 48, "neither answered nor refused");
-    assert!(count(200) >= 4 && count(503) > 0, "{} answered, {} refused", count(200), count(503));
-    let (_, busy) = asked.iter().find(|(code, _)| *code == 503).unwrap();
-    assert!(busy.contains("ask again"), "{busy}");
-    assert_eq!(served.get(path).await.0, 200, "it is answered again");
-}
-
-/// The answers to the same question, asked so many times at once.
-async fn ask_at_once(served: &Served, path: &str, count: usize) -> Vec<(u16, String)> {
-    let mut streams = Vec::new();
-    for _ in 0..count {
-        streams.push(served.connect(path).await);
-    }
-    let mut answers = Vec::new();
-    for mut stream in streams {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        answers.push((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()));
-    }
-    answers
-}
-
 /// Reads from a live stream until `wanted` appears.
 async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut text = Vec::new();
