@@ -136,6 +136,23 @@ fn a_failed_sync_is_not_repeated_on_its_file_and_a_second_one_is_an_error() {
 }
 
 #[test]
+fn a_letter_that_was_let_go_of_in_vain_is_there_once_it_is_promised_again() {
+    let storage = Faulty::new();
+    let store = DeadLetters::open(Arc::new(storage.clone()), MAX_BYTES_LEAST).unwrap();
+    store.append(&[refused(1), refused(2)]).unwrap();
+    // The first sync fails, and the file that was to take over cannot be made.
+    storage.fail(Kind::Create, 1);
+    storage.fail(Kind::Sync, 1);
+    store.remove(&[refused(1)]).unwrap_err();
+    assert_eq!(store.append(&[refused(1)]).unwrap().known, 1);
+    assert_eq!(offsets(&storage.live()), [1, 2]);
+    // Nor does the next life believe what was never said for good.
+    let store = DeadLetters::open(Arc::new(storage.clone()), MAX_BYTES_LEAST).unwrap();
+    store.append(&[refused(3)]).unwrap();
+    assert_eq!(offsets(&storage.live()), [1, 2, 3]);
+}
+
+#[test]
 fn whatever_call_fails_once_or_for_a_while_the_caller_gets_through_in_the_end() {
     for kind in [Kind::Create, Kind::Rename, Kind::Remove, Kind::Write, Kind::Sync, Kind::SyncDirectory] {
         for times in [1, 2, 3, 7] {
