@@ -4,6 +4,7 @@
 //! a line that none of them stores, ports are looked at and not opened, and the journal is not.
 
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -42,6 +43,10 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
         let key = ports::key(&port.selector);
         report.line(&format!("{key} {}", port.selector), ports::check(port, known));
     }
+    report.line(
+        &format!("http.listen {}", config.http.listen),
+        listen_finding(config.http.listen, running.is_some()),
+    );
     let reached = talk(async {
         let client_id = daemon::kept_client_id(&config.data_dir);
         for broker in &config.mqtt {
@@ -107,6 +112,17 @@ fn ack_finding(config: &Config) -> String {
              drops what exceeds its limit (mosquitto: max_queued_messages, 1000 by default); raise that for the longest \
              outage, or set [ack] after = \"journal\""
         ),
+    }
+}
+
+/// Whether the gateway can listen there, unless it does already.
+fn listen_finding(address: SocketAddr, is_running: bool) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok("is free".to_owned()),
+        Err(_) if is_running => Ok("is served by the gateway that runs".to_owned()),
+        Err(error) => {
+            Err(format!("cannot be listened on: {error}; stop what uses the port, or choose another"))
+        }
     }
 }
 

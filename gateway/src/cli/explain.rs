@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::clock;
 use crate::config::{Config, Format, Mqtt, Subscribe};
 use crate::ingest::identity::Naming;
 use crate::record::Row;
@@ -123,6 +124,9 @@ fn tell(explanation: &mut Explanation, parsed: Result<Parsed, Aside>) {
     };
     for row in &parsed.rows {
         push_row(&mut explanation.text, row);
+        if let Some(remark) = row.timestamp.and_then(odd_time) {
+            explanation.remark(&remark);
+        }
     }
     let undated = parsed.rows.iter().filter(|row| row.timestamp.is_none());
     match undated.clone().any(|row| row.offset_ns != 0) {
@@ -143,6 +147,15 @@ fn tell(explanation: &mut Explanation, parsed: Result<Parsed, Aside>) {
             refusal.reason
         ));
     }
+}
+
+/// What is to be said of a time that no sensor can have meant: most often it is in another unit than was configured.
+fn odd_time(ns: i64) -> Option<String> {
+    const FIRST_S: i64 = 946_684_800;
+    const YEAR_NS: i64 = 366 * 86_400 * 1_000_000_000;
+    let is_odd = ns / 1_000_000_000 < FIRST_S || ns > clock::now_ns().saturating_add(YEAR_NS);
+    let time = is_odd.then(|| jiff::Timestamp::from_nanosecond(i128::from(ns)).ok()).flatten()?;
+    Some(format!("the time of the row above is {time}: is `timestamp_format` the unit of the payload?"))
 }
 
 fn push_row(text: &mut String, row: &Row) {

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bugs::{Bug, seeded};
 use super::entry::{Entry, take_entry};
@@ -71,6 +71,8 @@ pub(super) struct Intake {
     pub(super) too_small: bool,
     /// How soon what is pending is to be committed.
     urgency: Urgency,
+    /// Since when something is pending, if anything is.
+    since: Instant,
     /// Whether the end has yet to be marked.
     pub(super) mark_due: bool,
     /// Whether segments that were let go of are to be recycled or removed.
@@ -164,6 +166,7 @@ impl Intake {
             evict: false,
             too_small: false,
             urgency: Urgency::Idle,
+            since: Instant::now(),
             mark_due: false,
             retire_due: true,
             tidy_due: true,
@@ -185,6 +188,9 @@ impl Intake {
         if entries > 0 {
             self.make_room(class, of_clocks && !seeded(Bug::EarlyInAnOldSegment))?;
             self.append(entries);
+            if self.urgency == Urgency::Idle {
+                self.since = Instant::now();
+            }
             self.urgency = self.urgency.max(Urgency::of(class, self.pending.bytes.len()));
         }
         Ok((value, self.tail.end))
@@ -209,9 +215,10 @@ impl Intake {
         }
     }
 
-    /// How long what is pending may wait for company; none if nothing is pending.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.urgency.patience(self.options.commit_interval)
+    /// When what is pending is to be committed; none if nothing is pending. It waits from its coming on: what came during a
+    /// long commit has waited enough.
+    pub(super) fn commit_at(&self) -> Option<Instant> {
+        self.urgency.patience(self.options.commit_interval).map(|patience| self.since + patience)
     }
 
     /// Whether another spare is to be made now. The second one can wait until half of the segment is full: most often a

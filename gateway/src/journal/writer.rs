@@ -5,7 +5,7 @@
 //! * Next: `delivery/mod.rs` reads what is below the watermark.
 //!
 //! Operation: group commit is self-clocked. While one fdatasync runs, submissions collect; when it returns, all of them
-//! are the next commit. The first of them may wait for company ([`Intake::patience`](super::intake::Intake::patience)):
+//! are the next commit. The first of them may wait for company ([`Intake::commit_at`](super::intake::Intake::commit_at)):
 //! for a moment where nobody is held up by it, so that a fast disk does not make a commit of every message; and for the
 //! `commit_interval`, unless much has come together, or half of what a source may have in flight is out.
 //! A second after the last commit the end is marked (`end.rs`), so that recovery can tell what was durable and is damaged
@@ -138,12 +138,10 @@ impl Committer {
             return Next::Commit;
         }
         let mut intake = self.shared.intake();
-        let mut since = None;
         loop {
             let closing = intake.phase != Phase::Open;
-            let patience = if let Some(patience) = intake.patience() {
+            let patience = if let Some(due) = intake.commit_at() {
                 let now = Instant::now();
-                let due = *since.get_or_insert(now) + patience;
                 if closing || due <= now {
                     return Next::Commit;
                 }

@@ -43,6 +43,9 @@ pub(crate) enum Bench {
         /// Measure only what a message costs.
         #[arg(long)]
         cost_only: bool,
+        /// Deliver so many messages in each measurement of what one costs, instead of 300,000.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        messages: Option<u64>,
     },
     /// One measurement, in the process that was started for it.
     #[command(hide = true)]

@@ -49,7 +49,7 @@ fn main() -> Result<ExitCode> {
         Bench::Ack(common) => (common, ack::run(common)?),
         Bench::AckModes(common) => (common, modes::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
-        Bench::Mqtt { common, cost_only } => (common, mqtt::run(common, *cost_only)?),
+        Bench::Mqtt { common, cost_only, messages } => (common, mqtt::run(common, *cost_only, *messages)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -119,8 +119,8 @@ struct Outcomes {
 }
 
 /// Runs the benchmark; whether every bar was met.
-pub(crate) fn run(common: &Common, cost_only: bool) -> Result<bool> {
-    let plan = Plan::of(common);
+pub(crate) fn run(common: &Common, cost_only: bool, messages: Option<u64>) -> Result<bool> {
+    let plan = Plan::of(common, messages);
     let mut machine = Machine::look();
     let mut outcomes = Outcomes::default();
     let disk = Device::plain(&common.directory()?)?;
@@ -143,13 +143,17 @@ pub(crate) fn run(common: &Common, cost_only: bool) -> Result<bool> {
 }
 
 impl Plan {
-    fn of(common: &Common) -> Plan {
+    fn of(common: &Common, messages: Option<u64>) -> Plan {
         let plan = if common.quick {
             Plan { runs: 1, messages: 20_000, delivered_messages: 20_000, paced_s: 1 }
         } else {
             Plan { runs: 5, messages: 200_000, delivered_messages: 300_000, paced_s: 10 }
         };
-        Plan { runs: common.runs().unwrap_or(plan.runs), ..plan }
+        Plan {
+            runs: common.runs().unwrap_or(plan.runs),
+            delivered_messages: messages.unwrap_or(plan.delivered_messages),
+            ..plan
+        }
     }
 }
 

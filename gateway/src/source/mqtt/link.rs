@@ -115,6 +115,9 @@ impl Link {
                     return Err(LinkError::Wire(format!("does not answer like a broker; {REACH}")));
                 }
                 link.turn(outbox, true).await.map_err(|error| match error {
+                    LinkError::Closed(_) | LinkError::Broken(_) if broker.tls.is_none() => LinkError::Closed(
+                        " instead of answering the greeting; see its log, and write mqtts:// if the port is for TLS",
+                    ),
                     LinkError::Closed(_) => {
                         LinkError::Closed(" instead of answering the greeting; see its log")
                     }
@@ -194,9 +197,11 @@ async fn connect(broker: &Mqtt) -> Result<Box<dyn Stream>, LinkError> {
         Ok(stream) => Ok(Box::new(stream)),
         Err(error) => Err(match tls_error(&error) {
             Some(tls) => LinkError::Tls(explain(tls)),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => LinkError::Tls(format!(
-                "closes the connection when TLS begins; {REACH}: is it the port for TLS?"
-            )),
+            None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                LinkError::Tls(format!(
+                    "closes the connection when TLS begins; {REACH}: is it the port for TLS?"
+                ))
+            }
             None => LinkError::Broken(error),
         }),
     }
@@ -206,12 +211,32 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// How to make a certificate that clients accept.
+const MAKE: &str = "make one of X.509 version 3, signed by the CA, with the host of mqtt.url as its subjectAltName \
+                    (`openssl x509 -req` takes both by -extfile)";
+
+/// What is wrong with a certificate, by the names that the verifier gives it.
+fn unfit(error: &str) -> String {
+    if error.contains("UnsupportedCertVersion") {
+        format!("has a certificate of an old version of X.509; {MAKE}")
+    } else if error.contains("CaUsedAsEndEntity") {
+        format!("shows the certificate of a CA as its own; {MAKE}")
+    } else {
+        format!("has a certificate that cannot be accepted: {error}")
+    }
+}
+
 /// What went wrong with TLS, and whose part it is.
 fn explain(error: &rustls::Error) -> String {
     use CertificateError as Bad;
     match error {
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
             "has a certificate that no known CA has signed; set mqtt.ca_file to the CA that did".to_owned()
+        }
+        rustls::Error::InvalidCertificate(Bad::NotValidForNameContext { presented, .. })
+            if presented.is_empty() =>
+        {
+            format!("has a certificate for no name at all; {MAKE}")
         }
         rustls::Error::InvalidCertificate(
             bad @ (Bad::NotValidForName | Bad::NotValidForNameContext { .. }),
@@ -224,6 +249,7 @@ fn explain(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(bad @ (Bad::NotValidYet | Bad::NotValidYetContext { .. })) => {
             format!("has a certificate that is not valid yet: {bad}; check this machine's clock")
         }
+        rustls::Error::InvalidCertificate(Bad::Other(other)) => unfit(&format!("{other:?}")),
         rustls::Error::InvalidCertificate(bad) => format!("has a certificate that cannot be accepted: {bad}"),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
