@@ -1,7 +1,8 @@
 //! Queries: `/api/v1/query`. What is asked and answered is [`crate::query`]'s; here is how many at a time.
 //!
 //! A query runs on a thread of its own with a lower claim on the processor, so that no number of them holds up intake; a
-//! few wait for their turn, and further ones are asked to come again.
+//! few wait for their turn, and further ones are asked to come again. A connection serves one query: the number of
+//! connections is bounded, and those that idle until their next query would keep others from being accepted.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Query as Parameters, State};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
@@ -88,7 +89,9 @@ pub(super) async fn query(
         return busy();
     }
     match answer.await {
-        Ok(Ok(Ok(json))) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok(Ok(Ok(json))) => {
+            ([(CONTENT_TYPE, "application/json"), (CONNECTION, "close")], json).into_response()
+        }
         Ok(Err(error)) => refusal(StatusCode::BAD_REQUEST, error),
         Ok(Ok(Err(_))) | Err(_) => busy(),
     }
@@ -103,5 +106,5 @@ fn busy() -> Response {
 }
 
 fn refusal(status: StatusCode, error: Fault) -> Response {
-    (status, Json(Refusal { error })).into_response()
+    (status, [(CONNECTION, "close")], Json(Refusal { error })).into_response()
 }

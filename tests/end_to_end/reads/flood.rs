@@ -1,7 +1,7 @@
 //! Some hundred clients that ask as fast as they can keep nobody from being acknowledged.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use forebay_tests::gateway::Settings;
@@ -25,8 +25,9 @@ const RESIDENT_BYTES_MAX: u64 = 256 << 20;
 struct Flood {
     answered: AtomicU64,
     refused: AtomicU64,
-    /// Neither an answer nor a refusal.
+    /// Neither an answer nor a refusal; the first of them.
     strange: AtomicU64,
+    first: OnceLock<String>,
     over: AtomicBool,
 }
 
@@ -36,7 +37,10 @@ async fn ask(client: reqwest::Client, url: String, flood: Arc<Flood>) {
         let count = match answer.map(|answer| answer.status().as_u16()) {
             Ok(200) => &flood.answered,
             Ok(503) => &flood.refused,
-            _ => &flood.strange,
+            other => {
+                flood.first.get_or_init(|| format!("{other:?}"));
+                &flood.strange
+            }
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -99,7 +103,7 @@ fn a_flood_of_queries_holds_up_no_ack_and_loses_nothing() -> anyhow::Result<()> 
         usage.resident_bytes_max >> 20
     );
     assert!(meanwhile > 0 && flood.refused.load(Ordering::Relaxed) > 0, "there was no flood");
-    assert_eq!(flood.strange.load(Ordering::Relaxed), 0, "neither answered nor refused");
+    assert_eq!(flood.strange.load(Ordering::Relaxed), 0, "neither answered nor refused: {:?}", flood.first);
     assert!(usage.resident_bytes_max < RESIDENT_BYTES_MAX, "{usage:?}");
     assert_eq!(site.tap.figures().connections, 1, "the gateway lost its broker");
     site.gateway.drain(DRAIN_LIMIT)?;
