@@ -467,6 +467,7 @@ impl Gateway {
     }
 }
 
+#[expect(clippy::panic, reason = "a test that forgets to close its gateway must fail all the same")]
 impl Drop for Gateway {
     /// A test that lets go of a gateway that runs has forgotten to hold its ledger against the databases; that is done here.
     fn drop(&mut self) {
