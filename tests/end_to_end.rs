@@ -32,6 +32,8 @@ mod outage;
 mod readme;
 #[path = "end_to_end/reads/mod.rs"]
 mod reads;
+#[path = "end_to_end/refused.rs"]
+mod refused;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/world.rs"]

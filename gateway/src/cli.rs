@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Loaded};
+use crate::http::dead_letters::Selection;
 use crate::source::dry_run;
 use crate::{clock, daemon};
 
@@ -27,6 +28,8 @@ mod query;
 mod sinks;
 mod status;
 mod tail;
+
+use dead_letters::Order;
 
 /// Acks your devices once their readings are on disk, and writes them to your database exactly once in effect.
 #[derive(Debug, Parser)]
@@ -121,7 +124,7 @@ enum Command {
         #[command(subcommand)]
         command: journal::JournalCommand,
     },
-    /// Look at what could not be read or what a database refused; the gateway may run
+    /// Look at what could not be read or what a database refused, send it again, or let it go
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
@@ -164,6 +167,34 @@ enum DeadLettersCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Send points again that a database has refused, once the cause is mended; asks the running gateway
+    Replay {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Let letters go for good; asks the running gateway
+    Drop {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+struct Which {
+    /// Their ids, as the list shows them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// With --all: those that this database has refused
+    #[arg(long, value_name = "NAME", requires = "all")]
+    sink: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +247,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DeadLetters { command: DeadLettersCommand::Show { file, id, json } } => {
             with_data_dir(&file.path, |dir| dead_letters::show(dir, &id, json))
         }
+        Command::DeadLetters { command: DeadLettersCommand::Replay { file, which } } => {
+            order(&file, Order::Replay, which)
+        }
+        Command::DeadLetters { command: DeadLettersCommand::Drop { file, which } } => {
+            order(&file, Order::Drop, which)
+        }
     }
 }
 
@@ -252,6 +289,15 @@ fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCo
 
 fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>) -> ExitCode {
     with_config(path, |loaded| report(command(&loaded.config.data_dir)))
+}
+
+/// Lets the running gateway do something with dead letters.
+fn order(file: &File, order: Order, Which { ids, all, sink }: Which) -> ExitCode {
+    let selection = Selection { ids, all, sink };
+    with_config(&file.path, |loaded| match dead_letters::order(&loaded.config.data_dir, order, &selection) {
+        Ok(false) => ExitCode::FAILURE,
+        done => report(done.map(drop)),
+    })
 }
 
 /// Ports are looked for before there is a configuration.

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use filter::Filter;
 pub use format::{NumbersInText, Preset};
 pub use load::{Loaded, load};
 pub use path::{JsonPath, Selector, Step};
@@ -29,6 +30,7 @@ pub(crate) use units::duration as parse_duration;
 
 mod brokers;
 mod document;
+mod filter;
 mod foreign;
 mod format;
 pub(crate) mod fuzzing;
@@ -334,7 +336,7 @@ pub enum WhenFull {
 pub struct Influxdb {
     /// Identity of this sink's cursor.
     pub name: String,
-    /// `http://` or `https://`, host and port, without a trailing slash and without a secret.
+    /// `http://` or `https://`, host and port, perhaps a path, without a trailing slash and without a secret.
     pub url: String,
     /// Which write API, and where it writes to.
     pub api: InfluxdbApi,
@@ -344,6 +346,38 @@ pub struct Influxdb {
     pub flush_interval: Duration,
     /// Token for queries, where the one for writing may not read.
     pub read_token: Option<Secret>,
+    /// What it gets, and what becomes of the others if it does not take it.
+    pub service: Service,
+}
+
+/// What a sink gets, and what becomes of the others if it does not take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where it begins when it is new.
+    pub start: Start,
+    /// Whether intake waits for it when the journal is full. If not, it skips ahead, with a gap.
+    pub required: bool,
+    /// Which rows it gets.
+    pub filter: Filter,
+    /// Bytes of requests that it is sent in a second, in the mean; none for as many as it takes.
+    pub bytes_per_second_max: Option<u64>,
+}
+
+impl Default for Service {
+    fn default() -> Service {
+        let (start, filter) = (Start::Oldest, Filter::default());
+        Service { start, required: true, filter, bytes_per_second_max: None }
+    }
+}
+
+/// Where a new sink begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest row that the journal still keeps for another sink.
+    #[default]
+    Oldest,
+    /// With the first row that comes after it was added.
+    Now,
 }
 
 /// Which write API, and where it writes to.
@@ -369,6 +403,20 @@ pub enum InfluxdbApi {
         /// Token.
         token: Option<Secret>,
     },
+    /// `/api/v3/write_lp` of InfluxDB 3.
+    V3 {
+        /// Database.
+        database: String,
+        /// Token.
+        token: Option<Secret>,
+    },
+    /// That of InfluxDB 1 or 3, whichever the server says that it is.
+    Open {
+        /// Database.
+        database: String,
+        /// Token.
+        token: Option<Secret>,
+    },
 }
 
 /// Name of the embedded store's cursor.
@@ -383,6 +431,8 @@ pub struct Sqlite {
     pub retention: Duration,
     /// Bound of the file; the oldest points go first.
     pub max_bytes: u64,
+    /// What it gets, and what becomes of the others if it does not take it.
+    pub service: Service,
 }
 
 /// What could not be stored.

@@ -17,19 +17,19 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
-use crate::config::{self, AckAfter, Config, Influxdb, InfluxdbApi, SQLITE};
+use crate::config::{self, AckAfter, Config, Influxdb, InfluxdbApi, SQLITE, Service};
 use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
 use crate::delivery::horizon::Horizon;
 use crate::delivery::letters;
 use crate::health::Health;
-use crate::http::Server;
+use crate::http::{Letters, Server};
 use crate::ingest::identity::Naming;
 use crate::ingest::{Ingest, OwnClock};
 use crate::journal::{Journal, Options};
 use crate::record::Offset;
-use crate::sink::influx1::{Credentials, Influx1};
-use crate::sink::influx2::Influx2;
+use crate::sink::Credentials;
+use crate::sink::influx::{Influx, Target};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, Reporter, mqtt, serial, sparkplug};
@@ -80,8 +80,10 @@ pub fn run(config: &Config) -> Result<()> {
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
-    let dead_letters = config.data_dir.join(dead_letters::DIRECTORY);
-    let dead_letters = Arc::new(DeadLetters::open_dir(&dead_letters, config.dead_letters.max_bytes)?);
+    let directory = config.data_dir.join(dead_letters::DIRECTORY);
+    let dead_letters = Arc::new(DeadLetters::open_dir(&directory, config.dead_letters.max_bytes)?);
+    let (store, reports) = (Arc::clone(&dead_letters), Arc::clone(&stats));
+    let server = server.with_letters(Letters { store, directory, stats: reports });
     let horizon = Arc::new(Horizon::default());
     let mut sinks = start_sinks(config, &journal, &stats, &dead_letters, &horizon, &sinks_stop)?;
     sinks.push(letters::spawn(journal.clone(), Arc::clone(&dead_letters), sinks_stop)?);
@@ -236,41 +238,25 @@ fn start_sinks(
         config.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     // Whoever waits for the database waits for no company.
     let is_awaited = config.ack_after == AckAfter::Database;
-    let settings = |name: &str, (batch_points, linger): (usize, Duration)| Settings {
+    let settings = |name: &str, (batch_points, linger): (usize, Duration), service: &Service| Settings {
         name: name.to_owned(),
         batch_points,
         linger: if is_awaited { Duration::ZERO } else { linger },
         horizon: is_awaited.then(|| horizon.add()),
         drain: DRAIN,
         dead_letters: Arc::clone(dead_letters),
+        service: service.clone(),
         gap_tags: gap_tags.clone(),
         seed: getrandom::u64().unwrap_or_default(),
     };
     let mut threads = Vec::new();
     for influxdb in &config.influxdb {
-        let Influxdb { name, url, api, batch_size, flush_interval, .. } = influxdb;
-        let settings = settings(name, (*batch_size, *flush_interval));
-        let status = stats.sink(name);
-        let thread = match api {
-            InfluxdbApi::V1 { database, retention_policy, username, password } => {
-                let credentials = username.as_ref().map(|username| Credentials {
-                    username: username.clone(),
-                    password: password
-                        .as_ref()
-                        .map_or_else(String::new, |password| password.expose().to_owned()),
-                });
-                let sink = Influx1::new(url, database, retention_policy.as_deref(), credentials)
-                    .with_context(|| format!("[[influxdb]] {name}"))?;
-                driver::spawn(journal.clone(), sink, settings, status, stop.clone())
-            }
-            InfluxdbApi::V2 { org, bucket, token } => {
-                let token = token.as_ref().map(config::Secret::expose);
-                let sink =
-                    Influx2::new(url, org, bucket, token).with_context(|| format!("[[influxdb]] {name}"))?;
-                driver::spawn(journal.clone(), sink, settings, status, stop.clone())
-            }
-        };
-        threads.push(thread.with_context(|| format!("[[influxdb]] {name}"))?);
+        let Influxdb { name, url, api, batch_size, flush_interval, service, .. } = influxdb;
+        let settings = settings(name, (*batch_size, *flush_interval), service);
+        let what = || format!("[[influxdb]] {name}");
+        let sink = Influx::new(url, target(api)).with_context(what)?;
+        let thread = driver::spawn(journal.clone(), sink, settings, stats.sink(name), stop.clone());
+        threads.push(thread.with_context(what)?);
     }
     if let Some(sqlite) = &config.sqlite {
         let limits = Limits { retention: sqlite.retention, max_bytes: sqlite.max_bytes };
@@ -278,11 +264,26 @@ fn start_sinks(
         let believed = config.clock;
         let clock = Box::new(move || clock::trusted(believed).then(clock::now_ns));
         let sink = Sqlite::new(sqlite.path.clone(), id, limits, clock);
-        let settings = settings(SQLITE, SQLITE_BATCH);
+        let settings = settings(SQLITE, SQLITE_BATCH, &sqlite.service);
         let thread = driver::spawn(journal.clone(), sink, settings, stats.sink(SQLITE), stop.clone());
         threads.push(thread.context("[sqlite]")?);
     }
     Ok(threads)
+}
+
+/// What a configured database is written to.
+fn target(api: &InfluxdbApi) -> Target {
+    let own = |secret: &Option<config::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    match api.clone() {
+        InfluxdbApi::V1 { database, retention_policy, username, password } => {
+            let password = own(&password).unwrap_or_default();
+            let credentials = username.map(|username| Credentials { username, password });
+            Target::V1 { database, retention_policy, credentials }
+        }
+        InfluxdbApi::V2 { org, bucket, token } => Target::V2 { org, bucket, token: own(&token) },
+        InfluxdbApi::V3 { database, token } => Target::V3 { database, token: own(&token) },
+        InfluxdbApi::Open { database, token } => Target::Open { database, token: own(&token) },
+    }
 }
 
 fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()>>> {

@@ -39,13 +39,16 @@
 //! | 0 | magic, the bytes FB 46 42 6C |
 //! | 4 | CRC-32C of everything from 8 on, u32 |
 //! | 8 | length of the frame in bytes, u32 |
-//! | 12 | kind, u8: 1 is a letter; others are passed over |
+//! | 12 | kind, u8: 1 is a letter, 2 says that one is gone; others are passed over |
 //! | 13 | zero, 3 bytes |
 //! | 16 | salt of the file, u64 |
 //! | 24 | how many letters the file was given before this frame, u32 |
 //! | 28 | where its append begins, u32: everything below was durable when this was written |
 //! | 32 | how many letters the file was given before its append, u32 |
-//! | 36 | the letter |
+//! | 36 | the letter; of one that is gone its stage, u8, id of the journal, u64, journal offset, u64, and sink to the end |
+//!
+//! A letter is gone if a frame behind it says so, in its file or a later one: it was sent again and stored, or dropped by
+//! somebody's word. Such a frame is no letter in any count.
 //!
 //! A letter (`letter.rs`):
 //!
@@ -105,6 +108,7 @@ mod file;
 mod frame;
 pub(crate) mod fuzzing;
 mod letter;
+mod listed;
 mod reader;
 mod scan;
 #[cfg(test)]
@@ -128,6 +132,7 @@ pub use letter::{
     DELIVERY_BODY_BYTES_MAX, INTAKE, INTAKE_BODY_BYTES_MAX, Letter, LetterId, NoLetterId, Stage,
     TEXT_BYTES_MAX,
 };
+pub use listed::{Listed, time};
 pub use reader::{Damage, Found, Matches, Reader};
 use writer::Writer;
 
@@ -230,6 +235,19 @@ impl DeadLetters {
             return Ok(Appended::default());
         }
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).append(letters)
+    }
+}
+
+impl DeadLetters {
+    /// Makes durable that letters do not count any more.
+    ///
+    /// # Errors
+    /// Some of them may still count; letting them go again is harmless.
+    pub fn remove(&self, letters: &[Letter]) -> Result<(), AppendError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).remove(letters)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use forebay_gateway::journal::entry::{Cause, Fields, GapEntry, RowEntry};
 use forebay_gateway::journal::{Class, Entry, Journal, Options, Read, Refused};
 use forebay_gateway::record::{Offset, Value};
+use forebay_gateway::sink::batch::Audience;
 use forebay_gateway::sink::sqlite::{Limits, Sqlite};
 use forebay_gateway::sink::{Batch, Outcome, Sink as _};
 use rusqlite::types::ValueRef;
@@ -73,7 +74,7 @@ fn live(journal: &Journal) {
 async fn store(directory: &Path) -> Connection {
     let (journal, _) = Journal::open_dir(&directory.join("journal"), &Options::sized(4 << 20)).unwrap();
     live(&journal);
-    let mut batch = Batch::new("sqlite".into(), Offset(0));
+    let mut batch = Batch::new(Audience::of_all("sqlite"), Offset(0));
     let mut reader = journal.reader(Offset(0));
     while let Read::Frame(frame) = reader.next().unwrap() {
         batch.add(&frame, &reader.fixes(), usize::MAX);
@@ -81,7 +82,8 @@ async fn store(directory: &Path) -> Connection {
     let path = directory.join("readings.sqlite");
     let limits = Limits { retention: Duration::from_secs(1), max_bytes: 1 << 30 };
     let mut sink = Sqlite::new(path.clone(), String::new(), limits, Box::new(|| None));
-    let part = batch.part(0..batch.points(), batch.to());
+    let numbers: Vec<usize> = (0..batch.points()).collect();
+    let part = batch.part(&numbers, batch.to());
     assert_eq!(sink.write(&part).await, Outcome::Confirmed);
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }

@@ -29,12 +29,15 @@ fn blocks(language: &str) -> Vec<&'static str> {
 /// The README's configuration, with its database of version 1, on the test's own services.
 fn config(scratch: &Path, broker: &Mosquitto, server: &InfluxDb) -> anyhow::Result<PathBuf> {
     let blocks = blocks("toml");
-    let [main, version_1, text] = blocks[..] else {
+    let [main, version_1, energy, text] = blocks[..] else {
         anyhow::bail!("the README has another number of TOML blocks")
     };
     let of_text = scratch.join("text.toml");
     std::fs::write(&of_text, text)?;
     anyhow::ensure!(forebay_gateway::config::load(&of_text)?.config.serial.len() == 1, "no serial port");
+    std::fs::write(&of_text, format!("{text}\n{energy}"))?;
+    let databases = forebay_gateway::config::load(&of_text)?.config.influxdb;
+    anyhow::ensure!(databases.len() == 1 && !databases[0].service.required, "no second database");
     let sources = main.split("[[influxdb]]").next().unwrap_or_default();
     let secret = scratch.join("mqtt.password");
     write_secret(&secret)?;
@@ -128,7 +131,7 @@ fn the_readme_is_true() -> anyhow::Result<()> {
         let found = lines.iter().find(|line| is(line, words));
         found.cloned().with_context(|| format!("the README does not show forebay {}", words.join(" ")))
     };
-    assert_eq!(lines.len(), 18, "a command of the README is not tried here: {lines:?}");
+    assert_eq!(lines.len(), 20, "a command of the README is not tried here: {lines:?}");
 
     let (good, said) = finish(&line(&["check"])?)?;
     assert!(good, "{said}");
@@ -186,6 +189,10 @@ fn the_readme_is_true() -> anyhow::Result<()> {
     let audit = line(&["audit"])?;
     let (good, said) = finish(&audit)?;
     assert!(good && said.contains("main: ") && said.contains("  esp "), "{said}");
+    for word in ["replay", "drop"] {
+        let (good, said) = finish(&line(&["dead-letters", word])?)?;
+        assert!(!good && said.contains("main-1234 stays: there is no such dead letter"), "{said}");
+    }
     assert!(gateway.terminate(LIMIT)?.success());
     let (good, said) = finish(&audit)?;
     assert!(good && said.contains("main: exact, "), "{said}");

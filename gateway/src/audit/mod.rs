@@ -86,7 +86,7 @@ impl Auditor {
         for influxdb in &config.influxdb {
             let policy = match &influxdb.api {
                 InfluxdbApi::V1 { retention_policy, .. } => retention_policy.clone(),
-                InfluxdbApi::V2 { .. } => None,
+                InfluxdbApi::V2 { .. } | InfluxdbApi::V3 { .. } | InfluxdbApi::Open { .. } => None,
             };
             let store = Store::Influxql(Box::new(Influxql::new(influxdb)?), policy);
             sinks.push((influxdb.name.clone(), store));

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::http::CONTROL_SOCKET;
@@ -69,13 +70,17 @@ impl Gateway {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let response = self.client.get(url).send().await.context("the gateway does not answer")?;
-        let status = response.status();
-        if !status.is_success() {
-            let text = response.text().await.unwrap_or_default();
-            bail!("the gateway answers {status}: {}", super::plain(text.trim()));
-        }
-        Ok(response)
+        answered(self.client.get(url)).await
+    }
+
+    /// Hands something to a path of the API.
+    ///
+    /// # Errors
+    /// The gateway does not answer, or answers with an error.
+    pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Response> {
+        let url = reqwest::Url::parse("http://gateway/")?.join(path)?;
+        let body = serde_json::to_vec(body)?;
+        answered(self.client.post(url).header("content-type", "application/json").body(body)).await
     }
 
     /// Its status, as text and as what it means.
@@ -94,6 +99,16 @@ impl Gateway {
             .context("the gateway's status cannot be read; is it of the same version as this command?")?;
         Ok((text, status))
     }
+}
+
+async fn answered(request: RequestBuilder) -> Result<Response> {
+    let response = request.send().await.context("the gateway does not answer")?;
+    let status = response.status();
+    if !status.is_success() {
+        let text = response.text().await.unwrap_or_default();
+        bail!("the gateway answers {status}: {}", super::plain(text.trim()));
+    }
+    Ok(response)
 }
 
 /// Runs one command's conversation.

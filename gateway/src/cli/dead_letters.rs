@@ -1,4 +1,6 @@
-//! `forebay dead-letters`: what could not be stored, and why. Works while the gateway runs, and changes nothing.
+//! `forebay dead-letters`: what could not be stored, and why; and what is to become of it.
+//!
+//! Looking works while the gateway runs or not, and changes nothing. Sending again and dropping is the running gateway's.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -7,8 +9,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::control::{self, Gateway};
 use super::plain;
-use crate::dead_letters::{DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Matches, Reader, Stage};
+use crate::dead_letters::{
+    DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Listed, Matches, Reader, time,
+};
+use crate::http::dead_letters::{Done, Selection};
 
 /// Damaged places that are listed one by one; the others are counted.
 const MAX_DAMAGED: usize = 1000;
@@ -37,6 +43,42 @@ pub(super) fn show(data_dir: &Path, id: &str, json: bool) -> Result<()> {
     })?;
     let text = if json { serde_json::to_string(&WholeLetter::of(&found))? + "\n" } else { page(&found) };
     written(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// What the gateway is to do with letters.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// Send their points again.
+    Replay,
+    /// Let them go.
+    Drop,
+}
+
+/// Lets the running gateway do something with letters; whether it could be done with all of them.
+///
+/// # Errors
+/// No gateway runs, or it does not answer.
+pub(super) fn order(data_dir: &Path, order: Order, selection: &Selection) -> Result<bool> {
+    let (path, word) = match order {
+        Order::Replay => ("/api/v1/dead-letters/replay", "stored, and gone"),
+        Order::Drop => ("/api/v1/dead-letters/drop", "dropped"),
+    };
+    let done: Done = control::talk(async {
+        let answer = Gateway::find(data_dir)?.post(path, selection).await?;
+        let text = answer.text().await.context("the gateway hung up")?;
+        serde_json::from_str(&text).context("the gateway's answer cannot be read; is it of the same version?")
+    })?;
+    let mut text = format!("{} dead letters are {word}\n", done.gone);
+    for kept in &done.reasons {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{} stays: {}", plain(&kept.id), plain(&kept.reason));
+    }
+    let told = done.reasons.len() as u64;
+    if done.kept > told {
+        let _ = writeln!(text, "and {} more stay", done.kept - told);
+    }
+    written(io::stdout().lock().write_all(text.as_bytes()))?;
+    Ok(done.kept == 0)
 }
 
 fn list_lines(mut reader: Reader, out: &mut impl Write) -> Result<()> {
@@ -77,7 +119,7 @@ fn list_json(mut reader: Reader, out: &mut impl Write) -> Result<()> {
     while let Some(found) = reader.next().transpose()? {
         match found {
             Found::Letter(letter) => {
-                let text = serde_json::to_string(&LetterLine::of(&letter))?;
+                let text = serde_json::to_string(&Listed::of(&letter))?;
                 if is_closed(write!(out, "{separator}{text}"))? {
                     return Ok(());
                 }
@@ -102,28 +144,11 @@ struct Damaged {
     further: u64,
 }
 
-/// A letter in a list.
-#[derive(Debug, Serialize)]
-struct LetterLine<'a> {
-    id: String,
-    at: String,
-    at_ns: i64,
-    stage: Stage,
-    sink: Option<&'a str>,
-    journal: String,
-    offset: u64,
-    device: &'a str,
-    rows: u64,
-    origin: &'a str,
-    reason: &'a str,
-    body_bytes: u64,
-}
-
 /// A letter with its body, which is either text or hexadecimal digits.
 #[derive(Debug, Serialize)]
 struct WholeLetter<'a> {
     #[serde(flatten)]
-    line: LetterLine<'a>,
+    line: Listed,
     /// Letters with this id; it is the newest of them.
     matches: u64,
     cut: bool,
@@ -144,25 +169,6 @@ impl Damaged {
     }
 }
 
-impl LetterLine<'_> {
-    fn of(letter: &Letter) -> LetterLine<'_> {
-        LetterLine {
-            id: letter.id().to_string(),
-            at: time(letter.at_ns),
-            at_ns: letter.at_ns,
-            stage: letter.stage,
-            sink: (letter.stage == Stage::Delivery).then_some(&letter.sink),
-            journal: letter.journal.to_string(),
-            offset: letter.offset.0,
-            device: &letter.device,
-            rows: letter.rows,
-            origin: &letter.origin,
-            reason: &letter.reason,
-            body_bytes: letter.body_bytes,
-        }
-    }
-}
-
 impl WholeLetter<'_> {
     fn of(found: &Matches) -> WholeLetter<'_> {
         let Matches { newest: letter, count: matches } = found;
@@ -173,7 +179,7 @@ impl WholeLetter<'_> {
                 digits
             })
         });
-        WholeLetter { line: LetterLine::of(letter), matches: *matches, cut: letter.is_cut(), body, body_hex }
+        WholeLetter { line: Listed::of(letter), matches: *matches, cut: letter.is_cut(), body, body_hex }
     }
 }
 
@@ -258,11 +264,6 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-fn time(ns: i64) -> String {
-    // 64 bits of nanoseconds end long before the range of this type does; digits would do all the same.
-    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |time| time.to_string())
-}
-
 /// Whether whoever reads has seen enough.
 fn is_closed(printed: io::Result<()>) -> Result<bool> {
     match printed {
@@ -282,7 +283,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dead_letters::{DeadLetters, MAX_BYTES_LEAST};
+    use crate::dead_letters::{DeadLetters, MAX_BYTES_LEAST, Stage};
     use crate::journal::JournalId;
     use crate::journal::memory::MemoryStorage;
     use crate::record::Offset;

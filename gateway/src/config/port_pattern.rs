@@ -64,7 +64,7 @@ impl fmt::Display for PortPattern {
 }
 
 /// Whether a pattern matches all of a name. Work is bounded by the product of their lengths.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut at, mut of) = (0, 0);
     // Where the latest `*` stands, and how much of the name it has taken.

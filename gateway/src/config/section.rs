@@ -213,6 +213,21 @@ impl<'a> Section<'a> {
         self.table.entries.iter().filter_map(text).collect()
     }
 
+    /// Every key of a table whose keys are names: as lists of texts.
+    pub(super) fn named_lists(&self) -> Vec<(&'a str, Vec<&'a str>)> {
+        let list = |(key, (_, value)): (&'a String, &'a (Place, Value))| match &value.kind {
+            Kind::Array(items) => {
+                let text = |item: &'a Value| match &item.kind {
+                    Kind::Text { text, .. } => Some(text.as_str()),
+                    other => self.wrong_type(key, other, "a list of texts"),
+                };
+                Some((key.as_str(), items.iter().filter_map(text).collect()))
+            }
+            other => self.wrong_type(key, other, "a list of texts"),
+        };
+        self.table.entries.iter().filter_map(list).collect()
+    }
+
     /// Every key of a table whose keys are names: as tables.
     pub(super) fn named_tables(&self) -> Vec<(&'a str, Section<'a>)> {
         let section = |(key, (_, value)): (&'a String, &'a (Place, Value))| match &value.kind {

@@ -155,8 +155,9 @@ fn the_sample_of_the_design_is_read() {
     let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
     let (batch_size, flush_interval) = (5000, Duration::from_secs(1));
     let url = "http://127.0.0.1:8086".to_owned();
-    let (name, read_token) = ("main".to_owned(), None);
-    assert_eq!(config.influxdb, [Influxdb { name, url, api, batch_size, flush_interval, read_token }]);
+    let (name, read_token, service) = ("main".to_owned(), None, Service::default());
+    let expected = Influxdb { name, url, api, batch_size, flush_interval, read_token, service };
+    assert_eq!(config.influxdb, [expected]);
     let sqlite = config.sqlite.unwrap();
     assert_eq!(sqlite.path, Path::new("/var/lib/forebay/readings.sqlite"));
     assert_eq!((sqlite.retention, sqlite.max_bytes), (Duration::from_secs(2_592_000), 2 << 30));
@@ -912,8 +913,8 @@ fn faults_of_databases() {
         ),
         (
             "url = \"http://a\"",
-            "3: influxdb.version: is missing, and no other key decides it; write version = 2 with `org` and `bucket`, \
-             or version = 1 with `database`",
+            "3: influxdb.version: is missing, and no other key decides it; write `org` and `bucket` for InfluxDB 2, or \
+             `database` for InfluxDB 1 and 3",
         ),
         (
             "url = \"http://a\"\nversion = 2\norg = \"o\"",
@@ -929,11 +930,19 @@ fn faults_of_databases() {
         ),
         (
             &format!("{v2}database = \"d\""),
-            "7: influxdb.database: belongs to version 1; remove it or set version = 1",
+            "7: influxdb.database: belongs to version 1 or 3; remove it or set version = 1",
         ),
         (
-            "url = \"http://a\"\nversion = 3\ndatabase = \"d\"",
-            "5: influxdb.version: 3 is not supported yet; InfluxDB 3 also takes version = 2, its database as `bucket`",
+            "url = \"http://a\"\nversion = 3",
+            "3: influxdb.database: is missing; name the database to write to",
+        ),
+        (
+            "url = \"http://a\"\nversion = 3\ndatabase = \"d\"\nbucket = \"b\"",
+            "7: influxdb.bucket: belongs to version 2; remove it or set version = 2",
+        ),
+        (
+            "url = \"http://a\"\nversion = 1\ndatabase = \"d\"\ntoken = \"${SECRET}\"",
+            "7: influxdb.token: belongs to version 2 or 3; remove it or set version = 2",
         ),
         (
             "url = \"http://a\"\nversion = 4\ndatabase = \"d\"",
@@ -949,8 +958,13 @@ fn faults_of_databases() {
         ),
         (
             "url = \"http://a/write?db=d\"\ndatabase = \"d\"",
-            "4: influxdb.url: \"http://a/write?db=d\" has more than host and port; write \"http://127.0.0.1:8086\", \
-             and the database in keys of its own",
+            "4: influxdb.url: \"http://a/write?db=d\" has a query or fragment; write \"http://127.0.0.1:8086\", and the \
+             database in keys of its own",
+        ),
+        (
+            "url = \"http://a/influx/api/v2/write/\"\ndatabase = \"d\"",
+            "4: influxdb.url: \"http://a/influx/api/v2/write/\" ends in /api/v2/write, which Forebay adds itself; leave \
+             it out",
         ),
         (
             &format!("{v2}name = \"sqlite\""),
@@ -978,14 +992,23 @@ fn faults_of_databases() {
             "7: influxdb.urls: unknown key; Telegraf's `urls` is `url` here, one [[influxdb]] for each database",
         ),
         (&format!("{v2}batch_size = 0"), "7: influxdb.batch_size: 0 is out of range; use 1 to 50000"),
+        (&format!("{v2}start = \"new\""), "7: influxdb.start: \"new\" is not one of \"oldest\", \"now\""),
         (
-            &format!("{v2}required = false"),
-            "7: influxdb.required: false is not supported yet: every database is required; write true or leave the key out",
+            &format!("{v2}live_first = true"),
+            "7: influxdb.live_first: true is not supported yet: the oldest reading goes first; write false or leave the \
+             key out",
         ),
         (
-            &format!("{v2}start = \"now\""),
-            "7: influxdb.start: \"now\" is not supported yet: a new database begins at the oldest reading kept; write \
-             \"oldest\" or leave the key out",
+            &format!("{v2}max_bytes_per_second = \"1B\""),
+            "7: influxdb.max_bytes_per_second: 1B is out of range; use 1KiB to 4GiB",
+        ),
+        (
+            &format!("{v2}match = {{ device = \"a\" }}"),
+            "7: influxdb.match.device: is a text; it takes a list of texts",
+        ),
+        (
+            &format!("{v2}match = {{ measurement = [] }}"),
+            "7: influxdb.match.measurement: matches nothing; write patterns such as [\"climate\", \"power_*\"]",
         ),
         (
             &format!("{v2}token_file = \"none\""),
@@ -1015,6 +1038,33 @@ fn the_keys_present_decide_the_version() {
     );
     let config = good(&format!("{head}org = \"o\"\nbucket = \"b\""));
     assert!(matches!(config.influxdb[0].api, InfluxdbApi::V2 { token: None, .. }));
+    // Versions 1 and 3 have a database both.
+    for token in ["", "token = \"${SECRET}\""] {
+        let config = good(&format!("{head}database = \"d\"\n{token}"));
+        assert!(matches!(&config.influxdb[0].api, InfluxdbApi::Open { database, .. } if database == "d"));
+    }
+    let config = good(&format!("{head}database = \"d\"\nversion = 3"));
+    assert!(matches!(config.influxdb[0].api, InfluxdbApi::V3 { token: None, .. }));
+}
+
+#[test]
+fn a_database_may_get_a_part_and_need_not_stop_intake() {
+    let head =
+        "[[serial]]\nport = \"/dev/a\"\n[[influxdb]]\nurl = \"http://a:8086/influx/\"\ndatabase = \"d\"\n";
+    let more = "start = \"now\"\nrequired = false\nmax_bytes_per_second = \"64KiB\"\n\
+                [influxdb.match]\nmeasurement = [\"climate\"]\ndevice = [\"boiler-*\"]\n\
+                [sqlite]\nrequired = false\nmatch = { room = [\"cellar\"] }";
+    let config = good(&format!("{head}{more}"));
+    assert_eq!(config.influxdb[0].url, "http://a:8086/influx");
+    let Service { start, required, filter, bytes_per_second_max } = &config.influxdb[0].service;
+    assert_eq!((*start, *required, *bytes_per_second_max), (Start::Now, false, Some(64 << 10)));
+    assert!(filter.wants_row("climate,device=boiler-2") && !filter.wants_row("climate,device=fridge"));
+    let of_sqlite = &config.sqlite.unwrap().service;
+    assert!(
+        !of_sqlite.required
+            && of_sqlite.filter.wants_row("m,room=cellar")
+            && !of_sqlite.filter.wants_row("m")
+    );
 }
 
 #[test]

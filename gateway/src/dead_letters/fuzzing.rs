@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::file::{END_FILE, Extent, FRAMES_AT, FileNumber, Header, sector_up};
-use super::frame::{self, Durable, FrameHeader, Salt};
+use super::frame::{self, Content, Durable, FrameHeader, Salt};
 use super::{DeadLetters, Dropped, Found, Letter, MAX_BYTES_LEAST, OpenError, ReadError, Reader, Stage};
 use crate::fuzzing::Feed;
 use crate::journal::JournalId;
@@ -167,8 +167,11 @@ fn make(files: &mut Files, feed: &mut Feed<'_>) {
             let stage = if n % 2 == 0 { Stage::Delivery } else { Stage::Intake };
             let offset = number.0 * 64 + u64::from(append) * 8 + u64::from(n);
             let letter = letter(stage, if n % 2 == 0 { "main" } else { "" }, offset, feed.byte().into());
-            frame::push(&mut bytes, &letter.view(), header.salt, given, durable);
+            frame::push(&mut bytes, &Content::Letter(letter.view()), header.salt, given, durable);
             given += 1;
+            if kind & 4 != 0 && offset.is_multiple_of(3) {
+                frame::push(&mut bytes, &Content::Gone(letter.view().key), header.salt, given, durable);
+            }
         }
         bytes.resize(sector_up(bytes.len() as u64) as usize, 0);
     }

@@ -25,6 +25,7 @@ pub const INTAKE: &str = "intake";
 pub(super) const LETTER_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + TEXT_BYTES_MAX) + DELIVERY_BODY_BYTES_MAX;
 
 const FIXED_BYTES: usize = 41;
+const KEY_FIXED_BYTES: usize = 17;
 
 /// Where a letter came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,6 +87,15 @@ pub(super) struct Key<'a> {
     pub(super) offset: Offset,
 }
 
+/// A key that owns its text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct OwnKey {
+    journal: JournalId,
+    stage: Stage,
+    sink: Box<str>,
+    offset: Offset,
+}
+
 /// A letter that borrows its texts from the bytes that it was read from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
@@ -134,6 +144,59 @@ impl Letter {
     }
 }
 
+impl<'a> Key<'a> {
+    pub(super) fn encoded_bytes(&self) -> usize {
+        KEY_FIXED_BYTES + self.sink.len()
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.stage.number());
+        out.extend_from_slice(&self.journal.0.to_le_bytes());
+        out.extend_from_slice(&self.offset.0.to_le_bytes());
+        out.extend_from_slice(self.sink.as_bytes());
+    }
+
+    /// None if these are no bytes of a key of this version.
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Key<'a>> {
+        let (stage, rest) = bytes.split_first()?;
+        let (journal, rest) = rest.split_first_chunk()?;
+        let (offset, sink) = rest.split_first_chunk()?;
+        Some(Key {
+            journal: JournalId(u64::from_le_bytes(*journal)),
+            stage: Stage::of_number(*stage)?,
+            sink: str::from_utf8(sink).ok()?,
+            offset: Offset(u64::from_le_bytes(*offset)),
+        })
+    }
+
+    pub(super) fn to_own(self) -> OwnKey {
+        OwnKey { journal: self.journal, stage: self.stage, sink: self.sink.into(), offset: self.offset }
+    }
+}
+
+impl OwnKey {
+    pub(super) fn key(&self) -> Key<'_> {
+        Key { journal: self.journal, stage: self.stage, sink: &self.sink, offset: self.offset }
+    }
+}
+
+impl Stage {
+    fn number(self) -> u8 {
+        match self {
+            Stage::Intake => 0,
+            Stage::Delivery => 1,
+        }
+    }
+
+    fn of_number(number: u8) -> Option<Stage> {
+        match number {
+            0 => Some(Stage::Intake),
+            1 => Some(Stage::Delivery),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> View<'a> {
     pub(super) fn to_letter(self) -> Letter {
         Letter {
@@ -157,10 +220,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(match self.key.stage {
-            Stage::Intake => 0,
-            Stage::Delivery => 1,
-        });
+        out.push(self.key.stage.number());
         out.extend_from_slice(&self.key.journal.0.to_le_bytes());
         out.extend_from_slice(&self.key.offset.0.to_le_bytes());
         out.extend_from_slice(&self.at_ns.to_le_bytes());
@@ -177,11 +237,7 @@ impl<'a> View<'a> {
     /// None if these are no bytes of a letter of this version.
     pub(super) fn decode(bytes: &'a [u8]) -> Option<View<'a>> {
         let (stage, rest) = bytes.split_first()?;
-        let stage = match stage {
-            0 => Stage::Intake,
-            1 => Stage::Delivery,
-            _ => return None,
-        };
+        let stage = Stage::of_number(*stage)?;
         let (journal, rest) = rest.split_first_chunk()?;
         let (offset, rest) = rest.split_first_chunk()?;
         let (at_ns, rest) = rest.split_first_chunk()?;

@@ -1,6 +1,6 @@
 //! Reads letters, oldest first, beside a gateway that appends.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::chain::{Chain, Link, ReadError, State};
-use super::file::{FRAMES_AT, Files, ReadOnly, SECTOR_BYTES};
-use super::letter::View;
+use super::file::{FRAMES_AT, FileNumber, Files, ReadOnly, SECTOR_BYTES};
+use super::letter::{OwnKey, View};
 use super::scan::{Scan, Scanned};
 use super::{Dropped, Letter, LetterId};
 use crate::journal::Storage;
@@ -19,6 +19,8 @@ pub struct Reader {
     files: Arc<dyn Files>,
     links: VecDeque<Link>,
     current: Option<(Link, Scan)>,
+    /// Letters that do not count any more, and up to where that holds.
+    gone: HashMap<OwnKey, (FileNumber, u64)>,
     dropped: Dropped,
 }
 
@@ -103,7 +105,17 @@ impl Iterator for Reader {
 impl Reader {
     fn new(files: Arc<dyn Files>) -> Result<Reader, ReadError> {
         let chain = Chain::read(&*files)?;
-        Ok(Reader { files, links: chain.links.into(), current: None, dropped: chain.dropped })
+        let mut gone = HashMap::new();
+        for link in &chain.links {
+            // What is wrong with a file is told when its letters are read.
+            let Ok(mut scan) = Scan::open(&*files, link) else { continue };
+            while let Some(scanned) = scan.next() {
+                if let Scanned::Gone { key, at } = scanned {
+                    gone.insert(key.to_own(), (link.number, at));
+                }
+            }
+        }
+        Ok(Reader { files, links: chain.links.into(), current: None, gone, dropped: chain.dropped })
     }
 
     /// The next letter that is wanted, or damage before it.
@@ -117,10 +129,13 @@ impl Reader {
                 }
             };
             match scan.next() {
-                Some(Scanned::Letter { letter, .. }) if wanted(&letter) => {
-                    return Ok(Some(Found::Letter(letter.to_letter())));
+                Some(Scanned::Letter { letter, at }) if wanted(&letter) => {
+                    let gone = if self.gone.is_empty() { None } else { self.gone.get(&letter.key.to_own()) };
+                    if gone.is_none_or(|gone| *gone < (link.number, at)) {
+                        return Ok(Some(Found::Letter(letter.to_letter())));
+                    }
                 }
-                Some(Scanned::Letter { .. }) => {}
+                Some(Scanned::Letter { .. } | Scanned::Gone { .. }) => {}
                 Some(Scanned::Lost { from, to, letters }) => {
                     let file = link.number.file_name();
                     return Ok(Some(Found::Damage(Damage { file, from, to, letters })));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::chain::{Known, Link};
 use super::file::{Extent, FRAMES_AT, Files, SECTOR_BYTES, sector_up};
-use super::frame::{FIRST_BYTE, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, Salt};
-use super::letter::View;
+use super::frame::{FIRST_BYTE, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, Kind, Salt};
+use super::letter::{Key, View};
 use crate::journal::storage::StorageFile;
 
 /// Bytes read at once.
@@ -21,6 +21,8 @@ pub(super) enum Scanned<'a> {
         /// Where its frame begins.
         at: u64,
     },
+    /// The letter of a key, before this, does not count any more.
+    Gone { key: Key<'a>, at: u64 },
     /// Letters that are lost.
     Lost { from: u64, to: u64, letters: u64 },
 }
@@ -79,13 +81,21 @@ impl Scan {
             let (at, to) = (self.at, self.at + header.length as u64);
             self.at = to;
             self.salt = Some(header.salt);
-            if !header.is_letter {
-                continue;
+            match header.kind {
+                Kind::Letter => self.index += 1,
+                Kind::Gone => {}
+                Kind::Other => continue,
             }
-            self.index += 1;
             let frame = self.window.get(at, header.length);
-            let letter = frame.get(FRAME_HEADER_BYTES..header.length).and_then(View::decode);
-            return Some(match letter {
+            let content = frame.get(FRAME_HEADER_BYTES..header.length);
+            if header.kind == Kind::Gone {
+                // One that says nothing lets nothing go.
+                let Some(key) = content.and_then(Key::decode) else {
+                    return Some(Scanned::Lost { from: at, to, letters: 0 });
+                };
+                return Some(Scanned::Gone { key, at });
+            }
+            return Some(match content.and_then(View::decode) {
                 Some(letter) => Scanned::Letter { letter, at },
                 // The checksum was right, so a fault wrote it that no checksum sees.
                 None => Scanned::Lost { from: at, to, letters: 1 },

@@ -94,6 +94,28 @@ fn letters_come_back_as_they_were_in_this_life_and_in_the_next() {
 }
 
 #[test]
+fn a_letter_that_is_let_go_of_is_gone_in_every_life_and_may_come_again() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    store.append(&[refused(1), refused(2), letter(Stage::Intake, 1, 9), refused(3)]).unwrap();
+    store.remove(&[refused(1), refused(3), refused(77)]).unwrap();
+    let left = [refused(2), letter(Stage::Intake, 1, 9)];
+    assert_eq!(intact(&storage), left);
+    // The mark of the end is no proof that is needed.
+    storage.remove(file::END_FILE).unwrap();
+    let store = open(&storage);
+    store.append(&[refused(2), refused(3)]).unwrap();
+    assert_eq!(intact(&storage), [&left[..], &[refused(3)]].concat(), "it has come again, behind the others");
+    assert_eq!(store.append(&[refused(3)]).unwrap().known, 1);
+    store.remove(&[refused(3), refused(2)]).unwrap();
+    drop(store);
+    open(&storage).append(&[refused(4)]).unwrap();
+    assert_eq!(offsets(&storage), [1, 4]);
+    let reader = Reader::open(Arc::new(storage)).unwrap();
+    assert_eq!(reader.find(&"main-3".parse().unwrap()).unwrap(), None);
+}
+
+#[test]
 fn a_letter_is_found_by_its_id() {
     let storage = MemoryStorage::new();
     let second = Letter { sink: "second-1".into(), ..refused(3) };

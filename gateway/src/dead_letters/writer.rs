@@ -9,8 +9,8 @@ use tracing::{error, warn};
 
 use super::chain::{Chain, Known, Link, ReadError, State};
 use super::file::{END_FILE, Extent, FRAMES_AT, FileNumber, Header, SECTOR_BYTES, sector_up};
-use super::frame::{self, Durable, FRAME_BYTES_MAX, Salt};
-use super::letter::{Key, Letter, Stage, View};
+use super::frame::{self, Content, Durable, FRAME_BYTES_MAX, Salt};
+use super::letter::{Key, Letter, OwnKey, Stage, View};
 use super::reader::Damage;
 use super::scan::{Scan, Scanned};
 use super::{AppendError, Appended, Dropped};
@@ -50,8 +50,10 @@ pub(super) struct Writer {
     newest: Option<Extent>,
     /// The file that letters are appended to.
     current: Option<Current>,
-    /// Letters of an earlier life of which only their file says that they are durable.
-    doubtful: Vec<Letter>,
+    /// What an earlier life wrote of which only its file says that it is durable.
+    doubtful: Vec<Doubtful>,
+    /// Whether letters may have been let go of in vain, behind what is durable of the newest file.
+    failed_removal: bool,
     next: FileNumber,
     end_file: Option<Arc<dyn StorageFile>>,
     /// Files to be removed.
@@ -67,6 +69,13 @@ struct Held {
     rows: u64,
     /// Lowest and highest offset of each sink in each journal.
     ranges: HashMap<(JournalId, Stage, Box<str>), (Offset, Offset)>,
+}
+
+/// Something that is written again into another file.
+#[derive(Clone)]
+enum Doubtful {
+    Letter(Letter),
+    Gone(OwnKey),
 }
 
 struct Current {
@@ -91,6 +100,7 @@ impl Writer {
             newest: None,
             current: None,
             doubtful: Vec::new(),
+            failed_removal: false,
             next: FileNumber::default(),
             end_file: None,
             stale: Vec::new(),
@@ -98,6 +108,25 @@ impl Writer {
     }
 
     pub(super) fn append(&mut self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.prepare()?;
+        let fresh: Vec<Content<'_>> = self.fresh(letters)?.into_iter().map(Content::Letter).collect();
+        self.write_all(&fresh)?;
+        let written = fresh.len() as u64;
+        let dropped = std::mem::take(&mut self.unreported);
+        Ok(Appended { written, known: letters.len() as u64 - written, dropped })
+    }
+
+    /// Writes down that letters do not count any more.
+    pub(super) fn remove(&mut self, letters: &[Letter]) -> Result<(), AppendError> {
+        self.prepare()?;
+        let gone: Vec<Content<'_>> = letters.iter().map(|letter| Content::Gone(letter.view().key)).collect();
+        let written = self.write_all(&gone);
+        self.failed_removal |= written.is_err();
+        written
+    }
+
+    /// Knows what is there, and has written again what was in doubt.
+    fn prepare(&mut self) -> Result<(), AppendError> {
         if !self.recovered {
             self.recover()?;
             self.recovered = true;
@@ -105,22 +134,28 @@ impl Writer {
         if !self.doubtful.is_empty() {
             // All at once, since the file that they go to is the one that excludes their old place.
             let doubtful = std::mem::take(&mut self.doubtful);
-            let views: Vec<View<'_>> = doubtful.iter().map(Letter::view).collect();
-            let begun = self.begin(&views);
+            let contents: Vec<Content<'_>> = doubtful.iter().map(Doubtful::content).collect();
+            let begun = self.begin(&contents);
             self.doubtful = doubtful;
             begun?;
             self.doubtful = Vec::new();
         }
-        let fresh = self.fresh(letters)?;
-        let mut rest = &fresh[..];
+        if self.failed_removal {
+            // Nobody may believe what was not said for good: another file excludes it.
+            self.begin(&[])?;
+            self.failed_removal = false;
+        }
+        Ok(())
+    }
+
+    fn write_all(&mut self, contents: &[Content<'_>]) -> Result<(), AppendError> {
+        let mut rest = contents;
         while !rest.is_empty() {
             let (chunk, later) = rest.split_at(self.chunk(rest));
             self.write(chunk)?;
             rest = later;
         }
-        let written = fresh.len() as u64;
-        let dropped = std::mem::take(&mut self.unreported);
-        Ok(Appended { written, known: letters.len() as u64 - written, dropped })
+        Ok(())
     }
 
     /// Reads what is there.
@@ -150,9 +185,13 @@ impl Writer {
             while let Some(scanned) = scan.next() {
                 match scanned {
                     Scanned::Letter { letter, at } if is_newest && at >= proven.end => {
-                        self.doubtful.push(letter.to_letter());
+                        self.doubtful.push(Doubtful::Letter(letter.to_letter()));
                     }
                     Scanned::Letter { letter, .. } => held.add(&letter),
+                    Scanned::Gone { key, at } if is_newest && at >= proven.end => {
+                        self.doubtful.push(Doubtful::Gone(key.to_own()));
+                    }
+                    Scanned::Gone { key, .. } => held.add_key(key),
                     Scanned::Lost { from, to, letters } => {
                         Damage { file: name.clone(), from, to, letters }.log();
                     }
@@ -169,7 +208,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Those that are not there yet, each once.
+    /// Those that are not there, each once. One that is gone may come again.
     fn fresh<'a>(&self, letters: &'a [Letter]) -> Result<Vec<View<'a>>, AppendError> {
         let views: Vec<View<'a>> = letters.iter().map(Letter::view).collect();
         let mut wanted: HashMap<Key<'_>, usize> = HashMap::with_capacity(views.len());
@@ -185,32 +224,36 @@ impl Writer {
             let name = number.file_name();
             let mut scan = Scan::open(&self.storage, link).map_err(failed(&name))?;
             while let Some(scanned) = scan.next() {
-                if let Scanned::Letter { letter, .. } = scanned
-                    && let Some(place) = wanted.get(&letter.key)
-                {
-                    fresh[*place] = false;
+                match scanned {
+                    Scanned::Letter { letter, .. } => {
+                        wanted.get(&letter.key).into_iter().for_each(|place| fresh[*place] = false);
+                    }
+                    Scanned::Gone { key, .. } => {
+                        wanted.get(&key).into_iter().for_each(|place| fresh[*place] = true);
+                    }
+                    Scanned::Lost { .. } => {}
                 }
             }
         }
         Ok(views.into_iter().zip(fresh).filter_map(|(view, fresh)| fresh.then_some(view)).collect())
     }
 
-    /// How many of the letters are written at once.
-    fn chunk(&self, letters: &[View<'_>]) -> usize {
-        let bytes = |letter: &View<'_>| frame::frame_bytes(letter) as u64;
+    /// How many of them are written at once.
+    fn chunk(&self, contents: &[Content<'_>]) -> usize {
+        let bytes = |content: &Content<'_>| content.frame_bytes() as u64;
         let left = self.current.as_ref().map_or(0, |current| self.file_bytes.saturating_sub(current.end));
-        let first = letters.first().map_or(0, bytes);
+        let first = contents.first().map_or(0, bytes);
         let room = if first <= left { left } else { self.file_bytes - FRAMES_AT };
         let mut total = 0;
-        let fits = |letter: &&View<'_>| {
-            total += bytes(letter);
+        let fits = |content: &&Content<'_>| {
+            total += bytes(content);
             total <= room.min(WRITE_BYTES_MAX)
         };
-        letters.iter().take_while(fits).count().max(1)
+        contents.iter().take_while(fits).count().max(1)
     }
 
-    fn write(&mut self, letters: &[View<'_>]) -> Result<(), AppendError> {
-        let bytes: u64 = letters.iter().map(|letter| frame::frame_bytes(letter) as u64).sum();
+    fn write(&mut self, letters: &[Content<'_>]) -> Result<(), AppendError> {
+        let bytes: u64 = letters.iter().map(|content| content.frame_bytes() as u64).sum();
         if let Some(current) = self.current.take_if(|current| current.end + bytes <= self.file_bytes) {
             match self.extend(&current, letters) {
                 Ok(current) => {
@@ -227,7 +270,7 @@ impl Writer {
     }
 
     /// Writes letters behind the last ones.
-    fn extend(&mut self, current: &Current, letters: &[View<'_>]) -> io::Result<Current> {
+    fn extend(&mut self, current: &Current, letters: &[Content<'_>]) -> io::Result<Current> {
         let mut bytes = Vec::new();
         push_frames(&mut bytes, letters, current.salt, current.letters, current.end);
         let after = Current {
@@ -235,7 +278,7 @@ impl Writer {
             salt: current.salt,
             file: Arc::clone(&current.file),
             end: current.end + bytes.len() as u64,
-            letters: current.letters + letters.len() as u64,
+            letters: current.letters + count_letters(letters),
         };
         if let Some(held) = self.files.get_mut(&current.number) {
             held.bytes = after.end;
@@ -248,7 +291,7 @@ impl Writer {
 
     /// Begins a file with these letters. Nothing counts of it, nor of what it says of other files, until its name is
     /// durable.
-    fn begin(&mut self, letters: &[View<'_>]) -> Result<(), AppendError> {
+    fn begin(&mut self, letters: &[Content<'_>]) -> Result<(), AppendError> {
         self.current = None;
         self.remove_stale();
         let number = self.next;
@@ -277,7 +320,8 @@ impl Writer {
         let link = Link { number, state, extent: Known::Nothing };
         let length = bytes.len() as u64;
         self.files.insert(number, Held { link: Some(link), bytes: length, ..Held::default() });
-        let current = Current { number, salt: header.salt, file, end: length, letters: letters.len() as u64 };
+        let current =
+            Current { number, salt: header.salt, file, end: length, letters: count_letters(letters) };
         self.settle(&current, letters);
         self.current = Some(current);
         Ok(())
@@ -327,12 +371,15 @@ impl Writer {
         (count, dropped)
     }
 
-    /// Notes letters that have become durable.
-    fn settle(&mut self, current: &Current, letters: &[View<'_>]) {
+    /// Notes what has become durable.
+    fn settle(&mut self, current: &Current, letters: &[Content<'_>]) {
         let extent = Extent { number: current.number, end: current.end, letters: current.letters };
         self.newest = Some(extent);
         if let Some(held) = self.files.get_mut(&current.number) {
-            letters.iter().for_each(|letter| held.add(letter));
+            letters.iter().for_each(|content| match content {
+                Content::Letter(letter) => held.add(letter),
+                Content::Gone(key) => held.add_key(*key),
+            });
             held.link = held.link.map(|link| Link { extent: Known::Exactly(extent), ..link });
         }
         // Without it nothing is lost but a proof, so it is neither synced nor worth an error.
@@ -354,11 +401,25 @@ impl Writer {
     }
 }
 
+impl Doubtful {
+    fn content(&self) -> Content<'_> {
+        match self {
+            Doubtful::Letter(letter) => Content::Letter(letter.view()),
+            Doubtful::Gone(key) => Content::Gone(key.key()),
+        }
+    }
+}
+
 impl Held {
     fn add(&mut self, letter: &View<'_>) {
         self.letters += 1;
         self.rows = self.rows.saturating_add(letter.rows);
-        let Key { journal, stage, sink, offset } = letter.key;
+        self.add_key(letter.key);
+    }
+
+    /// The file tells of the letter of a key.
+    fn add_key(&mut self, key: Key<'_>) {
+        let Key { journal, stage, sink, offset } = key;
         let (low, high) = self.ranges.entry((journal, stage, sink.into())).or_insert((offset, offset));
         (*low, *high) = (offset.min(*low), offset.max(*high));
     }
@@ -384,15 +445,21 @@ impl fmt::Debug for Writer {
 }
 
 /// Appends the frames of one append, up to a sector boundary.
-fn push_frames(out: &mut Vec<u8>, letters: &[View<'_>], salt: Salt, first: u64, at: u64) {
+fn push_frames(out: &mut Vec<u8>, contents: &[Content<'_>], salt: Salt, first: u64, at: u64) {
     let start = out.len();
     // A file is far shorter than these types can tell.
     let durable = Durable { end: at as u32, letters: first as u32 };
-    for (index, letter) in (durable.letters..).zip(letters) {
-        frame::push(out, letter, salt, index, durable);
+    let mut index = durable.letters;
+    for content in contents {
+        frame::push(out, content, salt, index, durable);
+        index += u32::from(content.is_letter());
     }
     let length = sector_up((out.len() - start) as u64) as usize;
     out.resize(start + length, 0);
+}
+
+fn count_letters(contents: &[Content<'_>]) -> u64 {
+    contents.iter().filter(|content| content.is_letter()).count() as u64
 }
 
 fn failed(what: &str) -> impl FnOnce(io::Error) -> AppendError {

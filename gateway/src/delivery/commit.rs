@@ -26,7 +26,7 @@ use crate::dead_letters::Letter;
 use crate::journal::entry::{Cause, RowEntry};
 use crate::journal::{self, Class, Refused};
 use crate::record::Offset;
-use crate::sink::batch::Record;
+use crate::sink::batch::Passed;
 use crate::sink::{Batch, Sink};
 
 /// What became of what is held.
@@ -50,61 +50,85 @@ pub(super) enum Kept {
     MustEvict,
 }
 
+/// What a row is counted as.
+#[derive(Clone, Copy)]
+enum RowFate {
+    Confirmed,
+    Lost(Cause),
+    Unwanted,
+}
+
 impl<S: Sink> Driver<S> {
     /// Enters the front of a batch into the ledger, after what was refused is among the dead letters; how many points of
-    /// it. There are fewer if the rest has to make room.
+    /// it, and whether that is all of it. It is not if the rest has to make room.
     pub(super) async fn commit(
         &mut self,
         batch: &Batch,
         mut settled: Settled,
         gather: &mut Gather,
-    ) -> Result<usize, Stopping> {
+    ) -> Result<(usize, bool), Stopping> {
         let letters = self.rejections.letters(Instant::now(), clock::now_ns(), batch, &settled);
-        let mut cause = Cause::Rejected;
+        let (mut cause, mut whole) = (Cause::Rejected, true);
         match self.keep(&letters).await? {
             Kept::Yes => {}
             Kept::No => cause = Cause::Unkept,
-            Kept::MustEvict => settled = settled.before_refused(),
+            Kept::MustEvict => {
+                settled = settled.before_refused();
+                whole = false;
+            }
         }
-        let points = self.enter(batch, &settled, cause).await;
+        let entered = self.enter(batch, &settled, cause).await;
         let submitted = if self.is_due() { self.submit_held(false).await } else { Submitted::Nothing };
         // A medium that fails to be read is complained about by the next gathering.
         let _ = gather.advance(Instant::now());
         if let Submitted::Taken(receipt) = submitted {
             self.durable(receipt).await;
         }
-        Ok(points)
+        Ok((entered.unwrap_or_else(|points| points), whole && entered.is_ok()))
     }
 
-    /// Counts the front of a batch, point by point; how many points, fewer if the rest has to make room.
-    async fn enter(&mut self, batch: &Batch, settled: &Settled, cause: Cause) -> usize {
+    /// Counts the front of a batch, row by row; how many points that was, as an error if the rest has to make room.
+    async fn enter(&mut self, batch: &Batch, settled: &Settled, cause: Cause) -> Result<usize, usize> {
         let mut refused = settled.rejected.iter().map(|rejected| rejected.point).peekable();
         let (mut confirmed, mut rejected, mut entered) = (0, 0, 0);
-        for (offset, record) in batch.records().take(settled.points) {
-            let cause = refused.next_if_eq(&entered).map(|_| cause);
+        let end = batch.offset_of(settled.points);
+        for (offset, passed) in batch.passed().take_while(|(offset, _)| *offset < end) {
+            let (row, fate) = match passed {
+                Passed::Unwanted(row) => (Some(row), RowFate::Unwanted),
+                Passed::Point(record) => {
+                    let fate = match refused.next_if_eq(&entered) {
+                        Some(_) => RowFate::Lost(cause),
+                        None => RowFate::Confirmed,
+                    };
+                    (record.row(), fate)
+                }
+            };
             // What is below is in the ledger already. A refused gap makes none: it would be refused as well.
             if offset >= self.accounted
-                && let Record::Row(row) = record
+                && let Some(row) = row
             {
-                if !self.enter_row(&row, cause).await {
-                    break;
+                if !self.enter_row(&row, fate).await {
+                    self.status.settle(confirmed, rejected);
+                    return Err(entered);
                 }
-                *(if cause.is_some() { &mut rejected } else { &mut confirmed }) += 1;
+                confirmed += u64::from(matches!(fate, RowFate::Confirmed));
+                rejected += u64::from(matches!(fate, RowFate::Lost(_)));
             }
-            entered += 1;
-            let next = if entered == settled.points { batch.offset_of(entered) } else { offset.plus(1) };
-            self.pass(next);
+            entered += usize::from(matches!(passed, Passed::Point(_)));
+            self.pass(offset.plus(1));
         }
+        self.pass(end);
         self.status.settle(confirmed, rejected);
-        entered
+        Ok(entered)
     }
 
-    /// Counts a row as confirmed, or lost for a cause; false if the journal needs room before that.
-    async fn enter_row(&mut self, row: &RowEntry<'_>, cause: Option<Cause>) -> bool {
+    /// Counts a row; false if the journal needs room before that.
+    async fn enter_row(&mut self, row: &RowEntry<'_>, fate: RowFate) -> bool {
         loop {
-            let fits = match cause {
-                None => self.held.confirm(row),
-                Some(cause) => self.held.lose(cause, row, None, &mut self.gaps),
+            let fits = match fate {
+                RowFate::Confirmed => self.held.confirm(row),
+                RowFate::Lost(cause) => self.held.lose(cause, row, None, &mut self.gaps),
+                RowFate::Unwanted => self.held.pass_over(row),
             };
             if fits {
                 return true;
@@ -123,11 +147,11 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// Passes what has no points, like letters and cursors, when a segment ends in it: nothing else would ever free that.
+    /// Passes what has no rows, like letters and cursors, when a segment ends in it: nothing else would ever free that.
     /// Within a segment it does not, or each cursor would be what the next one passes.
-    pub(super) fn pass_without_points(&mut self, gather: &Gather) {
+    pub(super) fn pass_without_rows(&mut self, gather: &Gather) {
         let segment_end = self.journal.segment_end(self.accounted);
-        if let Some(to) = gather.without_points()
+        if let Some(to) = gather.without_rows()
             && segment_end.is_some_and(|end| end <= to)
         {
             self.pass(to);

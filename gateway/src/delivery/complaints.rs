@@ -59,11 +59,19 @@ impl<S: Sink> Driver<S> {
                     );
                 }
             }
-            Outcome::TooLarge { reason } | Outcome::Rejected { reason } => {
-                self.status.set(Condition::Running);
-                self.status.note(reason);
+            Outcome::TooLarge { reason }
+            | Outcome::Rejected { reason }
+            | Outcome::RejectedAll { reason }
+            | Outcome::RejectedNamed { reason, .. } => self.note_refusal(reason),
+            Outcome::Partial { refused } => {
+                self.note_refusal(refused.first().map_or("a point is refused", |(_, reason)| reason));
             }
         }
+    }
+
+    fn note_refusal(&self, reason: &str) {
+        self.status.set(Condition::Running);
+        self.status.note(reason);
     }
 
     /// Tells the log, of the same thing only now and then.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime;
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::backoff::Backoff;
@@ -34,16 +34,20 @@ use super::complaints::Complaints;
 use super::gaps::GapMaker;
 use super::gather::Gather;
 use super::horizon::Reached;
+use super::lanes::Lanes;
 use super::losses::Holes;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::rejection::Rejections;
 use super::status::{Condition, SinkStatus};
+use super::waits::{at, patience};
 use super::{Delivery, Settled, Step};
+use crate::config::Service;
 use crate::dead_letters::DeadLetters;
 use crate::journal::{Journal, Refused};
 use crate::record::Offset;
-use crate::sink::batch::Record;
-use crate::sink::{Batch, Outcome, Position, Sink};
+use crate::sink::batch::{Audience, Record};
+use crate::sink::{Batch, Outcome, Part, Position, Sink};
 
 /// Bytes of journal that a batch keeps in memory.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -69,6 +73,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Where refused points go.
     pub dead_letters: Arc<DeadLetters>,
+    /// Where it begins when it is new, what it gets, at what pace, and whether intake waits for it.
+    pub service: Service,
     /// Configured tags, which the point of a gap carries besides `device` and `cause`.
     pub gap_tags: Vec<(String, String)>,
     /// Where it is told how far the sink is, if an ack waits for it.
@@ -113,11 +119,14 @@ pub fn spawn<S: Sink + Send + 'static>(
 
 pub(super) struct Driver<S> {
     pub(super) name: Arc<str>,
+    pub(super) audience: Arc<Audience>,
     pub(super) journal: Journal,
-    sink: S,
+    pub(super) sink: S,
     pub(super) status: Arc<SinkStatus>,
-    stop: watch::Receiver<bool>,
-    delivery: Delivery,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) delivery: Delivery,
+    lanes: Lanes,
+    pub(super) pace: Pace,
     pub(super) rejections: Rejections,
     pub(super) gaps: GapMaker,
     pub(super) dead_letters: Arc<DeadLetters>,
@@ -128,6 +137,8 @@ pub(super) struct Driver<S> {
     pub(super) held: Progress,
     /// Rows below are in the ledger, or held for it, though a sink that lost its data may get them again.
     pub(super) accounted: Offset,
+    /// The sink was given everything below in this life, or needs it no more.
+    pub(super) served: Offset,
     /// Rows below are in the ledger.
     pub(super) journaled: Offset,
     /// Whether the journal is not told of anything any more, although it works.
@@ -158,17 +169,23 @@ impl<S: Sink> Driver<S> {
         status: Arc<SinkStatus>,
         stop: watch::Receiver<bool>,
     ) -> Result<Driver<S>, Refused> {
-        let cursor = journal.register_sink(&settings.name)?;
+        let Service { start, required, filter, bytes_per_second_max } = settings.service;
+        let cursor = journal.register_sink_from(&settings.name, start)?;
         let name: Arc<str> = settings.name.into();
+        let evict_to = if required { journal.evict_to() } else { journal.evict_optional_to(&name) };
         Ok(Driver {
+            audience: Arc::new(Audience { name: Arc::clone(&name), filter }),
             rejections: Rejections::new(Arc::clone(&name), journal.id()),
             gaps: GapMaker::new(settings.gap_tags),
             dead_letters: settings.dead_letters,
-            evict_to: journal.evict_to(),
+            evict_to,
             delivery: Delivery::new(Backoff::new(settings.seed)),
+            lanes: Lanes::default(),
+            pace: Pace::new(bytes_per_second_max),
             complaints: Complaints::default(),
             held: Progress::new(&name, journal.usage().submission_bytes_max),
             accounted: cursor,
+            served: Offset(0),
             journaled: cursor,
             detached: false,
             holes: Holes::default(),
@@ -202,8 +219,9 @@ impl<S: Sink> Driver<S> {
 
     async fn deliver(&mut self, limits: Limits) -> Result<Infallible, Stopping> {
         let start = self.locate().await?;
+        self.served = start;
         let mut gather =
-            Gather::new(Arc::clone(&self.name), self.journal.reader(start), Batcher::new(limits));
+            Gather::new(Arc::clone(&self.audience), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
             match self.gather(&mut gather, &mut watermark).await? {
@@ -215,19 +233,27 @@ impl<S: Sink> Driver<S> {
                     self.evict().await?;
                     gather.restart(self.journal.reader(self.accounted));
                 }
-                Next::Write(mut batch) => {
-                    while batch.points() > 0 {
-                        let settled = self.write(&batch).await?;
-                        let points = self.commit(&batch, settled, &mut gather).await?;
-                        if points == 0 {
-                            // The rest is what has to make room.
-                            break;
-                        }
-                        batch.advance(points);
-                    }
-                }
+                Next::Write(batch) => self.deliver_batch(batch, &mut gather).await?,
             }
         }
+    }
+
+    /// Delivers a batch to its end, unless the rest of it has to make room.
+    async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
+        let points = batch.records().map(|(_, record)| record.point());
+        self.delivery.handle_batch(self.lanes.of(batch.points(), points));
+        while batch.rows() > 0 {
+            let (settled, is_interrupted) = self.write(&batch).await?;
+            let (points, whole) = self.commit(&batch, settled, gather).await?;
+            batch.advance(points);
+            self.served = batch.from();
+            self.delivery.handle_commit(points);
+            if is_interrupted || !whole {
+                gather.restart(self.journal.reader(batch.from()));
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Where delivery begins: at the journal's cursor, or before it if the sink itself knows of less. A sink that is
@@ -248,8 +274,8 @@ impl<S: Sink> Driver<S> {
                 Ok(position) => break position,
                 Err(outcome) => {
                     self.note(&outcome);
-                    self.delivery.handle_batch(1);
-                    self.delivery.handle_outcome(Instant::now(), outcome);
+                    self.delivery.handle_batch(vec![vec![0]]);
+                    self.delivery.handle_outcome(Instant::now(), outcome, &[]);
                     let now = Instant::now();
                     let Step::Wait(until) = self.delivery.poll(now) else {
                         self.wait(now + JOURNAL_RETRY).await?;
@@ -281,11 +307,14 @@ impl<S: Sink> Driver<S> {
             if self.must_evict() {
                 return Ok(Next::Evict);
             }
+            while let Some(replay) = self.status.desk().take() {
+                self.replay(replay).await;
+            }
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
-            self.pass_without_points(gather);
+            self.pass_without_rows(gather);
             if let Some(horizon) = &self.horizon {
-                horizon.reach(gather.without_points().unwrap_or(self.accounted));
+                horizon.reach(gather.without_rows().unwrap_or(self.accounted));
             }
             if self.is_due() {
                 self.journal_held().await;
@@ -320,34 +349,34 @@ impl<S: Sink> Driver<S> {
                 changed = news(watermark, nap) => if changed.is_err() { return Err(Stopping) },
                 _ = self.stop.changed() => {}
                 _ = self.evict_to.changed() => {}
+                () = self.status.desk().asked() => {}
                 () = at(due) => {}
             }
         }
     }
 
-    /// Writes the batch's front until it is dealt with, or nothing of it has to be any more.
-    async fn write(&mut self, batch: &Batch) -> Result<Settled, Stopping> {
-        self.delivery.handle_batch(batch.points());
+    /// Writes the batch's front until it is dealt with, or nothing of it has to be any more; whether that was the reason.
+    async fn write(&mut self, batch: &Batch) -> Result<(Settled, bool), Stopping> {
         let rows = self.rows(batch);
         let mut unconfirmed = false;
         loop {
             if self.must_evict() {
-                return Ok(self.delivery.settle());
+                return Ok((self.delivery.settle(), true));
             }
-            match self.delivery.poll(Instant::now()) {
-                Step::Settle => return Ok(self.delivery.settle()),
+            let now = Instant::now();
+            match self.delivery.poll(now) {
+                Step::Settle => return Ok((self.delivery.settle(), false)),
                 Step::Wait(_) if self.is_due() => self.journal_held().await,
-                Step::Wait(until) => self.wait(until).await?,
+                Step::Wait(until) => self.wait_for_sink(until).await?,
+                Step::Write(_) if self.pace.is_early(now) => self.wait_at_pace().await?,
                 Step::Write(points) => {
-                    let settled =
-                        if self.delivery.is_clean() { batch.offset_of(points.end) } else { batch.from() };
-                    self.status.set_unconfirmed(rows.clone());
-                    let part = batch.part(points, settled);
-                    let patience = patience(self.evict_to.clone(), self.accounted);
-                    let outcome = tokio::select! {
-                        outcome = self.sink.write(&part) => outcome,
-                        () = patience => continue,
+                    let settled = match self.delivery.is_clean() {
+                        true => batch.offset_of(self.delivery.first_open_without(&points)),
+                        false => batch.from(),
                     };
+                    self.status.set_unconfirmed(rows.clone());
+                    let part = batch.part(&points, settled);
+                    let Some(outcome) = self.send(&part).await else { continue };
                     self.note(&outcome);
                     match outcome {
                         Outcome::Retry { unknown: false, .. } | Outcome::Hold { .. } => {}
@@ -356,10 +385,34 @@ impl<S: Sink> Driver<S> {
                     if !unconfirmed {
                         self.status.set_unconfirmed(Vec::new());
                     }
-                    self.delivery.handle_outcome(Instant::now(), outcome);
+                    let suspects: Vec<usize> = match &outcome {
+                        Outcome::Rejected { reason } => {
+                            self.lanes.accuse(reason, &part).into_iter().map(|at| points[at]).collect()
+                        }
+                        Outcome::Confirmed => {
+                            self.lanes.acquit(&part);
+                            Vec::new()
+                        }
+                        _ => Vec::new(),
+                    };
+                    self.delivery.handle_outcome(Instant::now(), outcome, &suspects);
                 }
             }
         }
+    }
+
+    /// Writes a part; none if the journal needs room, and it took too long for that.
+    pub(super) async fn send(&mut self, part: &Part<'_>) -> Option<Outcome> {
+        let before = self.sink.sent_bytes();
+        let patience = patience(self.evict_to.clone(), self.accounted);
+        let outcome = tokio::select! {
+            outcome = self.sink.write(part) => Some(outcome),
+            () = patience => None,
+        };
+        let bytes = self.sink.sent_bytes().saturating_sub(before);
+        self.pace.handle_sent(Instant::now(), bytes);
+        self.status.count_request(bytes);
+        outcome
     }
 
     /// Rows of a batch that are not in the ledger yet, by device.
@@ -374,30 +427,6 @@ impl<S: Sink> Driver<S> {
         }
         rows.into_iter().map(|(device, rows)| (device.into(), rows)).collect()
     }
-
-    /// Waits, unless the driver is to stop: a sink that fails now is not waited for.
-    pub(super) async fn wait(&mut self, until: Instant) -> Result<(), Stopping> {
-        if self.is_stopping() {
-            return Err(Stopping);
-        }
-        tokio::select! {
-            () = at(Some(until)) => Ok(()),
-            _ = self.evict_to.changed() => Ok(()),
-            _ = self.stop.changed() => if self.is_stopping() { Err(Stopping) } else { Ok(()) },
-        }
-    }
-
-    fn is_stopping(&self) -> bool {
-        *self.stop.borrow() || self.stop.has_changed().is_err()
-    }
-}
-
-/// Completes when a write has had its time although the journal needs room; its outcome is then unknown.
-async fn patience(mut evict_to: watch::Receiver<Offset>, accounted: Offset) {
-    match evict_to.wait_for(|to| *to > accounted).await {
-        Ok(_) => sleep(EVICT_GRACE).await,
-        Err(_) => std::future::pending().await,
-    }
 }
 
 /// Completes once there is more to read, and not before the end of the nap.
@@ -406,15 +435,7 @@ async fn news(
     nap: Option<Instant>,
 ) -> Result<(), watch::error::RecvError> {
     if let Some(nap) = nap {
-        sleep_until(nap.into()).await;
+        tokio::time::sleep_until(nap.into()).await;
     }
     watermark.changed().await
-}
-
-/// Completes at `due`, or never.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -4,7 +4,10 @@ mod damage;
 mod early;
 mod eviction;
 mod overload;
+mod replays;
 mod room;
+mod services;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,6 +18,7 @@ use tokio::sync::watch;
 
 use super::driver::{Driver, Settings, spawn};
 use super::status::{Condition, SinkStatus};
+use crate::config::Service;
 use crate::dead_letters::{DeadLetters, Found, MAX_BYTES_LEAST, Reader};
 use crate::journal::entry::{Cause, Entry, Fields, RowEntry};
 use crate::journal::memory::MemoryStorage;
@@ -107,6 +111,7 @@ fn settings(name: &str, batch_points: usize, letters: &MemoryStorage) -> Setting
         linger: Duration::from_millis(5),
         drain: Duration::from_millis(300),
         dead_letters: Arc::new(DeadLetters::open(Arc::new(letters.clone()), MAX_BYTES_LEAST).unwrap()),
+        service: Service::default(),
         gap_tags: vec![("gateway".to_owned(), "barn".to_owned())],
         horizon: None,
         seed: 7,

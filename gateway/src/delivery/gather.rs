@@ -10,10 +10,11 @@ use super::batcher::Batcher;
 use crate::journal::{Frame, Read, ReadError, Reader};
 use crate::record::Offset;
 use crate::sink::Batch;
+use crate::sink::batch::Audience;
 
 /// The growing batch of one sink, and where the next frame comes from.
 pub(super) struct Gather {
-    sink: Arc<str>,
+    audience: Arc<Audience>,
     reader: Reader,
     batcher: Batcher,
     batch: Batch,
@@ -24,15 +25,15 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    pub(super) fn new(sink: Arc<str>, reader: Reader, batcher: Batcher) -> Gather {
-        let batch = Batch::new(Arc::clone(&sink), reader.position());
-        Gather { sink, reader, batcher, batch, rest: None, hole: None }
+    pub(super) fn new(audience: Arc<Audience>, reader: Reader, batcher: Batcher) -> Gather {
+        let batch = Batch::new(Arc::clone(&audience), reader.position());
+        Gather { audience, reader, batcher, batch, rest: None, hole: None }
     }
 
     /// Begins anew at an offset.
     pub(super) fn restart(&mut self, reader: Reader) {
         self.batcher.handle_departure();
-        self.batch = Batch::new(Arc::clone(&self.sink), reader.position());
+        self.batch = Batch::new(Arc::clone(&self.audience), reader.position());
         (self.reader, self.rest, self.hole) = (reader, None, None);
     }
 
@@ -55,10 +56,10 @@ impl Gather {
                 },
             };
             let added = self.batch.add(&frame, &self.reader.fixes(), self.batcher.points_max());
-            self.batcher.handle_growth(now, self.batch.points(), self.batch.bytes());
+            self.batcher.handle_growth(now, self.batch.rows(), self.batch.bytes());
             if added.unreadable > 0 {
                 error!(
-                    sink = &*self.sink,
+                    sink = &*self.audience.name,
                     entries = added.unreadable,
                     first = %frame.first(),
                     "entries of the journal cannot be decoded, or have no time any more, and are not delivered"
@@ -89,20 +90,20 @@ impl Gather {
         self.batcher.poll_timeout()
     }
 
-    /// The batch has no points.
+    /// The batch has no rows.
     pub(super) fn is_empty(&self) -> bool {
-        self.batch.points() == 0
+        self.batch.rows() == 0
     }
 
-    /// Everything below is in batches that were taken, or has no points; none if the batch has points.
-    pub(super) fn without_points(&self) -> Option<Offset> {
+    /// Everything below is in batches that were taken, or has no rows; none if the batch has rows.
+    pub(super) fn without_rows(&self) -> Option<Offset> {
         self.is_empty().then(|| self.batch.to())
     }
 
     /// Takes the batch; the next one begins behind it.
     pub(super) fn take(&mut self) -> Batch {
         self.batcher.handle_departure();
-        let next = Batch::new(Arc::clone(&self.sink), self.batch.to());
+        let next = Batch::new(Arc::clone(&self.audience), self.batch.to());
         mem::replace(&mut self.batch, next)
     }
 }

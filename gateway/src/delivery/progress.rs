@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::gaps::{Gap, GapMaker};
-use crate::journal::entry::{Cause, Entry, GapEntry, RowEntry, SkipEntry};
+use crate::journal::entry::{Cause, Entry, GapEntry, Move, RowEntry, SkipEntry};
 use crate::journal::state::BOOTS_MAX;
 use crate::journal::{Refused, Submission};
 use crate::record::{MachineBoot, Offset};
@@ -30,6 +30,8 @@ type Kind = (u32, Cause, bool);
 pub(super) struct Progress {
     sink: Arc<str>,
     confirmed: HashMap<Box<str>, u64>,
+    /// Rows that the sink does not want.
+    unwanted: HashMap<Box<str>, u64>,
     gaps: Vec<Gap>,
     /// Where in `gaps` those of a device are.
     places: HashMap<Box<str>, HashMap<Kind, usize>>,
@@ -47,6 +49,7 @@ impl Progress {
         Progress {
             sink: Arc::clone(sink),
             confirmed: HashMap::new(),
+            unwanted: HashMap::new(),
             gaps: Vec::new(),
             places: HashMap::new(),
             to: None,
@@ -74,6 +77,19 @@ impl Progress {
         let fits = self.take_room(row.device.len() + COUNT_BYTES);
         if fits {
             self.confirmed.insert(row.device.into(), 1);
+        }
+        fits
+    }
+
+    /// Counts a row that the sink does not want; false if there is no room for that.
+    pub(super) fn pass_over(&mut self, row: &RowEntry<'_>) -> bool {
+        if let Some(rows) = self.unwanted.get_mut(row.device) {
+            *rows += 1;
+            return true;
+        }
+        let fits = self.take_room(row.device.len() + COUNT_BYTES);
+        if fits {
+            self.unwanted.insert(row.device.into(), 1);
         }
         fits
     }
@@ -125,11 +141,15 @@ impl Progress {
         for gap in &self.gaps {
             submission.add(&gap.entry(sink))?;
         }
+        let list = |rows: &HashMap<Box<str>, u64>| -> Vec<(Box<str>, u64)> {
+            rows.iter().map(|(device, rows)| (device.clone(), *rows)).collect()
+        };
+        if !self.unwanted.is_empty() {
+            submission.add_moved(sink, Move::Unwanted, &list(&self.unwanted))?;
+        }
         let Some(to) = self.to else { return Ok(()) };
         if !self.skips || !self.confirmed.is_empty() {
-            let confirmed: Vec<(Box<str>, u64)> =
-                self.confirmed.iter().map(|(device, rows)| (device.clone(), *rows)).collect();
-            submission.add_cursor(sink, to, &confirmed)?;
+            submission.add_cursor(sink, to, &list(&self.confirmed))?;
         }
         if self.skips { submission.add(&Entry::Skip(SkipEntry { sink, to })) } else { Ok(()) }
     }
@@ -258,14 +278,17 @@ mod tests {
         let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
         journal.register_sink("main").unwrap();
         let bytes_max = journal.usage().submission_bytes_max;
-        for (device_bytes, lose) in [(1, false), (1, true), (900, false), (900, true), (8_000, true)] {
+        for (device_bytes, way) in
+            [(1, 0), (1, 1), (1, 2), (900, 0), (900, 1), (900, 2), (8_000, 1), (8_000, 2)]
+        {
             let (mut progress, mut maker) = (progress(bytes_max), GapMaker::new(Vec::new()));
             let mut added = 0;
             loop {
                 let device = format!("{added:0device_bytes$}");
-                let fits = match lose {
-                    true => progress.lose(Cause::Evicted, &row(&device, 0, u64::MAX - 1), None, &mut maker),
-                    false => progress.confirm(&row(&device, 0, 0)),
+                let fits = match way {
+                    0 => progress.confirm(&row(&device, 0, 0)),
+                    1 => progress.lose(Cause::Evicted, &row(&device, 0, u64::MAX - 1), None, &mut maker),
+                    _ => progress.pass_over(&row(&device, 0, 0)),
                 };
                 if !fits {
                     break;

@@ -50,7 +50,7 @@ impl Rejections {
                     device,
                     series,
                     ns,
-                    reason = rejected.reason,
+                    reason = &*rejected.reason,
                     "the database refuses a {kind}"
                 );
             }
@@ -65,7 +65,7 @@ impl Rejections {
                 device: device.into(),
                 rows: u64::from(matches!(record, Record::Row(_))),
                 origin: series.into(),
-                reason: rejected.reason.as_str().into(),
+                reason: rejected.reason.as_ref().into(),
                 body_bytes: body.len() as u64,
                 body: body.into_bytes().into(),
             });

@@ -72,15 +72,23 @@ impl<S: Sink> Driver<S> {
             while !self.try_let_go(&entry) {
                 self.submit_patiently().await;
             }
-            rows += u64::from(matches!(entry, Entry::Row(_) | Entry::EarlyRow(..)));
+            rows += u64::from(self.is_lost(&entry));
             self.skip(offset.plus(1));
         }
         self.skip(frame.end().min(to));
         rows
     }
 
+    /// Whether letting go of an entry costs the sink a row.
+    fn is_lost(&self, entry: &Entry<'_>) -> bool {
+        matches!(entry, Entry::Row(row) | Entry::EarlyRow(_, row) if self.audience.filter.wants_row(row.series))
+    }
+
     fn try_let_go(&mut self, entry: &Entry<'_>) -> bool {
         let (machine, gap) = match entry {
+            Entry::Row(row) | Entry::EarlyRow(_, row) if !self.is_lost(entry) => {
+                return self.held.pass_over(row);
+            }
             Entry::Row(row) => return self.held.lose(Cause::Evicted, row, None, &mut self.gaps),
             Entry::EarlyRow(machine, row) => {
                 return self.held.lose(Cause::Evicted, row, Some(*machine), &mut self.gaps);
@@ -90,7 +98,9 @@ impl<S: Sink> Driver<S> {
             _ => return true,
         };
         // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
-        gap.sink.is_some_and(|name| *name != *self.name) || self.held.repeat(gap, machine)
+        gap.sink.is_some_and(|name| *name != *self.name)
+            || !self.audience.filter.wants_gap(gap.series)
+            || self.held.repeat(gap, machine)
     }
 
     /// Declares what the sink cannot get any more because of a hole.

@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::replay::Desk;
+
 /// Whether delivery gets on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,9 @@ pub struct SinkStatus {
     rejected: AtomicU64,
     unconfirmed: Mutex<Vec<(Box<str>, u64)>>,
     retries: AtomicU64,
+    requests: AtomicU64,
+    sent_bytes: AtomicU64,
+    desk: Desk,
 }
 
 /// A plain copy of [`SinkStatus`].
@@ -61,6 +66,10 @@ pub struct SinkSnapshot {
     pub unconfirmed_rows: u64,
     /// Writes that failed and were repeated since the start.
     pub retries: u64,
+    /// Requests or transactions since the start, failed ones included.
+    pub requests: u64,
+    /// Bytes of their bodies, where they have any.
+    pub sent_bytes: u64,
 }
 
 impl SinkStatus {
@@ -75,7 +84,20 @@ impl SinkStatus {
             rejected_rows: self.rejected.load(Ordering::Relaxed),
             unconfirmed_rows: self.unconfirmed().iter().map(|(_, rows)| rows).sum(),
             retries: self.retries.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Where dead letters are handed in that are to be sent again.
+    #[must_use]
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    pub(super) fn count_request(&self, bytes: u64) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn set(&self, state: Condition) {

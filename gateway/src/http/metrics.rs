@@ -106,6 +106,14 @@ fn push_sinks(page: &mut Page, status: &Status) {
     );
     page.labelled("forebay_write_retries_total", "sink", sinks().map(|(name, s)| (name, s.retries)));
     page.family(
+        "forebay_write_requests_total",
+        "counter",
+        "Requests or transactions to a database, failed ones included.",
+    );
+    page.labelled("forebay_write_requests_total", "sink", sinks().map(|(name, s)| (name, s.requests)));
+    page.family("forebay_write_bytes_total", "counter", "Bytes of the bodies of these requests.");
+    page.labelled("forebay_write_bytes_total", "sink", sinks().map(|(name, s)| (name, s.sent_bytes)));
+    page.family(
         "forebay_backlog_rows",
         "gauge",
         "Rows that are durable here and not confirmed by a database.",
@@ -127,8 +135,8 @@ fn push_rows(page: &mut Page, status: &Status) {
 
     page.single(
         "forebay_dead_lettered_rows_total",
-        "counter",
-        "Rows that could not be read or that a database refused, kept among the dead letters.",
+        "gauge",
+        "Rows that could not be read or that a database refused; those that were replayed since are left out.",
         status.dead_lettered_rows,
     );
 

@@ -3,11 +3,13 @@
 //! **Constraints.** It runs on the main thread beside nothing but signals, and must never block there: what reads the
 //! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
 //! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
-//! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone.
+//! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone, and [`dead_letters`], which does what the
+//! commands of that name ask for.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
 mod audit;
+pub mod dead_letters;
 mod devices;
 mod limited;
 pub mod live;
@@ -28,6 +30,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tracing::{error, info};
 
 pub use api::Api;
+pub use dead_letters::Letters;
 
 use crate::audit::Auditor;
 use crate::config::Config;
@@ -73,6 +76,7 @@ pub struct Server {
     tcp: TcpListener,
     control: UnixListener,
     api: Arc<Api>,
+    letters: Option<Arc<Letters>>,
 }
 
 impl Server {
@@ -91,7 +95,13 @@ impl Server {
         info!("listening on http://{listen}");
         let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
         let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
-        Ok(Server { tcp, control, api })
+        Ok(Server { tcp, control, api, letters: None })
+    }
+
+    /// Lets the control socket decide about dead letters too.
+    #[must_use]
+    pub fn with_letters(self, letters: Letters) -> Server {
+        Server { letters: Some(Arc::new(letters)), ..self }
     }
 
     /// Answers until it is dropped, or until a listener fails for good.
@@ -99,6 +109,8 @@ impl Server {
         let follow = devices::follow(Arc::clone(&self.api));
         let index = query::follow(Arc::clone(&self.api));
         let control = control_router(Arc::clone(&self.api));
+        let control =
+            self.letters.into_iter().fold(control, |all, letters| all.merge(dead_letters::router(letters)));
         let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router(self.api));
         let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), control);
         let ended = tokio::select! {

@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{BindError, Server};
+use super::{BindError, Letters, Server};
 use crate::config::Config;
+use crate::dead_letters::{DeadLetters, Letter, Stage};
 use crate::journal::entry::{Cause, DeviceEntry, Fields, GapEntry, RowEntry};
 use crate::journal::memory::MemoryStorage;
 use crate::journal::{Class, Entry, Journal, Options, Refused};
@@ -209,6 +210,85 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     };
     tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {wanted}"));
     String::from_utf8(text).unwrap()
+}
+
+/// Asks the control socket; status code and body.
+async fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn dead_letters_are_the_control_sockets_alone() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(4 << 20)).unwrap();
+    let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
+    let directory = data_dir.path().join("letters");
+    let store = Arc::new(DeadLetters::open_dir(&directory, 1 << 20).unwrap());
+    let letter = |sink: &str, offset, stage| Letter {
+        sink: sink.into(),
+        journal: journal.id(),
+        offset: Offset(offset),
+        stage,
+        at_ns: 5,
+        device: "d".into(),
+        rows: 1,
+        origin: "m,device=d".into(),
+        reason: "no".into(),
+        body: b"m,device=d v=1.0 7\n"[..].into(),
+        body_bytes: 19,
+    };
+    let letters = [1, 2, 3].map(|offset| letter("main", offset, Stage::Delivery));
+    store.append(&letters).unwrap();
+    store.append(&[letter("gone", 4, Stage::Delivery), letter("", 5, Stage::Intake)]).unwrap();
+    let shared = Letters { store, directory, stats: Arc::clone(&stats) };
+    let server = tokio::spawn(server.with_letters(shared).serve());
+    let socket = data_dir.path().join(super::CONTROL_SOCKET);
+
+    let mut tcp = TcpStream::connect(stats.listen().unwrap()).await.unwrap();
+    tcp.write_all(b"GET /api/v1/dead-letters HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    tcp.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 404"), "{text}");
+
+    let (code, body) = ask(&socket, "GET", "/api/v1/dead-letters?limit=2", "").await;
+    let list: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &list["letters"][1]["id"], &list["more"]), (200, &"main-2".into(), &true.into()));
+
+    let replay = "/api/v1/dead-letters/replay";
+    let drop = "/api/v1/dead-letters/drop";
+    for (path, question) in [(replay, "{}"), (drop, r#"{"all":true,"ids":["main-1"]}"#)] {
+        let (code, body) = ask(&socket, "POST", path, question).await;
+        assert_eq!(code, 400, "{body}");
+    }
+    assert_eq!(ask(&socket, "POST", drop, r#"{"everything":true}"#).await.0, 422);
+    // Nobody serves these sinks.
+    let (code, body) = ask(&socket, "POST", replay, r#"{"ids":["gone-4","intake-5","main-9"]}"#).await;
+    let done: super::dead_letters::Done = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, done.gone, done.kept), (200, 0, 3), "{body}");
+    let words = ["no point to send", "configured any more", "there is no such dead letter"];
+    assert!(words.iter().all(|word| body.contains(word)), "{body}");
+
+    let (_, body) = ask(&socket, "POST", drop, r#"{"ids":["main-2","main-9"]}"#).await;
+    assert!(body.contains(r#""gone":1,"kept":1"#), "{body}");
+    let (_, body) = ask(&socket, "POST", drop, r#"{"all":true,"sink":"main"}"#).await;
+    assert!(body.contains(r#""gone":2,"kept":0"#), "{body}");
+    let (_, body) = ask(&socket, "GET", "/api/v1/dead-letters", "").await;
+    let list: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let ids: Vec<&str> =
+        list["letters"].as_array().unwrap().iter().filter_map(|l| l["id"].as_str()).collect();
+    assert_eq!(ids, ["gone-4", "intake-5"]);
+    server.abort();
 }
 
 #[tokio::test]

@@ -27,9 +27,11 @@
 //! | clock fix | `15`, flags u8 (bit 0: estimated), machine u64, offset ns i64 |
 //! | message | `16`, broker u32, generation u32, hash u64, number varint |
 //! | shared | `17`, device text, again varint, unsure varint, latest ns i64 |
+//! | moved | `18`, what u8 (0: unwanted, 1: replayed), sink text, then device text and rows varint to the end |
 //!
 //! The entries `11` to `15` are in segments alone whose header says so (`segment.rs`). A gateway that does not know `16`
-//! passes over it and stores again what a broker repeats; one that does not know `17` knows less of what databases hold.
+//! passes over it and stores again what a broker repeats; one that does not know `17` knows less of what databases hold;
+//! one that does not know `18` counts those rows as before.
 //!
 //! A field is a name text, a type byte and the value: `0` f64, `1` zigzag varint, `2` varint, `3` false, `4` true, `5` text.
 //!
@@ -37,6 +39,7 @@
 
 mod cause;
 mod message;
+mod moved;
 mod shared;
 
 use thiserror::Error;
@@ -50,6 +53,7 @@ pub use super::lists::{Counts, Fields};
 use crate::record::{MachineBoot, Offset};
 pub use cause::Cause;
 pub use message::{MessageEntry, SessionId};
+pub use moved::{Move, MovedEntry};
 pub use shared::SharedEntry;
 
 /// Largest encoded entry in bytes, its length prefix included: what one frame can hold.
@@ -98,6 +102,8 @@ pub enum Entry<'a> {
     Message(MessageEntry),
     /// Rows before it, of the same submission, make no points of their own, or may not.
     Shared(SharedEntry<'a>),
+    /// Rows of a sink are counted anew.
+    Moved(MovedEntry<'a>),
 }
 
 /// A row with frozen identity, series and time.
@@ -301,6 +307,10 @@ impl Entry<'_> {
                 out.push(17);
                 shared.encode(out);
             }
+            Entry::Moved(moved) => {
+                out.push(18);
+                moved.encode(out);
+            }
         }
         let bytes = out.len() - start;
         let Ok(length) = u16::try_from(bytes - LENGTH_BYTES) else {
@@ -358,6 +368,7 @@ impl<'a> Entry<'a> {
             Entry::Row(row) | Entry::EarlyRow(_, row) => row.fields.check()?,
             Entry::Cursor(cursor) => cursor.confirmed.check()?,
             Entry::Letters(letters) => letters.rows.check()?,
+            Entry::Moved(moved) => moved.rows.check()?,
             _ => {}
         }
         Ok(entry)
@@ -411,6 +422,7 @@ impl<'a> Entry<'a> {
             15 => Entry::ClockFix(FixEntry::decode(&mut input)?),
             16 => Entry::Message(MessageEntry::decode(&mut input)?),
             17 => Entry::Shared(SharedEntry::decode(&mut input)?),
+            18 => Entry::Moved(MovedEntry::decode(&mut input)?),
             _ => return Err(Undecodable("unknown kind")),
         };
         if input.is_empty() { Ok(entry) } else { Err(Undecodable("bytes behind the last field")) }
@@ -610,6 +622,9 @@ mod tests {
             round_trip(&Entry::Message(MessageEntry { session, number: u64::from(boot), hash: number }));
             let (again, unsure, latest_ns) = (number, u64::from(boot), -i64::from(boot));
             round_trip(&Entry::Shared(SharedEntry { device: &name, again, unsure, latest_ns }));
+            for what in [Move::Unwanted, Move::Replayed] {
+                round_trip(&Entry::Moved(MovedEntry { sink: &name, what, rows: Counts::of(&counts) }));
+            }
             let letters = LettersEntry { to: Offset(number), unkept: boot % 2 == 0, rows: Counts::of(&counts) };
             round_trip(&Entry::Letters(letters));
             round_trip(&Entry::Letter(LetterEntry {

@@ -67,6 +67,10 @@ pub(super) struct Intake {
     pub(super) refused: bool,
     /// Whether the oldest rows are to make room.
     pub(super) evict: bool,
+    /// Sinks for which intake does not wait.
+    pub(super) optional: Vec<Box<str>>,
+    /// Whether those of them that lack the oldest rows are to skip ahead.
+    pub(super) evict_optional: bool,
     /// Whether it was said that they cannot.
     pub(super) too_small: bool,
     /// How soon what is pending is to be committed.
@@ -164,6 +168,8 @@ impl Intake {
             retired: 0,
             refused: false,
             evict: false,
+            optional: Vec::new(),
+            evict_optional: false,
             too_small: false,
             urgency: Urgency::Idle,
             since: Instant::now(),
@@ -182,7 +188,8 @@ impl Intake {
     ) -> Result<(T, Offset), E> {
         self.admit(class)?;
         self.scratch.clear();
-        let mut submission = Submission { out: &mut self.scratch, entries: 0, of_clocks: false };
+        let at = self.tail.end;
+        let mut submission = Submission { out: &mut self.scratch, entries: 0, at, of_clocks: false };
         let value = decide(&self.state, &mut submission)?;
         let Submission { entries, of_clocks, .. } = submission;
         if entries > 0 {
@@ -364,8 +371,21 @@ impl Intake {
             (WhenFull::DropOldest, _) | (WhenFull::Auto, Class::Foreign) => true,
         };
         self.evict |= evict;
-        self.tidy_due |= evict;
+        self.evict_optional |= class != Class::Internal && !self.optional.is_empty();
+        self.tidy_due |= self.evict || self.evict_optional;
         Refused::Full
+    }
+
+    /// Whether of all that are to get what is below an offset only sinks lack it for which intake does not wait.
+    pub(super) fn is_owed_to_optional_alone(&self, end: Offset) -> bool {
+        let is_optional = |name: &str| self.optional.iter().any(|optional| **optional == *name);
+        let (optional, required): (Vec<_>, Vec<_>) = self
+            .state
+            .sinks()
+            .iter()
+            .filter(|sink| sink.cursor < end)
+            .partition(|sink| is_optional(&sink.name));
+        !optional.is_empty() && required.is_empty()
     }
 
     fn open_segment(&mut self, needed: u64, early: bool) -> Result<(), Refused> {

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::intake::{Phase, SPARES};
+use crate::record::Offset;
 
 /// How long what failed is left alone, however often somebody asks.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ pub(super) fn run(shared: &Shared) {
         } else if intake.tidy_due && making_wait.is_none() {
             drop(intake);
             making.after(&make(shared));
-        } else if intake.evict && !intake.retire_due {
+        } else if (intake.evict || intake.evict_optional) && !intake.retire_due {
             drop(intake);
             ask_for_eviction(shared);
         } else {
@@ -84,7 +85,7 @@ fn retire(shared: &Shared) -> io::Result<()> {
         intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
         intake.retired = (intake.retired + files).min(RETIRED_MAX);
         // What was refused has room now; if it is not enough, the next refusal asks again.
-        (intake.full, intake.evict) = ([false; 2], false);
+        (intake.full, intake.evict, intake.evict_optional) = ([false; 2], false, false);
         shared.tell_room(&mut intake);
     }
     drop(intake);
@@ -138,22 +139,36 @@ fn note_surplus(shared: &Shared) {
     shared.intake().surplus_bytes = surplus_bytes;
 }
 
-/// Asks delivery to let go of the oldest segment, if intake wants that.
+/// Asks delivery to let go of the oldest segment, if intake wants that. Where only sinks lack it for which intake does not
+/// wait, these are asked alone, and the others lose nothing.
 fn ask_for_eviction(shared: &Shared) {
-    if !std::mem::take(&mut shared.intake().evict) {
+    let mut intake = shared.intake();
+    let of_all = std::mem::take(&mut intake.evict);
+    let of_optional = std::mem::take(&mut intake.evict_optional);
+    drop(intake);
+    if !of_all && !of_optional {
         return;
     }
     let Some(end) = shared.segments().end_of_oldest() else {
-        if !std::mem::replace(&mut shared.intake().too_small, true) {
+        if of_all && !std::mem::replace(&mut shared.intake().too_small, true) {
             warn!(
                 "the journal is full, and too small to let go of its oldest rows; raise [journal] max_bytes"
             );
         }
         return;
     };
-    shared.evict_to.send_if_modified(|to| {
-        let moved = *to < end;
-        *to = end.max(*to);
-        moved
-    });
+    let raise = |asked: &tokio::sync::watch::Sender<Offset>| {
+        asked.send_if_modified(|to| {
+            let moved = *to < end;
+            *to = end.max(*to);
+            moved
+        });
+    };
+    let is_theirs = shared.intake().is_owed_to_optional_alone(end);
+    if is_theirs || of_all {
+        raise(&shared.evict_optional_to);
+    }
+    if of_all && !is_theirs {
+        raise(&shared.evict_to);
+    }
 }

@@ -81,6 +81,7 @@ pub use types::{
 };
 
 use crate::cache::{RECENT_BYTES_MAX, Recent};
+use crate::config::Start;
 use crate::record::Offset;
 use clocks::Fixes;
 use end::{EndFile, EndMark};
@@ -120,6 +121,7 @@ struct Shared {
     watermark: watch::Sender<Offset>,
     room: watch::Sender<u64>,
     evict_to: watch::Sender<Offset>,
+    evict_optional_to: watch::Sender<Offset>,
 }
 
 /// What ends with the last handle.
@@ -195,13 +197,24 @@ impl Journal {
     /// # Errors
     /// The journal's refusal.
     pub fn register_sink(&self, name: &str) -> Result<Offset, Refused> {
+        self.register_sink_from(name, Start::Oldest)
+    }
+
+    /// The same for a sink that, if it is new, may start behind everything that is journaled.
+    ///
+    /// # Errors
+    /// The journal's refusal.
+    pub fn register_sink_from(&self, name: &str, start: Start) -> Result<Offset, Refused> {
         // Without a sink nothing is trimmed meanwhile.
         let oldest = self.shared.segments().iter().next().map_or(Offset(0), |segment| segment.first);
         let (start, _) = self.submit(Class::Internal, |state, submission| {
             if let Some(cursor) = state.cursor(name) {
                 return Ok(cursor);
             }
-            let start = state.lowest_cursor().unwrap_or(oldest);
+            let start = match start {
+                Start::Oldest => state.lowest_cursor().unwrap_or(oldest),
+                Start::Now => submission.next().plus(1),
+            };
             submission.add(&Entry::Sink(SinkEntry { sink: name, start }))?;
             Ok::<_, Refused>(start)
         })?;
@@ -250,6 +263,17 @@ impl Journal {
     #[must_use]
     pub fn evict_to(&self) -> watch::Receiver<Offset> {
         self.shared.evict_to.subscribe()
+    }
+
+    /// The same for a sink for which intake does not wait: it is also asked when it is the only one that lacks what is in
+    /// the oldest segment, whatever `when_full` says. Intake takes note that there is one.
+    #[must_use]
+    pub fn evict_optional_to(&self, sink: &str) -> watch::Receiver<Offset> {
+        let mut intake = self.shared.intake();
+        if !intake.optional.iter().any(|name| **name == *sink) {
+            intake.optional.push(sink.into());
+        }
+        self.shared.evict_optional_to.subscribe()
     }
 
     /// Whether room is so scarce that what is written has to free more than it takes: intake is refused, or will be at the
@@ -355,6 +379,7 @@ impl Shared {
             watermark: watch::Sender::new(tail.end),
             room: watch::Sender::new(0),
             evict_to: watch::Sender::new(Offset(0)),
+            evict_optional_to: watch::Sender::new(Offset(0)),
         });
         let committer = Committer::new(Arc::clone(&shared), storage, recovered.active, end.ok());
         Ok((shared, committer, recovered.report))

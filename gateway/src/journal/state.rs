@@ -27,8 +27,8 @@ use super::JournalId;
 use super::bugs::{Bug, seeded};
 use super::clocks::{Clocks, FixEntry};
 use super::entry::{
-    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, RowEntry, SharedEntry,
-    SinkEntry, SkipEntry,
+    Cause, CursorEntry, DeviceEntry, Entry, GapEntry, LetterEntry, LettersEntry, Move, MovedEntry, RowEntry,
+    SharedEntry, SinkEntry, SkipEntry,
 };
 use crate::record::Offset;
 
@@ -280,10 +280,11 @@ impl State {
             Entry::Clock(clock) => self.clocks.begin(clock, self.done_below()),
             Entry::ClockFix(fix) => self.apply_fix(fix),
             Entry::Device(device) => self.apply_device(device),
-            Entry::Sink(sink) => self.apply_sink(sink),
+            Entry::Sink(sink) => self.apply_sink(offset, sink),
             Entry::Forget(sink) => self.apply_forget(sink),
             Entry::Cursor(cursor) => self.apply_cursor(cursor),
             Entry::Skip(skip) => self.apply_skip(skip),
+            Entry::Moved(moved) => self.apply_moved(moved),
             Entry::Letter(letter) => self.apply_letter(offset, letter),
             Entry::Letters(letters) => self.apply_letters(letters),
             Entry::Shared(shared) => self.apply_shared(shared),
@@ -397,14 +398,20 @@ impl State {
         self.learned = self.learned.max(learned);
     }
 
-    fn apply_sink(&mut self, entry: &SinkEntry<'_>) {
+    /// A sink that begins with what comes behind its own entry owes nothing of what is journaled; another one owes what the
+    /// slowest does.
+    fn apply_sink(&mut self, offset: Offset, entry: &SinkEntry<'_>) {
         if self.cursor(entry.sink).is_some() {
             return;
         }
         let slowest = (0..self.sinks.len()).min_by_key(|&at| self.sinks[at].cursor);
         let at = self.sinks.len();
         self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start, floor: Offset(0) });
-        if let Some(slowest) = slowest {
+        if entry.start > offset {
+            for device in &mut self.devices {
+                device.ledger(at).skipped = device.rows;
+            }
+        } else if let Some(slowest) = slowest {
             for device in &mut self.devices {
                 device.ledger(at).skipped = device.ledger(slowest).settled();
             }
@@ -440,6 +447,20 @@ impl State {
         if let Some(sink) = self.sinks.iter_mut().find(|s| *s.name == *entry.sink) {
             sink.cursor = sink.cursor.max(entry.to);
             sink.floor = sink.floor.max(entry.to);
+        }
+    }
+
+    fn apply_moved(&mut self, entry: &MovedEntry<'_>) {
+        let Some(at) = self.sinks.iter().position(|s| &*s.name == entry.sink) else { return };
+        for (device, rows) in entry.rows.iter() {
+            let ledger = self.entry(device).ledger(at);
+            match entry.what {
+                Move::Unwanted => ledger.skipped = ledger.skipped.saturating_add(rows),
+                Move::Replayed => {
+                    let rows = ledger.gaps.take(Cause::Rejected, rows);
+                    ledger.confirmed = ledger.confirmed.saturating_add(rows);
+                }
+            }
         }
     }
 
@@ -552,10 +573,62 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_that_begins_now_owes_nothing_of_before() {
+        let mut state = State::new(JournalId(1), 1_000);
+        (0..4).for_each(|n| state.apply(Offset(n), &row("a", n)));
+        state.apply(Offset(4), &Entry::Sink(SinkEntry { sink: "old", start: Offset(0) }));
+        state.apply(Offset(5), &Entry::Sink(SinkEntry { sink: "new", start: Offset(6) }));
+        assert_eq!((state.owed("old"), state.owed("new")), (4, 0));
+        state.apply(Offset(6), &row("a", 4));
+        state.apply(Offset(7), &row("b", 0));
+        assert_eq!((state.owed("old"), state.owed("new")), (6, 2));
+    }
+
+    #[test]
+    fn rows_that_are_unwanted_or_replayed_are_settled_once() {
+        let mut state = State::new(JournalId(1), 1_000);
+        state.apply(Offset(0), &Entry::Sink(SinkEntry { sink: "main", start: Offset(0) }));
+        (0..10).for_each(|n| state.apply(Offset(n), &row("a", n)));
+        let moved = |state: &mut State, sink, what, rows| {
+            let rows = [("a".into(), rows)];
+            state.apply(Offset(0), &Entry::Moved(MovedEntry { sink, what, rows: Counts::of(&rows) }));
+        };
+        moved(&mut state, "main", Move::Unwanted, 4);
+        moved(&mut state, "nobody", Move::Unwanted, 4);
+        assert_eq!(state.owed("main"), 6);
+        state.apply(
+            Offset(0),
+            &Entry::Gap(GapEntry {
+                device: "a",
+                boot: 1,
+                from: 0,
+                to: 3,
+                count: 3,
+                cause: Cause::Rejected,
+                sink: Some("main"),
+                stamped: false,
+                series: "forebay_gap",
+                ns: 9,
+            }),
+        );
+        moved(&mut state, "main", Move::Replayed, 2);
+        let ledger = |state: &State| state.ledgers(state.device("a").unwrap()).next().unwrap().1;
+        let now = ledger(&state);
+        assert_eq!((now.confirmed, now.skipped, now.gaps.of(Cause::Rejected)), (2, 4, 1));
+        moved(&mut state, "main", Move::Replayed, 5);
+        let now = ledger(&state);
+        assert_eq!(
+            (now.confirmed, now.gaps.total(), state.owed("main")),
+            (3, 0, 3),
+            "no more than there were"
+        );
+    }
+
+    #[test]
     fn the_ledger_tells_sinks_apart_and_a_late_one_owes_nothing_for_what_was_done() {
         let mut state = State::new(JournalId(1), 1_000);
         let register = |state: &mut State, sink, start| {
-            state.apply(Offset(0), &Entry::Sink(SinkEntry { sink, start: Offset(start) }));
+            state.apply(Offset(start), &Entry::Sink(SinkEntry { sink, start: Offset(start) }));
         };
         register(&mut state, "main", 0);
         (0..10).for_each(|n| state.apply(Offset(0), &row("a", n)));

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::clocks::CLOCKS_MAX;
-use super::entry::{Counts, CursorEntry, ENTRY_BYTES_MAX, Entry, EntryTooLarge};
+use super::entry::{Counts, CursorEntry, ENTRY_BYTES_MAX, Entry, EntryTooLarge, Move, MovedEntry};
 use super::segment::SECTOR_BYTES;
 use crate::config;
 pub use crate::config::WhenFull;
@@ -182,6 +182,8 @@ pub struct Commits {
 pub struct Submission<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) entries: u32,
+    /// Offset of the first of them.
+    pub(super) at: Offset,
     /// Whether there are early entries among them, or clocks.
     pub(super) of_clocks: bool,
 }
@@ -217,6 +219,27 @@ impl Submission<'_> {
             }
             added => added,
         }
+    }
+
+    /// Adds rows of a sink that came to another end, in as many entries as the counts need.
+    ///
+    /// # Errors
+    /// [`Refused::TooLarge`] if a single count does not fit a frame.
+    pub fn add_moved(&mut self, sink: &str, what: Move, rows: &[(Box<str>, u64)]) -> Result<(), Refused> {
+        match self.add(&Entry::Moved(MovedEntry { sink, what, rows: Counts::of(rows) })) {
+            Err(Refused::TooLarge { .. }) if rows.len() > 1 => {
+                let (front, back) = rows.split_at(rows.len() / 2);
+                self.add_moved(sink, what, front)?;
+                self.add_moved(sink, what, back)
+            }
+            added => added,
+        }
+    }
+
+    /// Offset that the next entry gets.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.at.plus(u64::from(self.entries))
     }
 
     /// How many entries there are.

@@ -12,7 +12,7 @@ use super::request::Query;
 use crate::journal::{Entry, Frame, Journal, Read, Reader};
 use crate::record::{Offset, split_series};
 use crate::sink::Point;
-use crate::sink::batch::Record;
+use crate::sink::batch::{Audience, Passed};
 
 /// How long what was confirmed is still read from the journal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ impl<'q> Filter<'q> {
 /// A look through the journal for one query.
 pub(super) struct Scan<'a> {
     query: &'a Query,
-    sink: &'a str,
+    audience: &'a Audience,
     filter: Filter<'a>,
     reader: Reader,
     /// Bytes that may still be read.
@@ -101,9 +101,9 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Nothing is read yet, and at most about `bytes` will be.
-    pub(super) fn new(journal: &Journal, sink: &'a str, query: &'a Query, bytes: u64) -> Scan<'a> {
+    pub(super) fn new(journal: &Journal, audience: &'a Audience, query: &'a Query, bytes: u64) -> Scan<'a> {
         let reader = journal.reader(Offset(0));
-        Scan { query, sink, filter: Filter::new(query), reader, left: bytes, missing: Missing::default() }
+        Scan { query, audience, filter: Filter::new(query), reader, left: bytes, missing: Missing::default() }
     }
 
     /// Goes through what is planned, and shows the points that the sink gets and the query wants, but for the choice of
@@ -176,7 +176,7 @@ impl<'a> Scan<'a> {
             if let Entry::EarlyRow(_, row) = entry {
                 let waits = !fixes.has_forgotten(offset) && self.filter.wants(row.series);
                 self.missing.undated += u64::from(waits);
-            } else if let Some(record) = Record::of(entry, self.sink) {
+            } else if let Some(Passed::Point(record)) = Passed::of(entry, self.audience) {
                 let point = record.point();
                 if times_ns.contains(&point.ns) && self.filter.wants(point.series) {
                     show(offset, &point);

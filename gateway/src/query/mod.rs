@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::record::{Offset, Value, ValueRef};
 use crate::sink::SinkError;
+use crate::sink::batch::Audience;
 use dirty::{Floor, Missing, Scan};
 use index::Index;
 use influxql::{Found, Influxql};
@@ -63,7 +64,8 @@ const INDEX_STEP_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Engine {
     journal: Journal,
-    sink: Box<str>,
+    /// The query sink.
+    audience: Audience,
     store: Store,
     index: Mutex<Index>,
     floor: Mutex<Floor>,
@@ -91,18 +93,23 @@ impl Engine {
     /// The sink's URL or the HTTP client cannot be had.
     pub fn new(config: &Config, journal: &Journal) -> Result<Engine, SinkError> {
         let sink = config.http.query_sink.as_str();
-        let store = match config.influxdb.iter().find(|influxdb| influxdb.name == sink) {
+        let influxdb = config.influxdb.iter().find(|influxdb| influxdb.name == sink);
+        let sqlite = config.sqlite.as_ref();
+        let service = influxdb.map(|influxdb| &influxdb.service).or(sqlite.map(|sqlite| &sqlite.service));
+        let filter = service.map(|service| service.filter.clone()).unwrap_or_default();
+        let store = match influxdb {
             Some(influxdb) => Store::Influxql(Box::new(Influxql::new(influxdb)?)),
             None => {
                 let data_dir = || config.data_dir.join("readings.sqlite");
-                let path = config.sqlite.as_ref().map_or_else(data_dir, |sqlite| sqlite.path.clone());
+                let path = sqlite.map_or_else(data_dir, |sqlite| sqlite.path.clone());
                 Store::Embedded(Embedded::new(path, format!("{:016x}", journal.id().0)))
             }
         };
         let cursor = journal.with_state(|state| state.cursor(sink)).unwrap_or_default();
         let floor = Floor::new(Instant::now(), cursor);
         let index = Mutex::new(Index::new(journal, floor.below()));
-        Ok(Engine { journal: journal.clone(), sink: sink.into(), store, index, floor: Mutex::new(floor) })
+        let audience = Audience { name: sink.into(), filter };
+        Ok(Engine { journal: journal.clone(), audience, store, index, floor: Mutex::new(floor) })
     }
 
     /// Follows the journal and the sink's cursor; call it about once a second, where it may wait for the disk. True if there
@@ -179,7 +186,7 @@ impl Engine {
     }
 
     fn told(&self, reasons: Vec<String>, dirty: usize, points: Vec<Point>, next_ns: Option<i64>) -> Answer {
-        let (sink, next) = (self.sink.to_string(), next_ns.map(answer::time));
+        let (sink, next) = (self.audience.name.to_string(), next_ns.map(answer::time));
         Answer { sink, complete: reasons.is_empty(), reasons, dirty, points, next }
     }
 
@@ -200,7 +207,7 @@ impl Engine {
             let times_ns = query.from_ns..=query.to_ns.saturating_sub(1);
             index.plan(below..watermark, &marks, &times_ns)
         };
-        let scan = Scan::new(&self.journal, &self.sink, query, JOURNAL_BYTES_MAX);
+        let scan = Scan::new(&self.journal, &self.audience, query, JOURNAL_BYTES_MAX);
         let missing = scan.run(&self.journal, &plan, |offset, point| {
             for (name, value) in point.fields().filter(|(name, _)| query.wants(name)) {
                 let held = Held { offset: Some(offset), value: owned(value) };
@@ -225,7 +232,7 @@ impl Engine {
         if missing.unread > 0 {
             notes.push(format!(
                 "{:?} lacks so much that {} entries of the journal were not read for this answer; ask for a shorter time or one device, or when it has caught up",
-                self.sink, missing.unread
+                self.audience.name, missing.unread
             ));
         }
         notes.extend(missing.failed.clone());
@@ -279,7 +286,7 @@ impl Engine {
     }
 
     fn cursor(&self) -> Offset {
-        self.journal.with_state(|state| state.cursor(&self.sink)).unwrap_or_default()
+        self.journal.with_state(|state| state.cursor(&self.audience.name)).unwrap_or_default()
     }
 }
 

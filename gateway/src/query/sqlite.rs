@@ -127,6 +127,7 @@ fn fields(text: &str) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::batch::Audience;
     use crate::sink::sqlite::{Limits, Sqlite};
     use crate::sink::{Batch, Outcome, Sink as _};
 
@@ -162,8 +163,8 @@ mod tests {
 
         let limits = Limits { retention: Duration::from_secs(1), max_bytes: 1 << 30 };
         let mut sink = Sqlite::new(path.clone(), "mine".to_owned(), limits, Box::new(|| None));
-        let batch = Batch::new("sqlite".into(), Offset(7));
-        assert_eq!(sink.write(&batch.part(0..0, Offset(7))).await, Outcome::Confirmed);
+        let batch = Batch::new(Audience::of_all("sqlite"), Offset(7));
+        assert_eq!(sink.write(&batch.part(&[], Offset(7))).await, Outcome::Confirmed);
         assert_eq!(mine.cursor(soon()), Ok(Some(Offset(7))));
         assert_eq!(Embedded::new(path, "other".to_owned()).cursor(soon()), Ok(None));
     }

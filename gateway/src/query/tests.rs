@@ -14,6 +14,7 @@ use crate::journal::entry::{Fields, RowEntry};
 use crate::journal::memory::MemoryStorage;
 use crate::journal::{Class, Entry, Journal, Options, Read, Refused};
 use crate::record::{MachineBoot, Offset, Value};
+use crate::sink::batch::Audience;
 use crate::sink::scripted_server::{Script, ScriptedServer};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::sink::{Batch, Outcome, Sink as _};
@@ -68,7 +69,7 @@ fn write(journal: &Journal, (device, ns, field, value): Given) {
 
 /// Stores the first `points` of the journal as delivery does, its cursor included.
 async fn deliver(journal: &Journal, path: &Path, points: usize) {
-    let mut batch = Batch::new("sqlite".into(), Offset(0));
+    let mut batch = Batch::new(Audience::of_all("sqlite"), Offset(0));
     let mut reader = journal.reader(Offset(0));
     while let Read::Frame(frame) = reader.next().unwrap() {
         batch.add(&frame, &reader.fixes(), usize::MAX);
@@ -76,7 +77,8 @@ async fn deliver(journal: &Journal, path: &Path, points: usize) {
     let limits = Limits { retention: std::time::Duration::from_secs(1), max_bytes: 1 << 30 };
     let id = format!("{:016x}", journal.id().0);
     let mut sink = Sqlite::new(path.to_owned(), id, limits, Box::new(|| None));
-    let part = batch.part(0..points, batch.offset_of(points));
+    let numbers: Vec<usize> = (0..points).collect();
+    let part = batch.part(&numbers, batch.offset_of(points));
     assert_eq!(sink.write(&part).await, Outcome::Confirmed);
 }
 

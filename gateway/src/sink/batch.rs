@@ -1,26 +1,38 @@
 //! Batches: records of a run of the journal, on their way to one sink.
 //!
 //! A batch holds the journal's frames, not copies of their records; it decodes them anew for each use. Its points are
-//! numbered from 0, so that the decisions of [`crate::delivery`] need to know nothing of the journal.
+//! numbered from 0, so that the decisions of [`crate::delivery`] need to know nothing of the journal. Rows that the sink
+//! does not want are no points; they are counted when the batch passes them.
 
-use std::ops::Range;
 use std::sync::Arc;
 
+use crate::config::Filter;
 use crate::journal::Frame;
 use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
 use crate::record::{Offset, Value, ValueRef};
 
+/// A sink as the journal's entries concern it.
+#[derive(Debug)]
+pub struct Audience {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is to get.
+    pub filter: Filter,
+}
+
 /// The records from one offset to another that concern one sink.
 #[derive(Debug)]
 pub struct Batch {
-    sink: Arc<str>,
+    audience: Arc<Audience>,
     /// The fixes that were known when the batch began. It keeps to them, so that it always has the same points.
     fixes: Arc<Fixes>,
     frames: Vec<Arc<Frame>>,
     from: Offset,
     to: Offset,
     points: usize,
+    /// Rows that the sink does not want.
+    unwanted: usize,
     bytes: usize,
 }
 
@@ -35,12 +47,38 @@ pub struct Added {
     pub unreadable: usize,
 }
 
-/// Some consecutive points of a batch.
+/// What is written at once: some points of a batch, or points that stand in no batch any more.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
-    batch: &'a Batch,
-    points: Range<usize>,
+    source: Source<'a>,
     settled: Offset,
+}
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    /// By number, in ascending order.
+    Batch(&'a Batch, &'a [usize]),
+    Own(&'a [OwnPoint]),
+}
+
+/// A point that owns its texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnPoint {
+    /// Canonical series key.
+    pub series: String,
+    /// Nanoseconds since 1970 UTC.
+    pub ns: i64,
+    /// Names and values, at least one.
+    pub fields: Vec<(String, Value)>,
+}
+
+/// What a batch passes.
+#[derive(Clone, Copy, Debug)]
+pub enum Passed<'a> {
+    /// A point.
+    Point(Record<'a>),
+    /// A row that the sink does not want.
+    Unwanted(RowEntry<'a>),
 }
 
 /// A record that becomes a point.
@@ -62,39 +100,65 @@ pub struct Point<'a> {
     record: Record<'a>,
 }
 
-impl Batch {
-    /// An empty batch of the sink named `sink`.
+impl Audience {
+    /// A sink that is to get everything.
     #[must_use]
-    pub fn new(sink: Arc<str>, from: Offset) -> Batch {
-        Batch { sink, fixes: Arc::default(), frames: Vec::new(), from, to: from, points: 0, bytes: 0 }
+    pub fn of_all(name: &str) -> Arc<Audience> {
+        Arc::new(Audience { name: name.into(), filter: Filter::default() })
     }
 
-    /// Adds the frame's entries from the batch's end on, until the batch has `points_max` points or stands before an entry
+    /// Whether it is to get what an entry tells of, if that tells of rows: another sink's losses are none of its business.
+    fn concerns(&self, entry: &Entry<'_>) -> bool {
+        match entry {
+            Entry::Gap(gap)
+            | Entry::GapAgain(gap)
+            | Entry::EarlyGap(_, gap)
+            | Entry::EarlyGapAgain(_, gap) => {
+                gap.sink.is_none_or(|name| *name == *self.name) && self.filter.wants_gap(gap.series)
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Batch {
+    /// An empty batch of a sink.
+    #[must_use]
+    pub fn new(audience: Arc<Audience>, from: Offset) -> Batch {
+        let fixes = Arc::default();
+        Batch { audience, fixes, frames: Vec::new(), from, to: from, points: 0, unwanted: 0, bytes: 0 }
+    }
+
+    /// Adds the frame's entries from the batch's end on, until the batch has `rows_max` rows or stands before an entry
     /// to which no fix gives its time.
-    pub fn add(&mut self, frame: &Arc<Frame>, fixes: &Arc<Fixes>, points_max: usize) -> Added {
-        if self.points == 0 {
+    pub fn add(&mut self, frame: &Arc<Frame>, fixes: &Arc<Fixes>, rows_max: usize) -> Added {
+        if self.rows() == 0 {
             self.fixes = Arc::clone(fixes);
         }
-        let (mut end, mut waits, mut unreadable, before) = (frame.end(), false, 0, self.points);
+        let (mut end, mut waits, mut unreadable, before) = (frame.end(), false, 0, self.rows());
         for (offset, entry) in frame.entries() {
             if offset < self.to {
                 continue;
             }
             let entry = entry.map(|entry| self.fixes.date(entry));
-            let early = entry.as_ref().is_ok_and(|entry| concerns(entry, &self.sink) && entry.is_early());
+            let early = entry.as_ref().is_ok_and(|entry| self.audience.concerns(entry) && entry.is_early());
             waits = early && !self.fixes.has_forgotten(offset);
-            if self.points >= points_max || waits {
+            if self.rows() >= rows_max || waits {
                 end = offset;
                 break;
             }
             match entry {
                 Ok(_) if early => unreadable += 1,
-                Ok(entry) => self.points += usize::from(Record::of(entry, &self.sink).is_some()),
+                Ok(entry) => match Passed::of(entry, &self.audience) {
+                    Some(Passed::Point(_)) => self.points += 1,
+                    Some(Passed::Unwanted(_)) => self.unwanted += 1,
+                    None => {}
+                },
                 Err(_) => unreadable += 1,
             }
         }
         self.to = end.max(self.to);
-        if self.points > before {
+        if self.rows() > before {
             self.bytes += frame.bytes();
             self.frames.push(Arc::clone(frame));
         }
@@ -105,6 +169,12 @@ impl Batch {
     #[must_use]
     pub fn points(&self) -> usize {
         self.points
+    }
+
+    /// Points in the batch, and rows that the sink does not want.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.points + self.unwanted
     }
 
     /// Bytes of the frames that the batch keeps in memory.
@@ -125,10 +195,11 @@ impl Batch {
         self.to
     }
 
-    /// The points numbered `points`. Everything below `settled` is dealt with for good once this part is stored.
+    /// The points of these numbers, which ascend. Everything below `settled` is dealt with for good once this part is
+    /// stored.
     #[must_use]
-    pub fn part(&self, points: Range<usize>, settled: Offset) -> Part<'_> {
-        Part { batch: self, points, settled }
+    pub fn part<'a>(&'a self, points: &'a [usize], settled: Offset) -> Part<'a> {
+        Part { source: Source::Batch(self, points), settled }
     }
 
     /// Offset of the point numbered `point`, or the end of the batch behind its last.
@@ -140,33 +211,65 @@ impl Batch {
         self.records().nth(point).map_or(self.to, |(offset, _)| offset)
     }
 
-    /// Drops the first `points` points, which are dealt with.
+    /// Drops everything before the point numbered `points`, or all of it behind the last: it is dealt with.
     pub fn advance(&mut self, points: usize) {
         self.from = self.offset_of(points);
         self.points = self.points.saturating_sub(points);
         self.frames.retain(|frame| frame.end() > self.from);
         self.bytes = self.frames.iter().map(|frame| frame.bytes()).sum();
+        self.unwanted = self.passed().filter(|(_, passed)| matches!(passed, Passed::Unwanted(_))).count();
     }
 
     /// The records with their offsets, in order: the record numbered `n` is the point numbered `n`.
     pub fn records(&self) -> impl Iterator<Item = (Offset, Record<'_>)> {
-        self.frames
-            .iter()
-            .flat_map(|frame| frame.entries())
-            .skip_while(|(offset, _)| *offset < self.from)
-            .filter_map(|(offset, entry)| {
-                let entry = self.fixes.date(entry.ok()?);
-                Some((offset, Record::of(entry, &self.sink)?))
-            })
-            .take(self.points)
+        self.passed().filter_map(|(offset, passed)| match passed {
+            Passed::Point(record) => Some((offset, record)),
+            Passed::Unwanted(_) => None,
+        })
+    }
+
+    /// The same, and between them the rows that the sink does not want.
+    pub fn passed(&self) -> impl Iterator<Item = (Offset, Passed<'_>)> {
+        let entries = self.frames.iter().flat_map(|frame| frame.entries());
+        let (from, to) = (self.from, self.to);
+        let entries =
+            entries.skip_while(move |(offset, _)| *offset < from).take_while(move |(offset, _)| *offset < to);
+        entries.filter_map(|(offset, entry)| {
+            let entry = self.fixes.date(entry.ok()?);
+            Some((offset, Passed::of(entry, &self.audience)?))
+        })
     }
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// Points that stand in no batch.
+    #[must_use]
+    pub fn of_points(points: &'a [OwnPoint], settled: Offset) -> Part<'a> {
+        Part { source: Source::Own(points), settled }
+    }
+
     /// The points, in the order of the journal.
-    pub fn points(&self) -> impl Iterator<Item = Point<'_>> {
-        let records = self.batch.records().skip(self.points.start).take(self.points.len());
-        records.map(|(_, record)| record.point())
+    pub fn points(&self) -> impl Iterator<Item = Point<'a>> + use<'a> {
+        let (batch, own) = match self.source {
+            Source::Batch(batch, numbers) => (Some((batch, numbers)), &[][..]),
+            Source::Own(points) => (None, points),
+        };
+        let of_batch = batch.into_iter().flat_map(|(batch, numbers)| {
+            let mut wanted = numbers.iter().peekable();
+            let records = batch.records().enumerate();
+            let chosen = records.filter(move |(number, _)| wanted.next_if_eq(&number).is_some());
+            chosen.take(numbers.len()).map(|(_, (_, record))| record.point())
+        });
+        of_batch.chain(own.iter().map(OwnPoint::point))
+    }
+
+    /// How many points there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self.source {
+            Source::Batch(_, numbers) => numbers.len(),
+            Source::Own(points) => points.len(),
+        }
     }
 
     /// Everything below is dealt with for good once this part is stored.
@@ -176,13 +279,35 @@ impl Part<'_> {
     }
 }
 
-impl<'a> Record<'a> {
-    /// The record that `entry` is to the sink named `sink`: another sink's losses are none of its business.
-    pub(crate) fn of(entry: Entry<'a>, sink: &str) -> Option<Record<'a>> {
+impl OwnPoint {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn point(&self) -> Point<'_> {
+        Point::of(&self.series, self.ns, &self.fields)
+    }
+}
+
+impl<'a> Passed<'a> {
+    /// What an entry is to a sink, if anything.
+    pub(crate) fn of(entry: Entry<'a>, audience: &Audience) -> Option<Passed<'a>> {
         match entry {
-            Entry::Row(row) => Some(Record::Row(row)),
-            Entry::Gap(gap) | Entry::GapAgain(gap) if concerns(&entry, sink) => Some(Record::Gap(gap)),
+            Entry::Row(row) if audience.filter.wants_row(row.series) => Some(Passed::Point(Record::Row(row))),
+            Entry::Row(row) => Some(Passed::Unwanted(row)),
+            Entry::Gap(gap) | Entry::GapAgain(gap) if audience.concerns(&entry) => {
+                Some(Passed::Point(Record::Gap(gap)))
+            }
             _ => None,
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The row, unless it is a gap.
+    #[must_use]
+    pub fn row(self) -> Option<RowEntry<'a>> {
+        match self {
+            Record::Row(row) => Some(row),
+            Record::Gap(_) => None,
         }
     }
 
@@ -194,16 +319,6 @@ impl<'a> Record<'a> {
             Record::Gap(gap) => (gap.series, gap.ns),
         };
         Point { series, ns, record: self }
-    }
-}
-
-/// Whether a sink is to get what an entry tells of, if it tells of rows.
-fn concerns(entry: &Entry<'_>, sink: &str) -> bool {
-    match entry {
-        Entry::Gap(gap) | Entry::GapAgain(gap) | Entry::EarlyGap(_, gap) | Entry::EarlyGapAgain(_, gap) => {
-            gap.sink.is_none_or(|name| name == sink)
-        }
-        _ => true,
     }
 }
 

@@ -9,8 +9,8 @@ use std::io::{self, Write as _};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::record::{Row, ValueRef, push_key};
-use crate::sink::batch::Point;
+use crate::record::{Row, Value, ValueRef, push_key, unescape};
+use crate::sink::batch::{OwnPoint, Point};
 
 /// Text gathered before it is handed to the compressor, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -131,14 +131,117 @@ fn push_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Reads a line that [`push_line`] has written in the dialect of version 2; none if it has not.
+#[must_use]
+pub fn parse_line(line: &str) -> Option<OwnPoint> {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    let (series, mut rest) = split_at_unescaped(line, b' ')?;
+    let mut fields = Vec::new();
+    loop {
+        let (name, value) = split_at_unescaped(rest, b'=')?;
+        let (value, behind) = take_value(value)?;
+        fields.push((unescape(name).into_owned(), value));
+        match behind.split_at_checked(1)? {
+            (",", further) => rest = further,
+            (" ", ns) => return Some(OwnPoint { series: series.to_owned(), ns: ns.parse().ok()?, fields }),
+            _ => return None,
+        }
+    }
+}
+
+/// What is before the first separator without a backslash before it, and what is behind.
+fn split_at_unescaped(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let bytes = text.as_bytes();
+    let is_end = |at: &usize| bytes[*at] == separator && (*at == 0 || bytes[*at - 1] != b'\\');
+    let end = (0..bytes.len()).find(is_end)?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+/// A value, and what is behind it.
+fn take_value(text: &str) -> Option<(Value, &str)> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        let (mut value, mut is_escaped) = (String::new(), false);
+        for (at, c) in quoted.char_indices() {
+            match c {
+                '\\' if !is_escaped => is_escaped = true,
+                '"' if !is_escaped => return Some((Value::Text(value), &quoted[at + 1..])),
+                c => {
+                    value.push(c);
+                    is_escaped = false;
+                }
+            }
+        }
+        return None;
+    }
+    let (word, behind) = text.split_at(text.find([',', ' '])?);
+    let value = match (word, word.strip_suffix('i'), word.strip_suffix('u')) {
+        ("true", ..) => Value::Boolean(true),
+        ("false", ..) => Value::Boolean(false),
+        (_, Some(digits), _) => Value::Integer(digits.parse().ok()?),
+        (_, _, Some(digits)) => Value::Unsigned(digits.parse().ok()?),
+        _ => Value::Float(word.parse().ok().filter(|v: &f64| v.is_finite())?),
+    };
+    Some((value, behind))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
 
     use flate2::read::GzDecoder;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::record::Value;
+    use crate::record::SeriesKey;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<f64>().prop_filter("finite", |v| v.is_finite()).prop_map(Value::Float),
+            any::<i64>().prop_map(Value::Integer),
+            any::<u64>().prop_map(Value::Unsigned),
+            any::<bool>().prop_map(Value::Boolean),
+            "[ -~äß\n]{0,20}".prop_map(Value::Text),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_comes_back_as_it_went(
+            measurement in "[!-~ ä]{0,9}[a-z]", tag in "[!-~ ]{0,9}[a-z]", ns: i64,
+            fields in prop::collection::vec(("[!-~ ,=]{0,9}[a-z]", value()), 1..5),
+        ) {
+            let series = SeriesKey::new(&measurement, &mut vec![("t", &tag)]).unwrap();
+            let point = OwnPoint { series: series.as_str().to_owned(), ns, fields };
+            let mut line = String::new();
+            prop_assert!(push_line(&mut line, Dialect::V2, &point.point()));
+            prop_assert_eq!(parse_line(&line), Some(point));
+        }
+
+        #[test]
+        fn any_text_is_read_or_not(text in "[mt=,i\"0-9. \\\\-]{0,30}") {
+            if let Some(point) = parse_line(&text) {
+                prop_assert!(!point.fields.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_line_is_not_read() {
+        for text in [
+            "",
+            "m",
+            "m v=1",
+            "m v= 5",
+            "m v=1 x",
+            "m v=NaN 5",
+            "m v=\"a 5",
+            "m v=1x 5",
+            "m v=1i,5",
+            "journal: \0\0",
+        ] {
+            assert_eq!(parse_line(text), None, "{text}");
+        }
+    }
 
     fn line(dialect: Dialect, fields: &[(&str, Value)]) -> String {
         let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();

@@ -10,17 +10,24 @@
 //!
 //! | file | write path |
 //! |---|---|
-//! | `influx2.rs` | InfluxDB 2 and every store with its `/api/v2/write`, through the `influxdb2` crate |
-//! | `influx1.rs` | InfluxDB 1 `/write` |
+//! | `influx1.rs` | InfluxDB 1 `/write`, and every store that speaks like it |
+//! | `influx2.rs` | InfluxDB 2 `/api/v2/write`, and every store with it |
+//! | `influx3.rs` | InfluxDB 3 `/api/v3/write_lp` |
 //! | `sqlite/` | the embedded store |
+//!
+//! The three of InfluxDB are one [`influx::Influx`], which knows or asks for the version, over one HTTP client
+//! (`server.rs`), and `answer.rs` reads what comes back.
 
 mod answer;
 pub mod batch;
-pub mod influx1;
-pub mod influx2;
+pub mod influx;
+mod influx1;
+mod influx2;
+mod influx3;
 pub mod line_protocol;
 #[cfg(test)]
 pub(crate) mod scripted_server;
+mod server;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -46,6 +53,26 @@ pub trait Sink {
     fn position(&mut self) -> impl Future<Output = Result<Position, Outcome>> {
         std::future::ready(Ok(Position::Journal))
     }
+
+    /// Whether a store that could not be reached answers again, which costs it next to nothing; never true of one that
+    /// has answered and wants to be left alone.
+    fn is_back(&mut self) -> impl Future<Output = bool> {
+        std::future::ready(false)
+    }
+
+    /// Bytes of all requests so far, failed ones included.
+    fn sent_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// User name and password of a server that asks for them.
+#[derive(Clone)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password; may be empty.
+    pub password: String,
 }
 
 /// Who knows where delivery has come to.
@@ -86,6 +113,23 @@ pub enum Outcome {
         /// What the server says.
         reason: String,
     },
+    /// The store refuses each of the points for good.
+    RejectedAll {
+        /// What the server says.
+        reason: String,
+    },
+    /// The store refuses these points, and perhaps others; it may have taken the rest or not.
+    RejectedNamed {
+        /// What the server says.
+        reason: String,
+        /// Numbers of the points within the part, in ascending order.
+        points: Vec<usize>,
+    },
+    /// The store refuses these points for good, and has all others.
+    Partial {
+        /// Their numbers within the part, in ascending order, and what the server says of each.
+        refused: Vec<(usize, String)>,
+    },
 }
 
 /// A sink cannot be made from its configuration.
@@ -98,16 +142,6 @@ pub enum SinkError {
         url: String,
         /// What is wrong.
         problem: String,
-    },
-    /// The URL has a path, which the `influxdb2` crate would drop in silence.
-    #[error(
-        "url {url:?} has the path {path:?}, which version 2 does not support yet; name the server without a path, or use version = 1 where it serves /write"
-    )]
-    Path {
-        /// As configured.
-        url: String,
-        /// The path in it.
-        path: String,
     },
     /// The token holds characters that no HTTP header can carry.
     #[error(

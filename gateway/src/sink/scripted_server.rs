@@ -14,6 +14,8 @@ pub(crate) enum Script {
     Answer(&'static str, &'static str),
     /// The connection is cut after the request was read.
     Cut,
+    /// The same, after half of an answer.
+    Half(&'static str, &'static str),
 }
 
 /// A request as it came.
@@ -40,8 +42,16 @@ impl ScriptedServer {
     }
 
     /// Decides each answer from the request.
-    pub(crate) fn answering(mut answer: impl FnMut(&Request) -> Script + Send + 'static) -> ScriptedServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn answering(answer: impl FnMut(&Request) -> Script + Send + 'static) -> ScriptedServer {
+        ScriptedServer::listening(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// The same on an address that was chosen before.
+    pub(crate) fn listening(
+        address: SocketAddr,
+        mut answer: impl FnMut(&Request) -> Script + Send + 'static,
+    ) -> ScriptedServer {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
@@ -51,13 +61,16 @@ impl ScriptedServer {
                 let Some(request) = read_request(&mut stream) else { continue };
                 let script = answer(&request);
                 seen.lock().unwrap().push(request);
-                if let Script::Answer(head, body) = script {
-                    let length = body.len();
-                    let _ = write!(
-                        stream,
-                        "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                    );
-                }
+                let (head, body, sent) = match script {
+                    Script::Answer(head, body) => (head, body, body.len()),
+                    Script::Half(head, body) => (head, body, body.len() / 2),
+                    Script::Cut => continue,
+                };
+                let (length, body) = (body.len(), &body[..sent]);
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
             }
         });
         ScriptedServer { address, requests }
@@ -85,7 +98,8 @@ fn read_request(stream: &mut TcpStream) -> Option<Request> {
         }
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap().to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.trim().parse().unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+    let length = length.trim().parse().unwrap();
     let mut body = bytes.split_off(head_end);
     while body.len() < length {
         match stream.read(&mut chunk).ok()? {

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn rows_from_before_a_sink_was_registered_are_none_of_its_business() {
         let mut state = state();
-        state.apply(Offset(0), &Entry::Sink(SinkEntry { sink: "late", start: Offset(8) }));
+        state.apply(Offset(12), &Entry::Sink(SinkEntry { sink: "late", start: Offset(8) }));
         let ledger = ledger(&state, "late", None, 0);
         assert_eq!((ledger.learned, ledger.confirmed, ledger.queued), (10, 0, 8));
         assert!(ledger.balances());

@@ -171,6 +171,12 @@ pub struct SinkReport {
     pub rows_rejected: u64,
     /// Writes that failed and were repeated since the start.
     pub retries: u64,
+    /// Requests or transactions since the start, failed ones included.
+    #[serde(default)]
+    pub requests: u64,
+    /// Bytes of their bodies, where they have any.
+    #[serde(default)]
+    pub sent_bytes: u64,
     /// Rows that this sink alone lacks, by cause.
     pub gaps: BTreeMap<String, u64>,
 }
@@ -295,6 +301,8 @@ impl SinkReport {
             rows_confirmed: snapshot.confirmed_rows,
             rows_rejected: snapshot.rejected_rows,
             retries: snapshot.retries,
+            requests: snapshot.requests,
+            sent_bytes: snapshot.sent_bytes,
             ..SinkReport::default()
         }
     }

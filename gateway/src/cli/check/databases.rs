@@ -2,38 +2,53 @@
 //!
 //! `forebay_check` is no line protocol, because it has no field. A server looks at token, organisation, bucket or
 //! database first and at the line last, so that "unable to parse" is the answer of a server where everything is in
-//! order, and a token that may write but not read is enough.
+//! order, and a token that may write but not read is enough. Where the version is left open, the server is asked for it as
+//! delivery asks. Of a bucket that is not there, the `influxdb2` crate tells which ones the token may see.
 
 use std::time::Duration;
 
+use influxdb2::ClientBuilder;
+use influxdb2::api::buckets::ListBucketsRequest;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
+use reqwest_for_influxdb2 as http;
 use serde::Deserialize;
 
 use super::Finding;
 use crate::config::{Influxdb, InfluxdbApi, Secret};
+use crate::sink::Outcome;
+use crate::sink::influx::{Influx, Target, Version};
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes read of an answer.
 const MAX_ANSWER_BYTES: usize = 4096;
+/// Buckets that are named.
+const BUCKETS_TOLD_MAX: usize = 10;
 
 const PROBE: &str = "forebay_check\n";
 
 /// Whether the database is there and would take rows.
 pub(super) async fn check(database: &Influxdb) -> Finding {
+    let (api, found) = match known(database).await {
+        Ok(known) => known,
+        Err(fault) => return Err(fault),
+    };
     // One may be installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(PATIENCE).redirect(Policy::none()).build();
     let client = client.map_err(|error| format!("the HTTP client cannot be made: {error}"))?;
-    let url = write_url(database).map_err(|error| format!("influxdb.url is no URL: {error}"))?;
+    let url = write_url(&database.url, &api).map_err(|error| format!("influxdb.url is no URL: {error}"))?;
     let mut request = client.post(url).body(PROBE);
-    match &database.api {
+    match &api {
         InfluxdbApi::V1 { username: Some(username), password, .. } => {
             request = request.basic_auth(username, password.as_ref().map(Secret::expose));
         }
         InfluxdbApi::V2 { token: Some(token), .. } => {
             request = request.header("authorization", format!("Token {}", token.expose()));
+        }
+        InfluxdbApi::V3 { token: Some(token), .. } => {
+            request = request.bearer_auth(token.expose());
         }
         _ => {}
     }
@@ -48,28 +63,91 @@ pub(super) async fn check(database: &Influxdb) -> Finding {
             break;
         }
     }
-    judge(&database.api, status, &body)
+    let finding = judge(&api, status, &body).map(|text| format!("{text}{found}"));
+    match (&api, finding) {
+        (InfluxdbApi::V2 { token, .. }, Err(fault)) if status == StatusCode::NOT_FOUND => {
+            Err(fault + &buckets(&database.url, token.as_ref()).await)
+        }
+        (_, finding) => finding,
+    }
 }
 
-fn write_url(database: &Influxdb) -> Result<Url, String> {
-    let path = match &database.api {
+/// The API, which the server is asked for where the configuration leaves it open, and what to say of that.
+async fn known(database: &Influxdb) -> Result<(InfluxdbApi, String), String> {
+    let InfluxdbApi::Open { database: name, token } = &database.api else {
+        return Ok((database.api.clone(), String::new()));
+    };
+    let text = token.as_ref().map(|token| token.expose().to_owned());
+    let target = Target::Open { database: name.clone(), token: text };
+    let mut sink = Influx::new(&database.url, target).map_err(|error| error.to_string())?;
+    let (database, token) = (name.clone(), token.clone());
+    match sink.version().await {
+        Ok(Version::V3) => {
+            Ok((InfluxdbApi::V3 { database, token }, "; it says that it is of version 3".to_owned()))
+        }
+        Ok(Version::V1 | Version::V2) => {
+            let api = InfluxdbApi::V1 { database, retention_policy: None, username: None, password: None };
+            Ok((api, "; it says that it is of version 1".to_owned()))
+        }
+        Err(Outcome::Hold { reason }) => Err(reason),
+        Err(Outcome::Retry { reason, .. }) => Err(format!(
+            "cannot be asked for its version: {reason}; check that the database runs, and influxdb.url"
+        )),
+        Err(_) => Err("cannot be asked for its version; write `version`".to_owned()),
+    }
+}
+
+fn write_url(base: &str, api: &InfluxdbApi) -> Result<Url, String> {
+    let path = match api {
         InfluxdbApi::V1 { .. } => "/write",
         InfluxdbApi::V2 { .. } => "/api/v2/write",
+        InfluxdbApi::V3 { .. } | InfluxdbApi::Open { .. } => "/api/v3/write_lp",
     };
-    let mut url = Url::parse(&format!("{}{path}", database.url)).map_err(|error| error.to_string())?;
-    match &database.api {
+    let mut url = Url::parse(&format!("{base}{path}")).map_err(|error| error.to_string())?;
+    let mut query = url.query_pairs_mut();
+    match api {
         InfluxdbApi::V1 { database, retention_policy, .. } => {
-            url.query_pairs_mut().append_pair("db", database).append_pair("precision", "ns");
+            query.append_pair("db", database).append_pair("precision", "ns");
             if let Some(policy) = retention_policy {
-                url.query_pairs_mut().append_pair("rp", policy);
+                query.append_pair("rp", policy);
             }
         }
         InfluxdbApi::V2 { org, bucket, .. } => {
-            let mut query = url.query_pairs_mut();
             query.append_pair("org", org).append_pair("bucket", bucket).append_pair("precision", "ns");
         }
+        InfluxdbApi::V3 { database, .. } | InfluxdbApi::Open { database, .. } => {
+            query.append_pair("db", database).append_pair("precision", "nanosecond");
+            query.append_pair("accept_partial", "true");
+        }
     }
+    drop(query);
     Ok(url)
+}
+
+/// The buckets that a token may see, in words; nothing where that cannot be known. The crate knows no path before its own.
+async fn buckets(base: &str, token: Option<&Secret>) -> String {
+    if Url::parse(base).is_ok_and(|url| url.path() != "/") {
+        return String::new();
+    }
+    let builder =
+        http::Client::builder().timeout(PATIENCE).redirect(http::redirect::Policy::none()).no_proxy();
+    let token = token.map(Secret::expose).unwrap_or_default();
+    let Ok(client) = ClientBuilder::with_builder(builder, base, "", token).build() else {
+        return String::new();
+    };
+    let request = ListBucketsRequest { limit: Some(100), ..ListBucketsRequest::default() };
+    let Ok(list) = client.list_buckets(Some(request)).await else { return String::new() };
+    let mut names: Vec<String> = list.buckets.into_iter().map(|bucket| bucket.name).collect();
+    names.retain(|name| !name.starts_with('_'));
+    let further = names.len().saturating_sub(BUCKETS_TOLD_MAX);
+    names.truncate(BUCKETS_TOLD_MAX);
+    match (names.is_empty(), further) {
+        (true, _) => "; the token may see no bucket".to_owned(),
+        (false, 0) => format!("; the token may see the buckets {}", names.join(", ")),
+        (false, further) => {
+            format!("; the token may see the buckets {}, and {further} more", names.join(", "))
+        }
+    }
 }
 
 /// What InfluxDB's errors look like: version 1 has `error`, version 2 `code` and `message`.
@@ -90,6 +168,10 @@ fn judge(api: &InfluxdbApi, status: StatusCode, body: &[u8]) -> Finding {
                 "influxdb.username and influxdb.password_file",
                 format!("has no database {database:?}{said}; {cure}"),
             )
+        }
+        InfluxdbApi::V3 { database, .. } | InfluxdbApi::Open { database, .. } => {
+            let cure = "a server of another version takes version = 1 or 2";
+            ("influxdb.token_file", format!("has no database {database:?}{said}; {cure}"))
         }
         InfluxdbApi::V2 { org, bucket, .. } => {
             let cure = "create it, or mend influxdb.bucket and influxdb.org; a server of InfluxDB 1 takes version = 1";
@@ -128,10 +210,13 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::scripted_server::{Script, ScriptedServer};
 
     fn database(api: InfluxdbApi) -> Influxdb {
         let (name, url) = ("main".to_owned(), "http://127.0.0.1:8086".to_owned());
-        Influxdb { name, url, api, batch_size: 1, flush_interval: Duration::ZERO, read_token: None }
+        let service = crate::config::Service::default();
+        let flush_interval = Duration::ZERO;
+        Influxdb { name, url, api, batch_size: 1, flush_interval, read_token: None, service }
     }
 
     fn v1() -> InfluxdbApi {
@@ -149,9 +234,64 @@ mod tests {
 
     #[test]
     fn the_probe_goes_where_delivery_goes() {
-        let url = |api| write_url(&database(api)).unwrap().to_string();
+        let url = |api| write_url("http://127.0.0.1:8086", &api).unwrap().to_string();
         assert_eq!(url(v1()), "http://127.0.0.1:8086/write?db=a%26b&precision=ns&rp=week");
         assert_eq!(url(v2()), "http://127.0.0.1:8086/api/v2/write?org=home&bucket=sensors&precision=ns");
+        let v3 = InfluxdbApi::V3 { database: "d".to_owned(), token: None };
+        assert_eq!(
+            write_url("http://h/influx", &v3).unwrap().as_str(),
+            "http://h/influx/api/v3/write_lp?db=d&precision=nanosecond&accept_partial=true"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_bucket_is_named_beside_those_that_there_are() {
+        let server = ScriptedServer::answering(|request| {
+            if request.head.starts_with("get /api/v2/buckets?") {
+                assert!(request.head.contains("authorization: token t0ken"), "{}", request.head);
+                let list = r#"{"buckets":[{"name":"_monitoring","retentionRules":[]},{"name":"home","retentionRules":[]}]}"#;
+                Script::Answer("200 OK\r\nContent-Type: application/json", list)
+            } else {
+                Script::Answer(
+                    "404 Not Found",
+                    r#"{"code":"not found","message":"bucket \"sensors\" not found"}"#,
+                )
+            }
+        });
+        let token = Some(Secret::new("t0ken".to_owned()));
+        let api = InfluxdbApi::V2 { org: "home".to_owned(), bucket: "sensors".to_owned(), token };
+        let fault = check(&Influxdb { url: server.url(), ..database(api) }).await.unwrap_err();
+        assert!(
+            fault.contains("has no bucket \"sensors\"") && fault.ends_with("may see the buckets home"),
+            "{fault}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_left_open_is_asked_for() {
+        let unparseable = r#"{"error":"partial write of line protocol occurred","data":[]}"#;
+        let open = InfluxdbApi::Open { database: "d".to_owned(), token: None };
+        for (version, path, expected) in [
+            ("3.1.0", "post /api/v3/write_lp?db=d", Ok("takes rows; it says that it is of version 3")),
+            ("1.8.10", "post /write?db=d", Ok("takes rows; it says that it is of version 1")),
+            ("v2.7.1", "", Err("wants `org` and `bucket`")),
+            ("", "", Err("write `version`")),
+        ] {
+            let ping: &'static str = format!("200 OK\r\nX-Influxdb-Version: {version}").leak();
+            let server =
+                ScriptedServer::answering(move |request| match request.head.starts_with("get /ping") {
+                    true => Script::Answer(ping, ""),
+                    false => Script::Answer("400 Bad Request", unparseable),
+                });
+            let finding = check(&Influxdb { url: server.url(), ..database(open.clone()) }).await;
+            match expected {
+                Ok(text) => {
+                    assert_eq!(finding.unwrap(), text);
+                    assert!(server.requests()[1].head.starts_with(path));
+                }
+                Err(text) => assert!(finding.unwrap_err().contains(text), "{version}"),
+            }
+        }
     }
 
     #[test]

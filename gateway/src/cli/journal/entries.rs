@@ -102,6 +102,9 @@ fn push_entry(text: &mut String, entry: &Entry<'_>) {
             write!(text, "cursor {} at {}{}", cursor.sink, cursor.next, counts(&cursor.confirmed))
         }
         Entry::Skip(skip) => write!(text, "skip {} to {}", skip.sink, skip.to),
+        Entry::Moved(moved) => {
+            write!(text, "{} {}{}", moved.what.as_str(), moved.sink, counts(&moved.rows))
+        }
         Entry::Letter(letter) => {
             let shown = &letter.body[..letter.body.len().min(BODY_SHOWN_BYTES)];
             write!(
@@ -200,6 +203,9 @@ fn entry_json(
             "kind": "cursor", "sink": cursor.sink, "next": cursor.next, "confirmed": counts_json(&cursor.confirmed),
         }),
         Ok(Entry::Skip(skip)) => json!({ "kind": "skip", "sink": skip.sink, "to": skip.to }),
+        Ok(Entry::Moved(moved)) => json!({
+            "kind": "moved", "sink": moved.sink, "what": moved.what.as_str(), "rows": counts_json(&moved.rows),
+        }),
         Ok(Entry::Letter(letter)) => letter_json(letter),
         Ok(Entry::Letters(letters)) => json!({
             "kind": "letters", "to": letters.to, "unkept": letters.unkept, "rows": counts_json(&letters.rows),

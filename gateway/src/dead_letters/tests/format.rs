@@ -60,7 +60,7 @@ fn the_bytes_of_a_letter() {
     let mut bytes = Vec::new();
     frame::push(
         &mut bytes,
-        &letter.view(),
+        &frame::Content::Letter(letter.view()),
         Salt(0x1122_3344_5566_7788),
         7,
         Durable { end: 1024, letters: 6 },

@@ -7,6 +7,7 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     Append { from: u64, count: u64, stage: Stage, sink: usize, bytes: usize },
+    Remove { from: u64, count: u64, stage: Stage, sink: usize },
     Reopen,
     PowerCut(u64),
     Fail(usize, u64),
@@ -14,10 +15,13 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let stage = prop_oneof![Just(Stage::Intake), Just(Stage::Delivery)];
+    let gone = prop_oneof![Just(Stage::Intake), Just(Stage::Delivery)];
     let bytes = prop_oneof![4 => 0..600usize, 1 => 3_000..20_000usize];
     prop_oneof![
         8 => (0..400u64, 1..12u64, stage, 0..3usize, bytes)
             .prop_map(|(from, count, stage, sink, bytes)| Step::Append { from, count, stage, sink, bytes }),
+        2 => (0..400u64, 1..40u64, gone, 0..3usize)
+            .prop_map(|(from, count, stage, sink)| Step::Remove { from, count, stage, sink }),
         1 => Just(Step::Reopen),
         1 => any::<u64>().prop_map(Step::PowerCut),
         1 => (0..3usize, 1..3u64).prop_map(|(kind, times)| Step::Fail(kind, times)),
@@ -74,6 +78,23 @@ proptest! {
                             for letter in letters.into_iter().filter(|l| !promised.contains_key(&key(l))) {
                                 possible.entry(key(&letter)).or_insert_with(Vec::new).push(letter);
                             }
+                        }
+                    }
+                }
+                Step::Remove { from, count, stage, sink } => {
+                    let letters: Vec<Letter> = (from..from + count)
+                        .map(|number| Letter {
+                            sink: if stage == Stage::Intake { "".into() } else { SINKS[sink].into() },
+                            ..letter(stage, number, 0)
+                        })
+                        .collect();
+                    let removed = store.remove(&letters).is_ok();
+                    for key in letters.iter().map(key) {
+                        let kept = promised.remove(&key).unwrap_or_default();
+                        if removed {
+                            possible.remove(&key);
+                        } else if !kept.is_empty() {
+                            possible.entry(key).or_insert_with(Vec::new).extend(kept);
                         }
                     }
                 }

@@ -6,6 +6,7 @@ use crate::config::WhenFull;
 use crate::journal::clocks::{ClockEntry, FixEntry, Fixes};
 use crate::record::MachineBoot;
 use crate::sink::Batch;
+use crate::sink::batch::Audience;
 
 const MACHINE: MachineBoot = MachineBoot(7);
 const OFFSET_NS: i64 = 1_000_000;
@@ -135,7 +136,7 @@ fn a_batch_keeps_to_the_fixes_that_were_known_when_it_began() {
     while let Read::Frame(frame) = reader.next().unwrap() {
         frames.push(frame);
     }
-    let mut batch = Batch::new("main".into(), Offset(0));
+    let mut batch = Batch::new(Audience::of_all("main"), Offset(0));
     let add = |batch: &mut Batch, fixes: &Arc<Fixes>| {
         let waits = frames.iter().any(|frame| batch.add(frame, fixes, 100).waits);
         (batch.points(), waits)
@@ -143,7 +144,7 @@ fn a_batch_keeps_to_the_fixes_that_were_known_when_it_began() {
     assert_eq!(add(&mut batch, &Arc::default()), (3, true));
     assert_eq!(add(&mut batch, &journal.fixes()), (3, true), "what it has may be under way");
     assert_eq!(batch.to(), Offset(end.0 - 1), "the next one begins there");
-    let mut next = Batch::new("main".into(), batch.to());
+    let mut next = Batch::new(Audience::of_all("main"), batch.to());
     assert_eq!(add(&mut next, &Arc::default()), (0, true));
     assert_eq!(add(&mut next, &journal.fixes()), (1, false), "an empty one takes the latest");
 }

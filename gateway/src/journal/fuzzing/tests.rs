@@ -34,10 +34,12 @@ fn kept_entries_are_of_the_kinds_that_they_are_named_after() {
         Entry::ClockFix(_) => "clock_fix",
         Entry::Message(_) => "message",
         Entry::Shared(_) => "shared",
+        Entry::Moved(_) => "moved",
     };
     let own_time = ["row", "gap", "gap_again"];
     let early = ["early_row", "early_gap", "early_gap_again", "clock", "clock_fix"];
-    let others = ["device", "sink", "cursor", "letter", "forget", "letters", "skip", "message", "shared"];
+    let others =
+        ["device", "sink", "cursor", "letter", "forget", "letters", "skip", "message", "shared", "moved"];
     for name in own_time.into_iter().chain(early).chain(others) {
         let bytes = input("entry", name);
         assert_eq!(Entry::decode(&bytes).as_ref().map(kind), Ok(name));

@@ -79,7 +79,7 @@ pub struct Gaps([u64; Cause::ALL.len()]);
 pub struct Ledger {
     /// Rows that the sink confirmed.
     pub confirmed: u64,
-    /// Rows that were delivered to other sinks, and trimmed, before this one was registered: none of its business.
+    /// Rows that are none of its business: journaled before it was registered, or not wanted by its filter.
     pub skipped: u64,
     /// Rows that this sink alone lacks.
     pub gaps: Gaps,
@@ -164,6 +164,13 @@ impl Gaps {
     /// Causes with their counts, zeros left out.
     pub fn iter(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().map(|cause| (cause, self.of(cause))).filter(|(_, rows)| *rows > 0)
+    }
+
+    /// Takes up to so many rows out of a cause; how many there were.
+    pub(super) fn take(&mut self, cause: Cause, rows: u64) -> u64 {
+        let rows = rows.min(self.of(cause));
+        self.0[cause as usize] -= rows;
+        rows
     }
 
     pub(super) fn add(&mut self, cause: Cause, rows: u64) {

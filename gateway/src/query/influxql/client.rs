@@ -86,8 +86,10 @@ impl Influxql {
                     None => Login::None,
                 }
             }
-            InfluxdbApi::V2 { bucket, token, .. } => {
-                url.query_pairs_mut().append_pair("db", bucket);
+            InfluxdbApi::V2 { bucket: database, token, .. }
+            | InfluxdbApi::V3 { database, token }
+            | InfluxdbApi::Open { database, token } => {
+                url.query_pairs_mut().append_pair("db", database);
                 influxdb.read_token.as_ref().or(token.as_ref()).cloned().map_or(Login::None, Login::Token)
             }
         };

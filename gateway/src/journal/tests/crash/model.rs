@@ -149,7 +149,7 @@ impl Fact {
             Entry::Letters(letters) => Fact::Letters { kept: letters.to.0 },
             Entry::Clock(clock) => Fact::Clock { machine: clock.machine },
             Entry::ClockFix(fix) => Fact::Fix { machine: fix.machine, offset_ns: fix.offset_ns },
-            Entry::Message(_) | Entry::Shared(_) => Fact::Message,
+            Entry::Message(_) | Entry::Shared(_) | Entry::Moved(_) => Fact::Message,
         }
     }
 }
