@@ -1,4 +1,6 @@
 //! How a test with a gateway ends: with `forebay audit`, which holds the gateway's own ledger against what the databases count.
+//! [`Gateway::close`](crate::gateway::Gateway::close) wants it to be exact; a gateway that is ended otherwise, or dropped, may
+//! have rows on their way, but no row too few or too many.
 
 use anyhow::Context as _;
 use serde_json::Value;

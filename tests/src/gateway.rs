@@ -467,6 +467,23 @@ impl Gateway {
     }
 }
 
+#[expect(clippy::panic, reason = "a test that forgets to close its gateway must fail all the same")]
+impl Drop for Gateway {
+    /// A test that lets go of a gateway that runs has forgotten to hold its ledger against the databases; that is done here.
+    fn drop(&mut self) {
+        let is_audited = !matches!(self.closing, Closing::Unaudited(_)) && !std::thread::panicking();
+        if !is_audited || !self.is_running() {
+            return;
+        }
+        // One that does not answer, or not yet, has a reason that the test knows.
+        if let Ok(audit) = self.audit()
+            && let Err(error) = self.closing.check_midway(&audit)
+        {
+            panic!("{error:#}");
+        }
+    }
+}
+
 /// How far the time of a row that the gateway dated may be off, for each device: 4 ms, plus half the round trip of the
 /// first clock exchanges, as the gateway's log tells. Of a device with several connections the longest counts.
 ///

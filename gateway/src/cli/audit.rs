@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, NotRunning, talk};
 use super::{plain, sinks};
-use crate::audit::{Auditor, DeviceReport, Report, SinkReport, Verdict};
+use crate::audit::{Auditor, DeviceReport, PATIENCE, Report, SinkReport, Verdict};
 use crate::config::Config;
 
 /// Devices with nothing to be said about that are shown of each sink.
@@ -45,8 +45,16 @@ fn found(config: &Config) -> Result<Report> {
         }
         Err(error) => return Err(error),
     };
-    let text =
-        talk(async { gateway.get("/api/v1/audit", &[]).await?.text().await.context("the gateway hung up") })?;
+    let sinks = config.influxdb.len() + usize::from(config.sqlite.is_some());
+    let limit = PATIENCE.saturating_mul(u32::try_from(sinks).unwrap_or(u32::MAX).saturating_add(1));
+    let text = talk(async {
+        let answer = tokio::time::timeout(limit, async {
+            gateway.get("/api/v1/audit", &[]).await?.text().await.context("the gateway hung up")
+        });
+        let late =
+            || format!("the gateway runs and does not answer within {} s; see its log", limit.as_secs());
+        answer.await.with_context(late)?
+    })?;
     serde_json::from_str(&text)
         .context("the answer cannot be read; is the gateway of the same version as this command?")
 }

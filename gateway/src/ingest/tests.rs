@@ -205,7 +205,7 @@ fn rows_that_share_a_point_are_counted_in_the_journal_also_after_a_restart() {
     let ingest = life();
     take(&ingest, &[Some(7), Some(11)]);
     assert_eq!(shared(&ingest), known(3, 11));
-    let refused = ingest.foreign(&foreign(&[Some(99); 40_000], 0), Origin::whole("t", b""), came(50));
+    let refused = ingest.foreign(&foreign(&vec![Some(99); 40_000], 0), Origin::whole("t", b""), came(50));
     assert!(refused.is_err(), "it is too large");
     take(&ingest, &[Some(99)]);
     assert_eq!(shared(&ingest), known(3, 99), "what was refused is not remembered");

@@ -40,7 +40,8 @@ struct Records {
     seen: HashSet<u64>,
     redelivered: u64,
     connections: u64,
-    subscriptions_asked: u64,
+    /// Packet ids of subscriptions that were asked for and are not made yet, and how many are.
+    subscriptions_asked: HashSet<u16>,
     subscriptions_made: u64,
     present: bool,
 }
@@ -97,8 +98,9 @@ impl MqttProxy {
     pub fn wait_until_served(&self) -> anyhow::Result<()> {
         wait_for("the gateway's subscribing", SERVED_LIMIT, || {
             let records = lock(&self.records);
-            let all_made = records.subscriptions_made >= records.subscriptions_asked;
-            let state = || format!("{} of {}", records.subscriptions_made, records.subscriptions_asked);
+            let all_made = records.subscriptions_made > 0 && records.subscriptions_asked.is_empty();
+            let (made, asked) = (records.subscriptions_made, records.subscriptions_asked.len());
+            let state = || format!("{made} are made, {asked} asked for, present {}", records.present);
             if records.present && all_made { Ok(()) } else { Err(state()) }
         })
     }
@@ -173,7 +175,11 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&Packet<'_>
 
 fn note_delivery(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mutex<Records>) {
     let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-    lock(records).subscriptions_made += u64::from(packet.kind == SUBACK);
+    if packet.kind == SUBACK {
+        let mut records = lock(records);
+        let is_ours = packet.id().is_some_and(|id| records.subscriptions_asked.remove(&id));
+        records.subscriptions_made += u64::from(is_ours);
+    }
     let Some((id, passed)) = Passed::of(packet, session.version_5) else { return };
     let mut hasher = DefaultHasher::new();
     passed.hash(&mut hasher);
@@ -193,7 +199,7 @@ fn note_from_gateway(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mu
         }
         // Not every broker answers who asks for what it says of itself.
         SUBSCRIBE if packet.body.windows(OF_THE_BROKER.len()).any(|part| part == OF_THE_BROKER) => {}
-        SUBSCRIBE => lock(records).subscriptions_asked += 1,
+        SUBSCRIBE => lock(records).subscriptions_asked.extend(packet.id()),
         PUBLISH => {
             let published = Passed::of(packet, session.version_5);
             let announces = |passed: &Passed| passed.topic.ends_with(PRESENCE) && !passed.payload.is_empty();
