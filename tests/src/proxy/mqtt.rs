@@ -17,6 +17,8 @@ use crate::mqtt::packet::{CONNECT, LEVEL_5, PUBACK, PUBLISH, Packet, SUBACK, SUB
 
 /// How topics begin on which a broker tells of itself.
 const OF_THE_BROKER: &[u8] = b"$SYS/";
+/// How the topics of foreign messages begin, as `Settings` subscribes to them.
+const FOREIGN: &[u8] = b"sensors/";
 
 /// How the topic of a gateway's presence ends.
 const PRESENCE: &str = "/gateway";
@@ -43,6 +45,8 @@ struct Records {
     /// Packet ids of subscriptions that were asked for and are not made yet, and how many are.
     subscriptions_asked: HashSet<u16>,
     subscriptions_made: u64,
+    /// Whether the subscription to foreign messages was asked for, which may be a packet of its own.
+    foreign_asked: bool,
     present: bool,
 }
 
@@ -98,7 +102,7 @@ impl MqttProxy {
     pub fn wait_until_served(&self) -> anyhow::Result<()> {
         wait_for("the gateway's subscribing", SERVED_LIMIT, || {
             let records = lock(&self.records);
-            let all_made = records.subscriptions_made > 0 && records.subscriptions_asked.is_empty();
+            let all_made = records.foreign_asked && records.subscriptions_asked.is_empty();
             let (made, asked) = (records.subscriptions_made, records.subscriptions_asked.len());
             let state = || format!("{made} are made, {asked} asked for, present {}", records.present);
             if records.present && all_made { Ok(()) } else { Err(state()) }
@@ -199,7 +203,11 @@ fn note_from_gateway(packet: &Packet<'_>, session: &Mutex<Session>, records: &Mu
         }
         // Not every broker answers who asks for what it says of itself.
         SUBSCRIBE if packet.body.windows(OF_THE_BROKER.len()).any(|part| part == OF_THE_BROKER) => {}
-        SUBSCRIBE => lock(records).subscriptions_asked.extend(packet.id()),
+        SUBSCRIBE => {
+            let mut records = lock(records);
+            records.foreign_asked |= packet.body.windows(FOREIGN.len()).any(|part| part == FOREIGN);
+            records.subscriptions_asked.extend(packet.id());
+        }
         PUBLISH => {
             let published = Passed::of(packet, session.version_5);
             let announces = |passed: &Passed| passed.topic.ends_with(PRESENCE) && !passed.payload.is_empty();
