@@ -273,7 +273,8 @@ format = "sparkplug"
         ];
         let birth = "\x08\x01\x12\x09\x0a\x01t\x10\x05\x20\x03\x50\x07\x18\x00";
         let point = "sparkplug,device=line,edge=line,gateway=barn,group=plant t=7.0,online=true 1000000";
-        check("spBv1.0/plant/NBIRTH/line", birth, true, &[head[0], head[1], point]);
+        let odd = "# the time of the row above is 1970-01-01T00:00:00.001Z: is `timestamp_format` the unit of the payload?";
+        check("spBv1.0/plant/NBIRTH/line", birth, true, &[head[0], head[1], point, odd]);
         let refused = "# 1 refused and kept among the dead letters of line: the alias 5 of plant/line stands for a \
                        metric that only a birth could tell, and none that stands was received";
         let data = "\x08\x01\x12\x06\x10\x05\x20\x03\x50\x07\x18\x01";
