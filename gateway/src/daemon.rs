@@ -4,6 +4,7 @@
 //! acks of what was committed; the journal commits; sinks deliver what is committed, as long as their databases take
 //! it and for at most [`DRAIN`]; the journal closes. What is left is delivered by the next start.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::clock::{self, Moment};
 use crate::config::{self, AckAfter, Config, Influxdb, InfluxdbApi, SQLITE, Service};
 use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
-use crate::delivery::horizon::Horizon;
+use crate::delivery::horizon::{Horizon, Reached};
 use crate::delivery::letters;
 use crate::health::Health;
 use crate::http::{Letters, Server};
@@ -236,13 +237,16 @@ fn start_sinks(
 ) -> Result<Vec<JoinHandle<()>>> {
     let gap_tags: Vec<(String, String)> =
         config.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    // Whoever waits for the database waits for no company.
     let is_awaited = config.ack_after == AckAfter::Database;
-    let settings = |name: &str, (batch_points, linger): (usize, Duration), service: &Service| Settings {
+    // All are known before one of them starts, or acks could go ahead of the others.
+    let mut reached: VecDeque<Option<Reached>> =
+        awaited(config).into_iter().map(|is_awaited| is_awaited.then(|| horizon.add())).collect();
+    let mut settings = |name: &str, (batch_points, linger): (usize, Duration), service: &Service| Settings {
         name: name.to_owned(),
         batch_points,
+        // Whoever waits for the database waits for no company.
         linger: if is_awaited { Duration::ZERO } else { linger },
-        horizon: is_awaited.then(|| horizon.add()),
+        horizon: reached.pop_front().flatten(),
         drain: DRAIN,
         dead_letters: Arc::clone(dead_letters),
         service: service.clone(),
@@ -269,6 +273,17 @@ fn start_sinks(
         threads.push(thread.context("[sqlite]")?);
     }
     Ok(threads)
+}
+
+/// Whether acks wait for each sink, in the order in which they are started: for all that are required, and if none is, for
+/// all.
+fn awaited(config: &Config) -> Vec<bool> {
+    let services = config.influxdb.iter().map(|influxdb| &influxdb.service);
+    let required: Vec<bool> =
+        services.chain(config.sqlite.as_ref().map(|sqlite| &sqlite.service)).map(|s| s.required).collect();
+    let is_any_required = required.contains(&true);
+    let is_awaited = config.ack_after == AckAfter::Database;
+    required.into_iter().map(|is_required| is_awaited && (is_required || !is_any_required)).collect()
 }
 
 /// What a configured database is written to.

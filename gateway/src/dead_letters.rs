@@ -239,13 +239,13 @@ impl DeadLetters {
 }
 
 impl DeadLetters {
-    /// Makes durable that letters do not count any more.
+    /// Makes durable that letters do not count any more; those that counted until now, each once.
     ///
     /// # Errors
     /// Some of them may still count; letting them go again is harmless.
-    pub fn remove(&self, letters: &[Letter]) -> Result<(), AppendError> {
+    pub fn remove<'a>(&self, letters: &'a [Letter]) -> Result<Vec<&'a Letter>, AppendError> {
         if letters.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).remove(letters)
     }

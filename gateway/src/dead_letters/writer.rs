@@ -1,6 +1,6 @@
 //! Appends letters: to the file of this life while there is room in it, else to a new one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -116,13 +116,21 @@ impl Writer {
         Ok(Appended { written, known: letters.len() as u64 - written, dropped })
     }
 
-    /// Writes down that letters do not count any more.
-    pub(super) fn remove(&mut self, letters: &[Letter]) -> Result<(), AppendError> {
+    /// Writes down that letters do not count any more; those that counted until now, each once.
+    pub(super) fn remove<'a>(&mut self, letters: &'a [Letter]) -> Result<Vec<&'a Letter>, AppendError> {
         self.prepare()?;
-        let gone: Vec<Content<'_>> = letters.iter().map(|letter| Content::Gone(letter.view().key)).collect();
+        let absent: HashSet<Key<'_>> = self.fresh(letters)?.into_iter().map(|view| view.key).collect();
+        let (mut seen, mut counted) = (HashSet::new(), Vec::new());
+        for letter in letters {
+            let key = letter.view().key;
+            if !absent.contains(&key) && seen.insert(key) {
+                counted.push(letter);
+            }
+        }
+        let gone: Vec<Content<'_>> = counted.iter().map(|letter| Content::Gone(letter.view().key)).collect();
         let written = self.write_all(&gone);
         self.failed_removal |= written.is_err();
-        written
+        written.map(|()| counted)
     }
 
     /// Knows what is there, and has written again what was in doubt.

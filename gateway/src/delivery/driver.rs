@@ -313,7 +313,9 @@ impl<S: Sink> Driver<S> {
             watermark.mark_unchanged();
             let read = gather.advance(Instant::now());
             self.pass_without_rows(gather);
-            if let Some(horizon) = &self.horizon {
+            if let Some(horizon) = &self.horizon
+                && !self.has_failed()
+            {
                 horizon.reach(gather.without_rows().unwrap_or(self.accounted));
             }
             if self.is_due() {

@@ -103,7 +103,7 @@ impl<S: Sink> Driver<S> {
     /// Sends letters again, lets go of those that are stored, and tells what became of each.
     pub(super) async fn replay(&mut self, replay: Replay) {
         let Replay { letters, answer } = replay;
-        let mut fates: Vec<Fate> = vec![Fate::Stored; letters.len()];
+        let mut fates: Vec<Fate> = vec![Fate::Failed("it was not sent".to_owned()); letters.len()];
         let (mut points, mut places) = (Vec::new(), Vec::new());
         for (place, letter) in letters.iter().enumerate() {
             match point_of(letter) {
@@ -123,13 +123,19 @@ impl<S: Sink> Driver<S> {
             .filter(|(_, fate)| **fate == Fate::Stored)
             .map(|(letter, _)| letter)
             .collect();
-        if let Err(error) = self.dead_letters.remove(&stored) {
-            let why = format!("the point is stored, but its letter stays: {error}");
-            let stored = fates.iter_mut().filter(|fate| **fate == Fate::Stored);
-            stored.for_each(|fate| *fate = Fate::Failed(why.clone()));
-        } else if !stored.is_empty() {
-            info!(sink = &*self.name, letters = stored.len(), "dead letters are stored, and gone");
-            self.count_replayed(&stored);
+        match self.dead_letters.remove(&stored) {
+            Err(error) => {
+                let why = format!("the point is stored, but its letter stays: {error}");
+                let stored = fates.iter_mut().filter(|fate| **fate == Fate::Stored);
+                stored.for_each(|fate| *fate = Fate::Failed(why.clone()));
+            }
+            Ok(gone) if !gone.is_empty() => {
+                info!(sink = &*self.name, letters = gone.len(), "dead letters are stored, and gone");
+                // What is counted anew has to be counted.
+                self.journal_held().await;
+                self.count_replayed(&gone);
+            }
+            Ok(_) => {}
         }
         // Whoever asked may have gone away.
         let _ = answer.send(fates);
@@ -161,12 +167,12 @@ impl<S: Sink> Driver<S> {
             // A sink with a cursor of its own stays where it is.
             let part = Part::of_points(&chosen, self.served.min(self.accounted));
             let outcome = if self.is_stopping() { None } else { self.send(&part).await };
-            let why = match &outcome {
-                None => "the gateway stops, or has to make room; nothing was sent again",
-                Some(Outcome::Retry { reason, .. } | Outcome::Hold { reason }) => reason,
-                Some(_) => "",
+            let failed = match &outcome {
+                None => Some("the gateway stops, or has to make room; nothing was sent again"),
+                Some(Outcome::Retry { reason, .. } | Outcome::Hold { reason }) => Some(reason.as_str()),
+                Some(_) => None,
             };
-            if !why.is_empty() {
+            if let Some(why) = failed {
                 fates.resize(points.len(), Fate::Failed(why.to_owned()));
                 break;
             }
@@ -184,7 +190,7 @@ impl<S: Sink> Driver<S> {
 
     /// Enters rows that are stored after all into the ledger, as far as it is theirs: letters of an earlier journal are not
     /// in it.
-    fn count_replayed(&self, letters: &[Letter]) {
+    fn count_replayed(&self, letters: &[&Letter]) {
         let mut rows: HashMap<Box<str>, u64> = HashMap::new();
         for letter in letters.iter().filter(|letter| letter.journal == self.journal.id() && letter.rows > 0) {
             *rows.entry(letter.device.clone()).or_default() += letter.rows;

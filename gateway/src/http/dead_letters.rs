@@ -203,9 +203,9 @@ async fn let_go(
         if chunk.is_empty() {
             break;
         }
-        let (count, store) = (chunk.len() as u64, Arc::clone(&letters.store));
-        blocking(move || store.remove(&chunk).map_err(io::Error::other)).await?;
-        done.gone += count;
+        let store = Arc::clone(&letters.store);
+        let remove = move || store.remove(&chunk).map(|gone| gone.len() as u64).map_err(io::Error::other);
+        done.gone += blocking(remove).await?;
     }
     walk.tell_missing(&mut done);
     info!(letters = done.gone, "dead letters are dropped, as somebody wants");

@@ -406,7 +406,9 @@ impl State {
         }
         let slowest = (0..self.sinks.len()).min_by_key(|&at| self.sinks[at].cursor);
         let at = self.sinks.len();
-        self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start, floor: Offset(0) });
+        // What was before is not owed to a store that knows of nothing either.
+        let floor = if entry.start > offset { entry.start } else { Offset(0) };
+        self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start, floor });
         if entry.start > offset {
             for device in &mut self.devices {
                 device.ledger(at).skipped = device.rows;

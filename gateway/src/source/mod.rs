@@ -57,6 +57,12 @@ impl Context {
         self.acks.clone()
     }
 
+    /// How far the journal is durable, and news of it, whatever acks wait for.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<Offset> {
+        self.ingest.journal().watermark()
+    }
+
     /// News of room in the journal.
     #[must_use]
     pub fn room(&self) -> watch::Receiver<u64> {

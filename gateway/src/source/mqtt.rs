@@ -87,6 +87,7 @@ pub fn run(config: &config::Mqtt, client_id: &str, context: &Context, reporter: 
         config: config.clone(),
         context: context.clone(),
         watermark: context.watermark(),
+        durable: context.durable(),
         room: context.room(),
         reporter,
         client_id: client_id.to_owned(),
@@ -106,7 +107,10 @@ struct Broker {
     config: config::Mqtt,
     client_id: String,
     context: Context,
+    /// How far acks may go.
     watermark: watch::Receiver<Offset>,
+    /// How far the journal is durable.
+    durable: watch::Receiver<Offset>,
     room: watch::Receiver<u64>,
     reporter: Reporter,
     /// Messages at QoS 0, by subscription.
@@ -264,6 +268,11 @@ impl Broker {
                     self.nap(self.life.acks.len() - due);
                 }
                 changed = self.watermark.changed() => if changed.is_err() { return Ok(()) },
+                changed = self.durable.changed(), if matches!(self.life.subscribing, Some(Subscribing::Begun(_))) => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
                 _ = self.room.changed(), if self.life.retry_at.is_some() => self.life.retry_at = Some(0),
                 () = sleep_until(Some(deadline)) => {}
                 () = stop.stopped(), if !is_closing => {

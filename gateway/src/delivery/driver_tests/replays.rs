@@ -54,6 +54,7 @@ fn letters_whose_cause_is_not_mended_stay_and_the_others_are_stored_as_they_were
     let fates = replay(&running, letters[3..10].to_vec());
     assert!(fates.iter().all(|fate| *fate == Fate::Stored));
     assert_eq!(database.lock().unwrap().stored.len(), 197);
+    assert_eq!(ledger(&journal, "d", "main"), (197, 103), "nor in the ledger");
     running.stop();
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Acks {
     is_hurried: bool,
     /// After so many commits that are hurried, one waits for the whole window: there may be more than is known.
     until_probe: u32,
+    /// Whether this is such a one, and half of the window is out.
+    is_probing: bool,
 }
 
 /// Hurried commits between two of those that try whether the window is wider. It costs a broker that has sent all it may
@@ -61,6 +63,7 @@ impl Acks {
         }
         let window = self.window.max(WINDOW_LEAST);
         let enough = if self.until_probe == 0 { window } else { window / 2 };
+        self.is_probing |= self.until_probe == 0 && self.due.len() >= window / 2;
         let hurries = self.due.len() >= enough && !self.is_hurried;
         if hurries {
             self.is_hurried = true;
@@ -71,9 +74,13 @@ impl Acks {
 
     /// The next ack in receive order, if it is durable.
     pub(super) fn next(&mut self, durable: Offset) -> Option<DueAck> {
-        let next = self.due.pop_front_if(|ack| ack.receipt <= durable);
-        self.is_hurried &= next.is_none();
-        next
+        let next = self.due.pop_front_if(|ack| ack.receipt <= durable)?;
+        if std::mem::take(&mut self.is_probing) && !self.is_hurried {
+            // The broker has stopped short of the window: it has fewer in flight than brokers are taken to have.
+            self.until_probe = PROBE_EVERY;
+        }
+        self.is_hurried = false;
+        Some(next)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -250,6 +257,17 @@ mod tests {
         assert_eq!(hurried(&mut acks, 60), [60], "the window is known to be wider, and may be wider still");
         assert_eq!(hurried(&mut acks, 60), [30]);
         assert!(hurried(&mut acks, 29).is_empty());
+    }
+
+    #[test]
+    fn a_broker_with_a_narrow_window_is_hurried_too() {
+        let mut acks = Acks::default();
+        assert!(hurried(&mut acks, 10).is_empty(), "the first commit tries whether there is more");
+        for _ in 0..PROBE_EVERY {
+            assert_eq!(hurried(&mut acks, 10), [10]);
+        }
+        assert!(hurried(&mut acks, 10).is_empty());
+        assert_eq!(hurried(&mut acks, 10), [10]);
     }
 
     #[test]

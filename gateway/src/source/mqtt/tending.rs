@@ -82,7 +82,7 @@ impl Broker {
             self.try_again(now);
         }
         if let Some(Subscribing::Begun(receipt)) = self.life.subscribing
-            && receipt <= durable
+            && receipt <= *self.durable.borrow_and_update()
         {
             self.life.subscribing = None;
             self.subscribe();
