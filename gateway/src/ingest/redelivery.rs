@@ -313,30 +313,35 @@ mod tests {
         let options = Options::sized(256 << 20);
         let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &options).unwrap();
         let fields = [("v".to_owned(), Value::Float(1.0))];
-        let submit = |rows: std::ops::Range<i64>, device: &str| {
-            let (_, receipt) = journal
-                .submit(Class::Foreign, |state, submission| {
-                    for ns in rows {
-                        let (sequence, series) = (state.next_number(device), "m,device=d");
-                        let fields = Fields::of(&fields);
-                        submission.add(&Entry::Row(RowEntry {
-                            device,
-                            boot: 0,
-                            sequence,
-                            stamped: false,
-                            series,
-                            ns,
-                            fields,
-                        }))?;
-                    }
-                    if shared {
-                        let entry = SharedEntry { device, again: 0, unsure: 1, latest_ns: 0 };
-                        submission.add(&Entry::Shared(entry))?;
-                    }
-                    Ok::<_, Refused>(())
-                })
-                .unwrap_or_else(|e: Refused| panic!("{e}"));
-            receipt
+        let fill = |rows: std::ops::Range<i64>, device: &str| {
+            journal.submit(Class::Foreign, |state, submission| {
+                for ns in rows {
+                    let (sequence, series) = (state.next_number(device), "m,device=d");
+                    let (boot, stamped, fields) = (0, false, Fields::of(&fields));
+                    submission.add(&Entry::Row(RowEntry {
+                        device,
+                        boot,
+                        sequence,
+                        stamped,
+                        series,
+                        ns,
+                        fields,
+                    }))?;
+                }
+                if shared {
+                    let entry = SharedEntry { device, again: 0, unsure: 1, latest_ns: 0 };
+                    submission.add(&Entry::Shared(entry))?;
+                }
+                Ok::<_, Refused>(())
+            })
+        };
+        let submit = |rows: std::ops::Range<i64>, device: &str| loop {
+            match fill(rows.clone(), device) {
+                Ok((_, receipt)) => break receipt,
+                // The next segment is being prepared.
+                Err(Refused::Busy) => std::thread::yield_now(),
+                Err(refused) => panic!("{refused}"),
+            }
         };
         submit(0..100, "old");
         let mut receipt = Offset(0);
