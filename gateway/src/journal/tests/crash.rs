@@ -47,7 +47,7 @@ use crate::journal::bugs::{Bug, seed};
 const EFFORT: Effort = Effort { steps: 150, second: 80, third: 1000 };
 
 /// Workloads that every run goes through, and those that a long one does.
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 2;
 const SEEDS_LONG: u64 = 24;
 
 /// Least numbers of distinct states.
