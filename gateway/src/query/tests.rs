@@ -356,6 +356,25 @@ fn a_database_that_gives_no_answer_leaves_what_the_journal_has_and_the_reason() 
 }
 
 #[test]
+fn rows_of_which_nothing_can_be_shown_do_not_end_the_pages() {
+    let keys = |kinds: &'static str| Script::Answer("200 OK", kinds);
+    let integer =
+        r#"{"results":[{"series":[{"columns":["fieldKey","fieldType"],"values":[["n","integer"]]}]}]}"#;
+    let both = r#"{"results":[{"series":[{"columns":["fieldKey","fieldType"],"values":[["n","float"],["n","integer"]]}]}]}"#;
+    let tags = r#"{"results":[{"series":[{"columns":["tagKey"],"values":[["device"]]}]}]}"#;
+    // As many rows as were asked for, and one point more than the page may have.
+    let rows = r#"{"results":[{"series":[{"name":"m","values":[[7,3,"d1"],[8,1.5,"d1"]]}]}]}"#;
+    for (kinds, first) in [(integer, Scalar::from(3)), (both, Scalar::from(3.0))] {
+        let script = [keys(kinds), keys(tags), keys(rows)];
+        let (answer, asked) = ask(script.to_vec(), INFLUXDB, "from=0&to=99&measurement=m&limit=1");
+        assert!(asked[2].ends_with("LIMIT 2"), "{asked:?}");
+        assert_eq!(answer.points.len(), 1, "{answer:?}");
+        assert_eq!((answer.points[0].ns, &answer.points[0].fields["n"]), (7, &first));
+        assert_eq!(answer.next.as_deref(), Some("1970-01-01T00:00:00.000000008Z"), "{answer:?}");
+    }
+}
+
+#[test]
 fn queries_carry_the_token_that_may_read() {
     let directory = tempfile::tempdir().unwrap();
     let token = |name: &str| {
