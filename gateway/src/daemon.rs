@@ -140,6 +140,8 @@ pub fn run(config: &Config) -> Result<()> {
         serving.abort();
     });
     info!("stopped");
+    // An audit that still counts must not hold up the end.
+    runtime.shutdown_background();
     Ok(())
 }
 

@@ -5,7 +5,8 @@
 //!
 //! *Constraints.* It is measured once in an interval, so that an idle disk is written to no more often. A journal that is full,
 //! or will be at the next segment, takes none: what has no room for readings has none for this, and nothing makes room for it.
-//! Nothing waits for it either: what is not taken is dropped, and counted.
+//! Nothing waits for it either: what is not taken is dropped, and counted. So is what would have no time yet: it would hold up
+//! the delivery of everything behind it, and take the place of a start of the machine whose clock was never believed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,9 +74,18 @@ impl Health {
     /// Takes one row, or drops it.
     fn measure(&self) {
         let journal = self.ingest.journal();
-        let taken = if journal.is_tight() { Err(Refused::Full) } else { self.take(journal) };
-        if let Err(refused) = taken {
-            debug!(%refused, "a row of the gateway's health is dropped");
+        let cause = if journal.is_tight() {
+            Some(Refused::Full.to_string())
+        } else if self.ingest.is_early() {
+            Some(
+                "it would have to wait for its time, since the gateway's clock is not believed yet"
+                    .to_owned(),
+            )
+        } else {
+            self.take(journal).err().map(|refused| refused.to_string())
+        };
+        if let Some(cause) = cause {
+            debug!(cause, "a row of the gateway's health is dropped");
             self.stats.health_dropped.add(1);
         }
     }
@@ -170,6 +180,8 @@ fn fields(status: &Status, belief: Belief, machine: Machine, waited_s: Option<u6
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::clock::Moment;
     use crate::ingest::OwnClock;
@@ -181,12 +193,19 @@ mod tests {
     const NOW_NS: i64 = 1_700_000_000_000_000_000;
 
     fn health(max_bytes: u64) -> (Health, Journal, Arc<Stats>) {
+        health_by(max_bytes, Box::new(|| Belief::Told))
+    }
+
+    fn health_by(
+        max_bytes: u64,
+        belief: Box<dyn Fn() -> Belief + Send + Sync>,
+    ) -> (Health, Journal, Arc<Stats>) {
         let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(max_bytes)).unwrap();
         journal.register_sink("main").unwrap();
         let stats = Stats::new(0);
         let own_clock = OwnClock {
             machine: MachineBoot(1),
-            belief: Box::new(|| Belief::Told),
+            belief,
             moment: Box::new(|steady_ns| Moment { ns: NOW_NS, steady_ns }),
         };
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -195,6 +214,25 @@ mod tests {
         let naming = Naming::new(&config);
         let ingest = Arc::new(Ingest::new(journal.clone(), naming, Arc::clone(&stats), own_clock));
         (Health::new(&config, ingest, Arc::clone(&stats)).unwrap(), journal, stats)
+    }
+
+    /// Does what a journal that is busy refuses for a moment.
+    fn insist(mut what: impl FnMut() -> Result<(), Refused>) {
+        loop {
+            match what() {
+                Err(Refused::Busy) => std::thread::yield_now(),
+                done => return done.unwrap(),
+            }
+        }
+    }
+
+    /// Waits until everything is durable.
+    fn settle(journal: &Journal) {
+        let end = journal.usage().end;
+        let watermark = journal.watermark();
+        while *watermark.borrow() < end {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -220,15 +258,42 @@ mod tests {
     }
 
     #[test]
+    fn health_that_would_have_to_wait_for_its_time_is_dropped() {
+        let believed = Arc::new(AtomicBool::new(false));
+        let says = Arc::clone(&believed);
+        let belief = move || match says.load(Ordering::Relaxed) {
+            true => Belief::Synchronised,
+            false => Belief::Waiting(Duration::from_secs(1)),
+        };
+        let (health, journal, stats) = health_by(64 << 20, Box::new(belief));
+        let rows = || journal.with_state(State::learned);
+        health.measure();
+        assert_eq!((rows(), stats.health_dropped.get()), (0, 1));
+        assert!(
+            journal.with_state(|state| state.clocks().waiting().next().is_none()),
+            "no clock waits for it"
+        );
+
+        // Another row came first, and waits for its fix although the clock is believed by now.
+        insist(|| health.take(&journal));
+        settle(&journal);
+        believed.store(true, Ordering::Relaxed);
+        health.measure();
+        assert_eq!((rows(), stats.health_dropped.get()), (1, 2));
+        insist(|| health.ingest.fix_clocks(clock::steady_ns()));
+        settle(&journal);
+        assert!(!health.ingest.is_early());
+        while rows() < 2 {
+            health.measure();
+        }
+    }
+
+    #[test]
     fn the_age_of_the_backlog_is_that_of_its_oldest_row() {
         let (health, journal, _) = health(64 << 20);
         assert_eq!(waited_s(&journal, NOW_NS), None);
         health.measure();
-        let end = journal.usage().end;
-        let watermark = journal.watermark();
-        while *watermark.borrow() < end {
-            std::thread::yield_now();
-        }
+        settle(&journal);
         assert_eq!(waited_s(&journal, NOW_NS + 90_500_000_000), Some(90));
     }
 

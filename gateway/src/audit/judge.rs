@@ -9,14 +9,14 @@ use super::{Counted, Counts};
 /// Judges one sink.
 pub(super) fn judge(before: &Books, after: &Books, counts: &Counts) -> SinkReport {
     let mut report = SinkReport { balances: after.balances, ..SinkReport::default() };
-    let mut strangers = 0;
+    let mut strangers = Counted::default();
     let pool = after.devices.iter().find(|(_, entry)| entry.is_pool()).map(|(name, _)| name.clone());
     let names: BTreeSet<&String> = after.devices.keys().chain(counts.devices.keys()).collect();
     let none = Entry::default();
     for name in names {
         let counted = counts.devices.get(name).copied().unwrap_or_default();
         let Some(entry) = after.devices.get(name) else {
-            strangers += counted.own;
+            strangers = strangers.and(counted);
             if pool.is_none() && counted.own > 0 {
                 report.devices.insert(name.clone(), of_stranger(counted));
             }
@@ -31,7 +31,7 @@ pub(super) fn judge(before: &Books, after: &Books, counts: &Counts) -> SinkRepor
         && let Some(entry) = after.devices.get(&name)
     {
         // Whoever has no account of its own is counted here, whatever its name.
-        let counted = Counted { own: strangers, ..counts.devices.get(&name).copied().unwrap_or_default() };
+        let counted = strangers.and(counts.devices.get(&name).copied().unwrap_or_default());
         let entry_before = before.devices.get(&name).unwrap_or(&none);
         report.devices.insert(name, of_device((entry_before, entry), counted));
     }
@@ -104,7 +104,8 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
 /// Says why the ledger allows more than one number.
 fn note_range(notes: &mut Vec<String>, before: &Entry, after: &Entry) {
     let moved = after.confirmed.saturating_sub(before.confirmed);
-    let lacking = after.again.min(after.absent);
+    let absent = [after.evicted, after.skipped].into_iter().fold(after.absent, u64::saturating_add);
+    let lacking = after.again.min(absent);
     let of = [
         (after.unsure, "rows gave themselves a time so old that nobody remembers whether there was a point"),
         (moved, "rows were confirmed while it was counted"),
@@ -112,7 +113,7 @@ fn note_range(notes: &mut Vec<String>, before: &Entry, after: &Entry) {
         (after.evicted, "rows were let go of, though a write that was given up may have stored them"),
         (
             after.skipped,
-            "rows are from before this sink was registered, though it may have them from an earlier time",
+            "rows are none of this sink's business, from before it was registered or left out by its filter, though it may have them from an earlier time",
         ),
         (lacking, "rows share their point with rows that this sink may lack"),
     ];
@@ -235,6 +236,33 @@ mod tests {
         let renamed = Entry { native: true, ..entry("e6", 12) };
         let report = judged(&books(&[("a", renamed)]), &stranger);
         assert_eq!((report.verdict, report.devices["a"].missing), (Verdict::Consistent, 0));
+    }
+
+    #[test]
+    fn those_without_an_account_are_counted_together_with_what_was_deleted_and_is_elsewhere() {
+        let books = books(&[(OTHERS, entry(OTHERS, 12))]);
+        let of = |strangers: [Counted; 3]| {
+            let devices = ["x", "y", OTHERS].map(str::to_owned).into_iter().zip(strangers).collect();
+            judged(&books, &Counts { devices, excuse: None })
+        };
+        let counted = |own, swept, elsewhere| Counted { own, swept, elsewhere };
+        let report = of([counted(2, 1, 0), counted(3, 4, 0), counted(1, 1, 0)]);
+        let device = &report.devices[OTHERS];
+        assert_eq!((report.verdict, device.stored, device.swept), (Verdict::Exact, 12, 6), "{report:?}");
+        let report = of([counted(2, 0, 3), counted(3, 0, 4), counted(0, 0, 0)]);
+        let device = &report.devices[OTHERS];
+        assert_eq!((report.verdict, device.stored, device.elsewhere), (Verdict::Exact, 12, 7), "{report:?}");
+    }
+
+    #[test]
+    fn what_a_filter_left_out_is_not_said_to_be_from_before_the_sink() {
+        let of_a = Entry { again: 3, skipped: 1, evicted: 1, ..entry("a", 10) };
+        let report = judged(&books(&[("a", of_a)]), &counts(&[("a", 7)]));
+        let device = &report.devices["a"];
+        assert_eq!((report.verdict, device.expected), (Verdict::Consistent, (7, 11)));
+        assert!(device.notes.iter().any(|note| note.contains("left out by its filter")), "{device:?}");
+        let lacking = "2 rows share their point with rows that this sink may lack";
+        assert!(device.notes.iter().any(|note| note == lacking), "{device:?}");
     }
 
     #[test]

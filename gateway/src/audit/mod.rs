@@ -68,6 +68,17 @@ struct Counted {
     swept: u64,
 }
 
+impl Counted {
+    /// Both together.
+    fn and(self, other: Counted) -> Counted {
+        Counted {
+            own: self.own.saturating_add(other.own),
+            elsewhere: self.elsewhere.saturating_add(other.elsewhere),
+            swept: self.swept.saturating_add(other.swept),
+        }
+    }
+}
+
 /// What a store holds, by device, and whether anything may be gone that is not counted as swept.
 #[derive(Debug, Default)]
 struct Counts {

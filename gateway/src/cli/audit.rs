@@ -142,7 +142,7 @@ fn sentence(report: &Report) -> String {
     match report.verdict {
         Verdict::Exact => "Every database holds exactly the points that the ledger says.\n".to_owned(),
         Verdict::Consistent => format!(
-            "Nothing is missing and nothing is there that the ledger does not know; of some rows in {} it cannot be told whether they are points of their own.\n",
+            "No more is missing, and no more is there, than the ledger allows; of some rows in {} it cannot be told whether they are points there.\n",
             of(Verdict::Consistent)
         ),
         Verdict::Unverifiable => {

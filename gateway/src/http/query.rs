@@ -1,20 +1,24 @@
 //! Queries: `/api/v1/query`. What is asked and answered is [`crate::query`]'s; here is how many at a time.
 //!
 //! A query runs on a thread of its own with a lower claim on the processor, so that no number of them holds up intake; a
-//! few wait for their turn, and further ones are asked to come again. A connection serves one query: the number of
-//! connections is bounded, and those that idle until their next query would keep others from being accepted.
+//! few wait for their turn or for their client to read, and further ones are asked to come again. A connection serves one
+//! query: the number of connections is bounded, and those that idle until their next query would keep others from being
+//! accepted.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Query as Parameters, State};
-use axum::http::StatusCode;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_stream::StreamExt as _;
 
 use super::Api;
 use crate::clock;
@@ -22,7 +26,7 @@ use crate::query::{Engine, Fault, Query};
 
 /// Most queries that are answered at a time, and that wait or are answered.
 const RUNNING_MAX: usize = 4;
-const ADMITTED_MAX: usize = 16;
+pub(super) const ADMITTED_MAX: usize = 16;
 /// By how much a query gives way to everything else. Not more, since it takes locks that others wait for, if only briefly.
 const NICE: i32 = 5;
 /// How often the engine looks at what has changed.
@@ -32,7 +36,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Queries {
     engine: Arc<Engine>,
-    admitted: Semaphore,
+    admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
 }
 
@@ -46,7 +50,7 @@ impl Queries {
     pub(super) fn new(engine: Engine) -> Queries {
         Queries {
             engine: Arc::new(engine),
-            admitted: Semaphore::new(ADMITTED_MAX),
+            admitted: Arc::new(Semaphore::new(ADMITTED_MAX)),
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
         }
     }
@@ -73,7 +77,7 @@ pub(super) async fn query(
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error),
     };
     let Queries { engine, admitted, running } = &api.queries;
-    let Ok(_admitted) = admitted.try_acquire() else { return busy() };
+    let Ok(admitted) = Arc::clone(admitted).try_acquire_owned() else { return busy() };
     let Ok(permit) = Arc::clone(running).acquire_owned().await else { return busy() };
     let (sender, answer) = oneshot::channel();
     let engine = Arc::clone(engine);
@@ -89,19 +93,32 @@ pub(super) async fn query(
         return busy();
     }
     match answer.await {
-        Ok(Ok(Ok(json))) => {
-            ([(CONTENT_TYPE, "application/json"), (CONNECTION, "close")], json).into_response()
-        }
+        Ok(Ok(Ok(json))) => sent(json, admitted),
         Ok(Err(error)) => refusal(StatusCode::BAD_REQUEST, error),
         Ok(Ok(Err(_))) | Err(_) => busy(),
     }
+}
+
+/// An answer, which counts among those that are admitted until it is sent, so that clients that do not read cannot fill the
+/// memory. What is left of it at the end, some hundred KiB, may lie in the buffer of the connection.
+fn sent(json: Vec<u8>, admitted: OwnedSemaphorePermit) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CONNECTION, HeaderValue::from_static("close")),
+        (CONTENT_LENGTH, HeaderValue::from(json.len())),
+    ];
+    let chunks = tokio_stream::iter([json]).map(move |chunk| {
+        let _admitted = &admitted;
+        Ok::<_, Infallible>(chunk)
+    });
+    (headers, Body::from_stream(chunks)).into_response()
 }
 
 fn busy() -> Response {
     let cause = format!("there are {ADMITTED_MAX} queries already");
     let error = Fault::new("query", cause, "ask again in a moment, and fewer at a time");
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error);
-    response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

@@ -45,9 +45,12 @@ async fn bind(data_dir: &Path, journal: &Journal) -> Result<(Arc<Stats>, Server)
 
 impl Served {
     async fn start() -> Served {
-        let options = Options::sized(4 << 20);
+        Served::start_with(&Options::sized(4 << 20)).await
+    }
+
+    async fn start_with(options: &Options) -> Served {
         let storage = MemoryStorage::new();
-        let (journal, _) = Journal::open(Arc::new(storage.clone()), &options).unwrap();
+        let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
         journal.register_sink("main").unwrap();
         let data_dir = tempfile::tempdir().unwrap();
         let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
@@ -164,6 +167,34 @@ async fn queries_are_answered_and_faults_name_parameter_cause_and_cure() {
         assert_eq!((code, &refusal["error"]["key"]), (400, &key.into()), "{body}");
         assert!(refusal["error"]["cause"].is_string() && refusal["error"]["cure"].is_string(), "{body}");
     }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_count_as_queries() {
+    let served = Served::start_with(&Options::sized(64 << 20)).await;
+    // In JSON each of these bytes is six: more than the kernel takes for a client that does not read.
+    let fields = [("text".to_owned(), Value::Text("\u{1}".repeat(5_000)))];
+    let submitted = served.journal.submit(Class::Foreign, |_, submission| {
+        for ns in 0..200 {
+            let (device, series, fields) = ("d", "m,device=d", Fields::of(&fields));
+            let row = RowEntry { device, boot: 7, sequence: ns, stamped: false, series, ns: 0, fields };
+            submission.add(&Entry::Row(RowEntry { ns: ns.cast_signed(), ..row }))?;
+        }
+        Ok::<(), Refused>(())
+    });
+    served.durable(submitted.unwrap().1).await;
+    let path = "/api/v1/query?device=d&from=0&to=1000";
+    let mut unread = Vec::new();
+    for _ in 0..super::query::ADMITTED_MAX {
+        let mut stream = served.connect(path).await;
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-length: 6"), "{head:.200}");
+        unread.push(stream);
+    }
+    let (code, body) = served.get(path).await;
+    assert_eq!(code, 503, "{body:.200}");
+    unread.pop();
+    served.answers("/api/v1/query?device=nobody&from=0&to=1000", 200).await;
 }
 
 /// Reads from a live stream until `wanted` appears.

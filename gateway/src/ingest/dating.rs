@@ -80,6 +80,13 @@ impl Ingest {
         Ok(())
     }
 
+    /// Whether what comes now has to wait for its time.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        let believed = (self.clock.belief)().is_trust();
+        self.journal.with_state(|state| is_early(state, self.clock.machine, believed))
+    }
+
     /// How rows of a submission that came at this moment are to be dated. Whether the clock is believed is asked before
     /// the journal's lock is taken; what it reads, under the lock, so that a fix in the state is not younger than that.
     pub(super) fn dating(&self, steady_ns: i64) -> impl FnOnce(&State) -> Dating {
@@ -91,8 +98,7 @@ impl Ingest {
 impl Dating {
     /// As the state wants it; `believed` is whether the clock is.
     pub(super) fn new(state: &State, machine: MachineBoot, believed: bool, now: Moment) -> Dating {
-        let clock = state.clocks().get(machine);
-        let is_early = clock.map_or(!believed, |clock| clock.offset_ns.is_none());
+        let (clock, is_early) = (state.clocks().get(machine), is_early(state, machine, believed));
         let last_stamp = match clock.filter(|_| is_early) {
             Some(clock) => clock.stamps.map_or(i64::MIN, |(_, last)| last),
             None if is_early => i64::MIN,
@@ -182,6 +188,11 @@ impl Dating {
         }
         Ok(self.early)
     }
+}
+
+/// Whether rows of this boot of the machine are early; `believed` is whether the clock is.
+fn is_early(state: &State, machine: MachineBoot, believed: bool) -> bool {
+    state.clocks().get(machine).map_or(!believed, |clock| clock.offset_ns.is_none())
 }
 
 /// The fixes of all clocks that wait for one, oldest first, now that the wall clock of this boot of the machine is

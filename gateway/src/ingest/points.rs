@@ -1,6 +1,6 @@
 //! The points of one submission's rows: which of them are new, and what the journal is to know of the others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::redelivery::{Novelty, PointKey, Redelivery};
 use crate::journal::State;
@@ -13,6 +13,8 @@ pub(super) struct Points<'a> {
     /// Points of this submission; most have one row, and need none.
     own: HashSet<u64>,
     shared: Vec<(usize, SharedEntry<'a>)>,
+    /// Where in `shared` the place of an account is.
+    shared_at: HashMap<usize, usize>,
 }
 
 impl<'a> Points<'a> {
@@ -34,7 +36,7 @@ impl<'a> Points<'a> {
         if novelty == Novelty::New {
             return;
         }
-        let at = self.shared.iter().position(|(known, _)| *known == place).unwrap_or_else(|| {
+        let at = *self.shared_at.entry(place).or_insert_with(|| {
             let latest_ns = redelivery.latest_ns(place);
             let entry = SharedEntry { device: account, again: 0, unsure: 0, latest_ns };
             self.shared.push((place, entry));
@@ -47,9 +49,16 @@ impl<'a> Points<'a> {
 
     /// What the journal is to know, behind the rows.
     pub(super) fn shared(&self) -> impl Iterator<Item = SharedEntry<'a>> {
-        self.shared.iter().map(|(place, entry)| {
-            let own = self.taken.iter().filter(|(_, of)| of == place).map(|(key, _)| key.ns);
-            SharedEntry { latest_ns: own.fold(entry.latest_ns, i64::max), ..*entry }
+        // Most submissions share nothing, and look at no row again.
+        let taken = if self.shared.is_empty() { &[] } else { &self.taken[..] };
+        let mut latest_ns: HashMap<usize, i64> = HashMap::new();
+        for (key, place) in taken {
+            let latest = latest_ns.entry(*place).or_insert(key.ns);
+            *latest = key.ns.max(*latest);
+        }
+        self.shared.iter().map(move |(place, entry)| {
+            let own = latest_ns.get(place).copied().unwrap_or(i64::MIN);
+            SharedEntry { latest_ns: own.max(entry.latest_ns), ..*entry }
         })
     }
 

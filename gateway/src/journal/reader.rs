@@ -12,7 +12,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::clocks::Fixes;
-use super::scan::Scanner;
+use super::scan::{Found, Scanner};
 use super::segment::Segment;
 use super::{Frame, Shared};
 use crate::record::Offset;
@@ -22,6 +22,7 @@ pub struct Reader {
     shared: Arc<Shared>,
     next: Offset,
     scanner: Option<Scanner>,
+    bytes: u64,
 }
 
 /// What a reader found at its position.
@@ -67,13 +68,19 @@ pub struct ReadError {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, next: Offset) -> Reader {
-        Reader { shared, next, scanner: None }
+        Reader { shared, next, scanner: None, bytes: 0 }
     }
 
     /// The next offset to be read.
     #[must_use]
     pub fn position(&self) -> Offset {
         self.next
+    }
+
+    /// Bytes of the journal that it has gone through so far, those between the frames that were asked for included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Passes over what lies before `to`, unread.
@@ -101,6 +108,7 @@ impl Reader {
             let recent = self.shared.recent().get(self.next);
             if let Some(frame) = recent {
                 self.next = frame.end();
+                self.bytes += frame.bytes() as u64;
                 return Ok(Read::Frame(frame));
             }
             if let Some(read) = self.next_on_disk(watermark)? {
@@ -132,7 +140,11 @@ impl Reader {
         let at = self.next;
         let error = |source| ReadError { at, file: segment.id.file_name(), source };
         let found = loop {
-            match scanner.next().map_err(error)? {
+            let from = scanner.position();
+            let found = scanner.next().map_err(error)?;
+            // Where no frame follows, it was looked for up to the end.
+            self.bytes += found.as_ref().map_or(segment.length, Found::end_at).saturating_sub(from);
+            match found {
                 // What lies at or beyond the end was never finished; a later segment begins there instead.
                 Some(found) if found.header.first >= end => {
                     scanner.rewind(&found);

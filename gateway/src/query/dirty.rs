@@ -18,6 +18,9 @@ use crate::sink::batch::{Audience, Passed};
 const GRACE: Duration = Duration::from_secs(5);
 /// The same after a start, when it is not known what was confirmed when, in entries.
 const GRACE_ENTRIES: u64 = 20_000;
+/// Blocks that are read in the order in which they lie in the journal. Where their times go to and fro, each by itself
+/// would have its segment gone through from the start again.
+const BLOCKS_TOGETHER: usize = 16;
 /// Series of which it is remembered whether they are wanted.
 const SERIES_MAX: usize = 10_000;
 
@@ -94,16 +97,22 @@ pub(super) struct Scan<'a> {
     audience: &'a Audience,
     filter: Filter<'a>,
     reader: Reader,
-    /// Bytes that may still be read.
+    /// Bytes that may still be read, and until when.
     left: u64,
+    deadline: Instant,
     missing: Missing,
 }
 
 impl<'a> Scan<'a> {
-    /// Nothing is read yet, and at most about `bytes` will be.
-    pub(super) fn new(journal: &Journal, audience: &'a Audience, query: &'a Query, bytes: u64) -> Scan<'a> {
-        let reader = journal.reader(Offset(0));
-        Scan { query, audience, filter: Filter::new(query), reader, left: bytes, missing: Missing::default() }
+    /// Nothing is read yet, and at most about so many bytes will be, until about the deadline.
+    pub(super) fn new(
+        journal: &Journal,
+        audience: &'a Audience,
+        query: &'a Query,
+        (left, deadline): (u64, Instant),
+    ) -> Scan<'a> {
+        let (reader, filter) = (journal.reader(Offset(0)), Filter::new(query));
+        Scan { query, audience, filter, reader, left, deadline, missing: Missing::default() }
     }
 
     /// Goes through what is planned, and shows the points that the sink gets and the query wants, but for the choice of
@@ -118,23 +127,44 @@ impl<'a> Scan<'a> {
         for range in &plan.unknown {
             self.read(journal, range, true, &mut |offset, point| end_ns = show(offset, point));
         }
-        let mut known = plan.known.iter();
-        while let Some((first_ns, range)) = known.next() {
-            if *first_ns >= end_ns || self.missing.failed.is_some() {
-                break;
-            }
-            if self.left == 0 {
-                // What is left has nothing before this time. If that is too early, nothing is known of any.
-                self.missing.cut_ns = Some(*first_ns).filter(|cut_ns| *cut_ns > self.query.from_ns);
-                if self.missing.cut_ns.is_none() {
-                    let rest = std::iter::once(range).chain(known.map(|(_, range)| range));
-                    self.missing.unread += rest.map(|range| range.end.0 - range.start.0).sum::<u64>();
+        let mut known = &plan.known[..];
+        while let Some((next, rest)) = known.split_at_checked(known.len().min(BLOCKS_TOGETHER))
+            && !next.is_empty()
+        {
+            let mut blocks: Vec<_> = next.iter().collect();
+            blocks.sort_by_key(|(_, range)| range.start);
+            for (at, (first_ns, range)) in blocks.iter().enumerate() {
+                if self.missing.failed.is_some() {
+                    return self.missing;
                 }
-                break;
+                if *first_ns >= end_ns {
+                    continue;
+                }
+                if self.is_spent() {
+                    let left = blocks[at..].iter().copied().chain(rest);
+                    self.leave(left.filter(|(first_ns, _)| *first_ns < end_ns));
+                    return self.missing;
+                }
+                self.read(journal, range, false, &mut |offset, point| end_ns = show(offset, point));
             }
-            self.read(journal, range, false, &mut |offset, point| end_ns = show(offset, point));
+            known = rest;
         }
         self.missing
+    }
+
+    /// Whether nothing more may be read.
+    fn is_spent(&self) -> bool {
+        self.left == 0 || Instant::now() >= self.deadline
+    }
+
+    /// Says what is missing without these blocks: everything from the earliest of their times on. If that is too early,
+    /// nothing is known of any time.
+    fn leave<'b>(&mut self, blocks: impl Iterator<Item = &'b (i64, Range<Offset>)> + Clone) {
+        let cut_ns = blocks.clone().map(|(first_ns, _)| *first_ns).min();
+        self.missing.cut_ns = cut_ns.filter(|cut_ns| *cut_ns > self.query.from_ns);
+        if self.missing.cut_ns.is_none() {
+            self.missing.unread += blocks.map(|(_, range)| range.end.0 - range.start.0).sum::<u64>();
+        }
     }
 
     /// Reads a range; one of unknown length only as far as it may.
@@ -150,15 +180,15 @@ impl<'a> Scan<'a> {
         }
         self.reader.skip_to(range.start);
         while self.reader.position() < range.end && self.missing.failed.is_none() {
-            if self.left == 0 && bounded {
+            if bounded && self.is_spent() {
                 self.missing.unread += range.end.0 - self.reader.position().0;
                 return;
             }
-            match self.reader.next() {
-                Ok(Read::Frame(frame)) => {
-                    self.left = self.left.saturating_sub(frame.bytes() as u64);
-                    self.take_in(&frame, range, show);
-                }
+            let before = self.reader.bytes();
+            let read = self.reader.next();
+            self.left = self.left.saturating_sub(self.reader.bytes() - before);
+            match read {
+                Ok(Read::Frame(frame)) => self.take_in(&frame, range, show),
                 Ok(Read::Damaged { from, to }) => {
                     self.missing.damaged += to.min(range.end).0.saturating_sub(from.max(range.start).0);
                 }

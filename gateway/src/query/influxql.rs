@@ -42,14 +42,14 @@ pub(super) struct Measurement {
     tags: Vec<String>,
 }
 
-/// The type of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The type of a field: of several, InfluxQL shows the first of these. A float takes all numbers in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Float,
     Integer,
     Unsigned,
-    Boolean,
     Text,
+    Boolean,
 }
 
 /// A point, or a window, as the database has it.
@@ -103,9 +103,10 @@ impl Conversation<'_> {
             let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
             for [field, kind] in cells(&fields) {
                 let wanted = query.field.as_deref().is_none_or(|wanted| wanted == field);
-                if let Some(kind) = Kind::of(kind).filter(|_| wanted)
-                    && kinds.insert(field.to_owned(), kind).is_some_and(|other| other != kind)
-                {
+                let Some(kind) = Kind::of(kind).filter(|_| wanted) else { continue };
+                let known = kinds.entry(field.to_owned()).or_insert(kind);
+                if *known != kind {
+                    *known = kind.min(*known);
                     notes.push(format!(
                         "{} has the field {field:?} of {name:?} with several types, and shows one of them",
                         self.database.name
@@ -159,18 +160,20 @@ impl Conversation<'_> {
             wanted.join(", "),
             from_where(&of.name, query, (from_ns, to_ns))
         );
-        let mut found = Vec::new();
+        let (mut found, mut rows, mut last_ns) = (Vec::new(), 0, None);
         for columns in self.ask(&statement)? {
             for row in &columns.values {
                 let Some((ns, cells)) = row.split_first() else { continue };
+                // Also of rows that have nothing to be shown: behind the last of them there may be more.
+                rows += 1;
+                last_ns = ns.as_i64().or(last_ns);
                 let (fields, tags) = cells.split_at(of.fields.len().min(cells.len()));
                 let tags =
                     of.tags.iter().zip(tags).filter_map(|(name, tag)| Some((name.as_str(), tag.as_str()?)));
                 found.extend(self.found(of, ns, &mut tags.collect(), fields, Kind::value)?);
             }
         }
-        let end_ns = found.last().filter(|_| found.len() >= limit).map(|last| last.ns);
-        Ok((found, end_ns))
+        Ok((found, last_ns.filter(|_| rows >= limit)))
     }
 
     /// The windows of a measurement from `from_ns` to before `to_ns`, one row for each window of a series. Fields that are no

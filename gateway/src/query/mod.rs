@@ -207,7 +207,10 @@ impl Engine {
             let times_ns = query.from_ns..=query.to_ns.saturating_sub(1);
             index.plan(below..watermark, &marks, &times_ns)
         };
-        let scan = Scan::new(&self.journal, &self.audience, query, JOURNAL_BYTES_MAX);
+        // Half of the time is left to the store.
+        let now = Instant::now();
+        let until = now + deadline.saturating_duration_since(now) / 2;
+        let scan = Scan::new(&self.journal, &self.audience, query, (JOURNAL_BYTES_MAX, until));
         let missing = scan.run(&self.journal, &plan, |offset, point| {
             for (name, value) in point.fields().filter(|(name, _)| query.wants(name)) {
                 let held = Held { offset: Some(offset), value: owned(value) };
@@ -231,7 +234,7 @@ impl Engine {
         }
         if missing.unread > 0 {
             notes.push(format!(
-                "{:?} lacks so much that {} entries of the journal were not read for this answer; ask for a shorter time or one device, or when it has caught up",
+                "{:?} lacks so much that {} entries of the journal could not be read in time for this answer; ask for a shorter time or one device, or when it has caught up",
                 self.audience.name, missing.unread
             ));
         }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::Value as Scalar;
 
+use super::dirty::{Missing, Scan};
+use super::index::Plan;
 use super::{Answer, Engine, Query};
 use crate::config::Config;
 use crate::journal::clocks::ClockEntry;
@@ -74,7 +77,7 @@ async fn deliver(journal: &Journal, path: &Path, points: usize) {
     while let Read::Frame(frame) = reader.next().unwrap() {
         batch.add(&frame, &reader.fixes(), usize::MAX);
     }
-    let limits = Limits { retention: std::time::Duration::from_secs(1), max_bytes: 1 << 30 };
+    let limits = Limits { retention: Duration::from_secs(1), max_bytes: 1 << 30 };
     let id = format!("{:016x}", journal.id().0);
     let mut sink = Sqlite::new(path.to_owned(), id, limits, Box::new(|| None));
     let numbers: Vec<usize> = (0..points).collect();
@@ -209,6 +212,47 @@ fn rows_that_wait_for_the_clock_are_said_to_be_missing() {
     }
 }
 
+/// Looks through a journal whose entry `n` is a point at `4 - n`, as planned; the times of the points shown are the second part.
+fn scan(plan: &Plan, bytes: u64, deadline: Instant) -> (Missing, Vec<i64>) {
+    let journal = journal();
+    journal.register_sink("sqlite").unwrap();
+    let first = journal.usage().end.0;
+    (0..5).for_each(|n| write(&journal, (1, 4 - n, 0, 7)));
+    let shifted =
+        |range: &std::ops::Range<Offset>| Offset(first + range.start.0)..Offset(first + range.end.0);
+    let unknown = plan.unknown.iter().map(shifted).collect();
+    let known = plan.known.iter().map(|(ns, range)| (*ns, shifted(range))).collect();
+    let (audience, asked) = (Audience::of_all("sqlite"), query("from=0&to=10"));
+    let mut shown = Vec::new();
+    let scan = Scan::new(&journal, &audience, &asked, (bytes, deadline));
+    let missing = scan.run(&journal, &Plan { unknown, known }, |_, point| {
+        shown.push(point.ns);
+        10
+    });
+    (missing, shown)
+}
+
+#[test]
+fn a_look_through_the_journal_ends_with_its_time_and_says_what_is_missing() {
+    let (past, later) = (Instant::now(), Instant::now() + Duration::from_secs(600));
+    let all = Plan { unknown: vec![Offset(0)..Offset(5)], known: vec![] };
+    let (missing, shown) = scan(&all, u64::MAX, past);
+    assert_eq!((missing, shown), (Missing { unread: 5, ..Missing::default() }, vec![]));
+    assert_eq!(scan(&all, u64::MAX, later), (Missing::default(), vec![4, 3, 2, 1, 0]));
+
+    let block = |first_ns: i64, at: u64| (first_ns, Offset(at)..Offset(at + 1));
+    let blocks =
+        Plan { unknown: vec![], known: (1..5).map(|ns| block(ns, 4 - ns.cast_unsigned())).collect() };
+    assert_eq!(scan(&blocks, u64::MAX, later), (Missing::default(), vec![4, 3, 2, 1]), "as they lie");
+    for (bytes, until, before) in [(u64::MAX, past, vec![]), (1, later, vec![4])] {
+        let (missing, shown) = scan(&blocks, bytes, until);
+        assert_eq!((missing, shown), (Missing { cut_ns: Some(1), ..Missing::default() }, before));
+    }
+    let at_once = Plan { unknown: vec![], known: vec![block(0, 4), block(1, 3)] };
+    let (missing, _) = scan(&at_once, u64::MAX, past);
+    assert_eq!(missing, Missing { unread: 2, ..Missing::default() }, "they may have anything");
+}
+
 #[test]
 fn an_instant_with_more_points_than_a_page_is_shown_whole() {
     let directory = tempfile::tempdir().unwrap();
@@ -308,6 +352,25 @@ fn a_database_that_gives_no_answer_leaves_what_the_journal_has_and_the_reason() 
             assert_eq!((answer.sink.as_str(), answer.points.len()), ("main", 1));
             assert_eq!(answer.points[0].fields["f0"], 7.0);
         }
+    }
+}
+
+#[test]
+fn rows_of_which_nothing_can_be_shown_do_not_end_the_pages() {
+    let keys = |kinds: &'static str| Script::Answer("200 OK", kinds);
+    let integer =
+        r#"{"results":[{"series":[{"columns":["fieldKey","fieldType"],"values":[["n","integer"]]}]}]}"#;
+    let both = r#"{"results":[{"series":[{"columns":["fieldKey","fieldType"],"values":[["n","float"],["n","integer"]]}]}]}"#;
+    let tags = r#"{"results":[{"series":[{"columns":["tagKey"],"values":[["device"]]}]}]}"#;
+    // As many rows as were asked for, and one point more than the page may have.
+    let rows = r#"{"results":[{"series":[{"name":"m","values":[[7,3,"d1"],[8,1.5,"d1"]]}]}]}"#;
+    for (kinds, first) in [(integer, Scalar::from(3)), (both, Scalar::from(3.0))] {
+        let script = [keys(kinds), keys(tags), keys(rows)];
+        let (answer, asked) = ask(script.to_vec(), INFLUXDB, "from=0&to=99&measurement=m&limit=1");
+        assert!(asked[2].ends_with("LIMIT 2"), "{asked:?}");
+        assert_eq!(answer.points.len(), 1, "{answer:?}");
+        assert_eq!((answer.points[0].ns, &answer.points[0].fields["n"]), (7, &first));
+        assert_eq!(answer.next.as_deref(), Some("1970-01-01T00:00:00.000000008Z"), "{answer:?}");
     }
 }
 

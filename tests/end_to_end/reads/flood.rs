@@ -103,6 +103,8 @@ fn a_flood_of_queries_holds_up_no_ack_and_loses_nothing() -> anyhow::Result<()> 
         usage.resident_bytes_max >> 20
     );
     assert!(meanwhile > 0 && flood.refused.load(Ordering::Relaxed) > 0, "there was no flood");
+    // Generous, since the clients and the database share the machine: it tells a claim that is ignored.
+    assert!(flooded <= 10 * quiet + Duration::from_secs(1), "{flooded:?} beside a flood, {quiet:?} without");
     assert_eq!(flood.strange.load(Ordering::Relaxed), 0, "neither answered nor refused: {:?}", flood.first);
     assert!(usage.resident_bytes_max < RESIDENT_BYTES_MAX, "{usage:?}");
     assert_eq!(site.tap.figures().connections, 1, "the gateway lost its broker");

@@ -1,7 +1,7 @@
 //! A client that reads right after each acknowledgement, while database and gateway come and go, misses nothing and sees
 //! nothing twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tests::gateway::Settings;
 use forebay_tests::seed::{Rng, long};
@@ -169,11 +169,12 @@ fn a_database_that_hangs_holds_nobody_up_for_longer_than_is_said() -> anyhow::Re
     site.gateway.closes(forebay_tests::closing::Closing::Unaudited("its database never answers"));
     let reading = site.reading("d0", 1);
     site.write(vec![reading])?;
+    let start = Instant::now();
     let answer = site.ask_all(&[], 10)?;
+    let elapsed = start.elapsed();
     assert!(!answer.complete && answer.reasons[0].contains("takes too long"), "{answer:?}");
     assert_eq!(points(&answer)?, site.acked);
-    // The client gives up after a minute; the gateway must have given up before.
-    assert!(forebay_gateway::query::PATIENCE < Duration::from_secs(60));
+    assert!(elapsed <= forebay_gateway::query::PATIENCE + Duration::from_secs(5), "{elapsed:?}");
     site.scratch.passed();
     Ok(())
 }
