@@ -122,6 +122,28 @@ fn what_is_submitted_comes_back_in_order_and_after_reopening() {
 }
 
 #[test]
+fn a_reader_tells_how_much_it_goes_through_what_it_passes_over_included() {
+    let storage = MemoryStorage::new();
+    let (journal, _) = open(&storage);
+    for sequence in 0..20 {
+        wait_for(&journal, submit_rows(&journal, sequence, 1, &"x".repeat(300)).unwrap());
+    }
+    journal.close();
+    drop(journal);
+    let (journal, _) = open(&storage);
+    let (mut bytes, mut last) = (0, Offset(0));
+    let mut reader = journal.reader(Offset(0));
+    while let Read::Frame(frame) = reader.next().unwrap() {
+        assert!(reader.bytes() >= bytes + frame.bytes() as u64);
+        (bytes, last) = (reader.bytes(), frame.first());
+    }
+    let mut reader = journal.reader(Offset(0));
+    reader.skip_to(last);
+    assert!(matches!(reader.next().unwrap(), Read::Frame(frame) if frame.first() == last));
+    assert!((20 * 300..=bytes).contains(&reader.bytes()), "{} of {bytes}", reader.bytes());
+}
+
+#[test]
 fn a_refused_decision_leaves_no_trace() {
     let (journal, _) = open(&MemoryStorage::new());
     let end = submit_rows(&journal, 0, 1, "a").unwrap();
