@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, RowEntry};
 use crate::journal::{Frame, Journal, Read, ReadError, Reader};
-use crate::record::{MachineBoot, Offset, Value, ValueRef};
+use crate::record::{MachineBoot, Offset, Value};
 
 /// Bytes of frames kept in memory.
 pub const RECENT_BYTES_MAX: usize = 4 << 20;
@@ -158,22 +158,12 @@ impl LatestRow {
         let mut kept = 0;
         for (name, value) in row.fields.iter() {
             match self.fields.get_mut(kept) {
-                Some((old_name, old_value)) if old_name == name => *old_value = owned(value),
-                Some(old) => *old = (name.to_owned(), owned(value)),
-                None => self.fields.push((name.to_owned(), owned(value))),
+                Some((old_name, old_value)) if old_name == name => *old_value = value.to_value(),
+                Some(old) => *old = (name.to_owned(), value.to_value()),
+                None => self.fields.push((name.to_owned(), value.to_value())),
             }
             kept += 1;
         }
         self.fields.truncate(kept);
-    }
-}
-
-fn owned(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Float(v) => Value::Float(v),
-        ValueRef::Integer(v) => Value::Integer(v),
-        ValueRef::Unsigned(v) => Value::Unsigned(v),
-        ValueRef::Boolean(v) => Value::Boolean(v),
-        ValueRef::Text(v) => Value::Text(v.to_owned()),
     }
 }

@@ -304,7 +304,7 @@ pub enum AckAfter {
     /// The journal's `fdatasync`.
     #[default]
     Journal,
-    /// That every database is done with it too: has confirmed or refused it, or was told to skip it.
+    /// That every database that is required is done with it too: has confirmed or refused it, or was told to skip it.
     Database,
 }
 

@@ -54,6 +54,20 @@ pub enum Value {
     Text(String),
 }
 
+impl ValueRef<'_> {
+    /// The value with a text of its own.
+    #[must_use]
+    pub fn to_value(self) -> Value {
+        match self {
+            ValueRef::Float(v) => Value::Float(v),
+            ValueRef::Integer(v) => Value::Integer(v),
+            ValueRef::Unsigned(v) => Value::Unsigned(v),
+            ValueRef::Boolean(v) => Value::Boolean(v),
+            ValueRef::Text(v) => Value::Text(v.to_owned()),
+        }
+    }
+}
+
 impl Value {
     /// The same value, borrowed.
     #[must_use]

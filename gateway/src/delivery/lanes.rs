@@ -14,7 +14,8 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::record::{ValueRef, split_series};
+use crate::record::split_series;
+use crate::sink::field_type::FieldType;
 use crate::sink::{Part, Point};
 
 /// Most classes that are known at a time, each of which costs a batch a request.
@@ -24,19 +25,9 @@ const CLASSES_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Class {
     /// Those of a measurement that have a field of a type.
-    Field { measurement: String, field: String, kind: Kind },
+    Field { measurement: String, field: String, kind: FieldType },
     /// Those that are not later than this, in nanoseconds since 1970.
     UpTo(i64),
-}
-
-/// A type of fields as servers name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Float,
-    Integer,
-    Unsigned,
-    Boolean,
-    Text,
 }
 
 /// The classes that a database is known to refuse.
@@ -96,30 +87,6 @@ impl Class {
     }
 }
 
-impl Kind {
-    fn named(word: &str) -> Option<Kind> {
-        Some(match word {
-            "float" => Kind::Float,
-            "integer" => Kind::Integer,
-            "unsigned" => Kind::Unsigned,
-            "boolean" => Kind::Boolean,
-            "string" => Kind::Text,
-            _ => return None,
-        })
-    }
-
-    fn is_of(self, value: ValueRef<'_>) -> bool {
-        match self {
-            Kind::Float => matches!(value, ValueRef::Float(_)),
-            // InfluxDB 1 is sent unsigned integers as signed ones.
-            Kind::Integer => matches!(value, ValueRef::Integer(_) | ValueRef::Unsigned(_)),
-            Kind::Unsigned => matches!(value, ValueRef::Unsigned(_)),
-            Kind::Boolean => matches!(value, ValueRef::Boolean(_)),
-            Kind::Text => matches!(value, ValueRef::Text(_)),
-        }
-    }
-}
-
 fn measurement_of<'a>(point: &Point<'a>) -> Cow<'a, str> {
     split_series(point.series).0
 }
@@ -131,7 +98,7 @@ fn conflict(reason: &str) -> Option<Class> {
     let (measurement, rest) = rest.split_once("\" is type ")?;
     let (kind, _) = rest.split_once(", already exists as type ")?;
     let (field, measurement) = (field.to_owned(), measurement.to_owned());
-    Some(Class::Field { measurement, field, kind: Kind::named(kind)? })
+    Some(Class::Field { measurement, field, kind: FieldType::named(kind)? })
 }
 
 /// `points beyond retention policy dropped=3`: the three oldest ones; or `… because it violates a Retention Policy Lower

@@ -16,6 +16,7 @@ use serde_json::Value as Scalar;
 
 use super::request::{Aggregate, Query, Windows};
 use crate::record::{SeriesKey, Value};
+use crate::sink::field_type::FieldType;
 
 pub(crate) use client::{Columns, Influxql, cells};
 
@@ -38,18 +39,8 @@ pub(crate) struct Conversation<'a> {
 pub(super) struct Measurement {
     pub(super) name: String,
     /// Fields that are asked for, with their types.
-    fields: Vec<(String, Kind)>,
+    fields: Vec<(String, FieldType)>,
     tags: Vec<String>,
-}
-
-/// The type of a field: of several, InfluxQL shows the first of these. A float takes all numbers in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Float,
-    Integer,
-    Unsigned,
-    Text,
-    Boolean,
 }
 
 /// A point, or a window, as the database has it.
@@ -100,10 +91,10 @@ impl Conversation<'_> {
         for name in names {
             let from = quoted(&name, '"');
             let fields = self.ask(&format!("SHOW FIELD KEYS FROM {from}"))?;
-            let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
+            let mut kinds: BTreeMap<String, FieldType> = BTreeMap::new();
             for [field, kind] in cells(&fields) {
                 let wanted = query.field.as_deref().is_none_or(|wanted| wanted == field);
-                let Some(kind) = Kind::of(kind).filter(|_| wanted) else { continue };
+                let Some(kind) = FieldType::named(kind).filter(|_| wanted) else { continue };
                 let known = kinds.entry(field.to_owned()).or_insert(kind);
                 if *known != kind {
                     *known = kind.min(*known);
@@ -170,7 +161,7 @@ impl Conversation<'_> {
                 let (fields, tags) = cells.split_at(of.fields.len().min(cells.len()));
                 let tags =
                     of.tags.iter().zip(tags).filter_map(|(name, tag)| Some((name.as_str(), tag.as_str()?)));
-                found.extend(self.found(of, ns, &mut tags.collect(), fields, Kind::value)?);
+                found.extend(self.found(of, ns, &mut tags.collect(), fields, FieldType::value)?);
             }
         }
         Ok((found, last_ns.filter(|_| rows >= limit)))
@@ -193,7 +184,8 @@ impl Conversation<'_> {
             Aggregate::Min => "min",
             Aggregate::Max => "max",
         };
-        let is_number = |kind: Kind| matches!(kind, Kind::Float | Kind::Integer | Kind::Unsigned);
+        let is_number =
+            |kind: FieldType| matches!(kind, FieldType::Float | FieldType::Integer | FieldType::Unsigned);
         let numbers: Vec<_> = of.fields.iter().filter(|(_, kind)| is_number(*kind)).cloned().collect();
         if numbers.is_empty() {
             return Ok(Vec::new());
@@ -206,15 +198,17 @@ impl Conversation<'_> {
             from_where(&of.name, query, (from_ns, to_ns)),
             windows.every_ns
         );
-        let kind = |kind: Kind| if windows.aggregate == Aggregate::Mean { Kind::Float } else { kind };
+        let kind =
+            |kind: FieldType| if windows.aggregate == Aggregate::Mean { FieldType::Float } else { kind };
         let of = Measurement { name: of.name.clone(), fields: numbers, tags: Vec::new() };
         let mut found = Vec::new();
         for columns in self.ask(&statement)? {
             for row in &columns.values {
                 let Some((ns, cells)) = row.split_first() else { continue };
                 let mut tags = columns.tags.iter().map(|(name, tag)| (name.as_str(), tag.as_str())).collect();
-                found
-                    .extend(self.found(&of, ns, &mut tags, cells, |own, cell| Kind::value(kind(own), cell))?);
+                found.extend(
+                    self.found(&of, ns, &mut tags, cells, |own, cell| FieldType::value(kind(own), cell))?,
+                );
             }
         }
         Ok(found)
@@ -226,7 +220,7 @@ impl Conversation<'_> {
         ns: &Scalar,
         tags: &mut Vec<(&str, &str)>,
         cells: &[Scalar],
-        value: impl Fn(Kind, &Scalar) -> Option<Value>,
+        value: impl Fn(FieldType, &Scalar) -> Option<Value>,
     ) -> Result<Option<Found>, String> {
         let fields = of.fields.iter().zip(cells);
         let fields: Vec<_> =
@@ -247,26 +241,15 @@ impl Conversation<'_> {
     }
 }
 
-impl Kind {
-    fn of(text: &str) -> Option<Kind> {
-        Some(match text {
-            "float" => Kind::Float,
-            "integer" => Kind::Integer,
-            "unsigned" => Kind::Unsigned,
-            "boolean" => Kind::Boolean,
-            "string" => Kind::Text,
-            _ => return None,
-        })
-    }
-
+impl FieldType {
     /// A cell as a value of this type; none if it is empty.
     fn value(self, cell: &Scalar) -> Option<Value> {
         Some(match self {
-            Kind::Float => Value::Float(cell.as_f64()?),
-            Kind::Integer => Value::Integer(cell.as_i64()?),
-            Kind::Unsigned => Value::Unsigned(cell.as_u64()?),
-            Kind::Boolean => Value::Boolean(cell.as_bool()?),
-            Kind::Text => Value::Text(cell.as_str()?.to_owned()),
+            FieldType::Float => Value::Float(cell.as_f64()?),
+            FieldType::Integer => Value::Integer(cell.as_i64()?),
+            FieldType::Unsigned => Value::Unsigned(cell.as_u64()?),
+            FieldType::Boolean => Value::Boolean(cell.as_bool()?),
+            FieldType::Text => Value::Text(cell.as_str()?.to_owned()),
         })
     }
 }

@@ -36,7 +36,7 @@ pub use request::{Aggregate, Fault, Query, Windows};
 
 use crate::config::Config;
 use crate::journal::Journal;
-use crate::record::{Offset, Value, ValueRef};
+use crate::record::{Offset, Value};
 use crate::sink::SinkError;
 use crate::sink::batch::Audience;
 use dirty::{Floor, Missing, Scan};
@@ -213,7 +213,7 @@ impl Engine {
         let scan = Scan::new(&self.journal, &self.audience, query, (JOURNAL_BYTES_MAX, until));
         let missing = scan.run(&self.journal, &plan, |offset, point| {
             for (name, value) in point.fields().filter(|(name, _)| query.wants(name)) {
-                let held = Held { offset: Some(offset), value: owned(value) };
+                let held = Held { offset: Some(offset), value: value.to_value() };
                 table.put((point.ns, point.series), name, held);
             }
             table.end_ns()
@@ -305,16 +305,6 @@ impl Table<Held> {
             }
             if replaces { bytes } else { 0 }
         });
-    }
-}
-
-fn owned(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Float(v) => Value::Float(v),
-        ValueRef::Integer(v) => Value::Integer(v),
-        ValueRef::Unsigned(v) => Value::Unsigned(v),
-        ValueRef::Boolean(v) => Value::Boolean(v),
-        ValueRef::Text(v) => Value::Text(v.to_owned()),
     }
 }
 

@@ -20,6 +20,7 @@
 
 mod answer;
 pub mod batch;
+pub(crate) mod field_type;
 pub mod influx;
 mod influx1;
 mod influx2;
