@@ -52,8 +52,8 @@ pub(super) struct Writer {
     current: Option<Current>,
     /// What an earlier life wrote of which only its file says that it is durable.
     doubtful: Vec<Doubtful>,
-    /// Whether letters may have been let go of in vain, behind what is durable of the newest file.
-    failed_removal: bool,
+    /// Whether a write has failed that readers may see all the same.
+    in_doubt: bool,
     next: FileNumber,
     end_file: Option<Arc<dyn StorageFile>>,
     /// Files to be removed.
@@ -100,7 +100,7 @@ impl Writer {
             newest: None,
             current: None,
             doubtful: Vec::new(),
-            failed_removal: false,
+            in_doubt: false,
             next: FileNumber::default(),
             end_file: None,
             stale: Vec::new(),
@@ -128,9 +128,8 @@ impl Writer {
             }
         }
         let gone: Vec<Content<'_>> = counted.iter().map(|letter| Content::Gone(letter.view().key)).collect();
-        let written = self.write_all(&gone);
-        self.failed_removal |= written.is_err();
-        written.map(|()| counted)
+        self.write_all(&gone)?;
+        Ok(counted)
     }
 
     /// Knows what is there, and has written again what was in doubt.
@@ -148,10 +147,9 @@ impl Writer {
             begun?;
             self.doubtful = Vec::new();
         }
-        if self.failed_removal {
+        if self.in_doubt {
             // Nobody may believe what was not said for good: another file excludes it.
             self.begin(&[])?;
-            self.failed_removal = false;
         }
         Ok(())
     }
@@ -301,6 +299,7 @@ impl Writer {
     /// durable.
     fn begin(&mut self, letters: &[Content<'_>]) -> Result<(), AppendError> {
         self.current = None;
+        self.in_doubt = true;
         self.remove_stale();
         let number = self.next;
         self.next = number.next();
@@ -332,6 +331,7 @@ impl Writer {
             Current { number, salt: header.salt, file, end: length, letters: count_letters(letters) };
         self.settle(&current, letters);
         self.current = Some(current);
+        self.in_doubt = false;
         Ok(())
     }
 

@@ -153,6 +153,20 @@ fn a_letter_that_was_let_go_of_in_vain_is_there_once_it_is_promised_again() {
 }
 
 #[test]
+fn a_letter_of_an_append_that_failed_can_be_let_go_of() {
+    let storage = Faulty::new();
+    let store = DeadLetters::open(Arc::new(storage.clone()), MAX_BYTES_LEAST).unwrap();
+    store.append(&[refused(1)]).unwrap();
+    for failing in [Kind::SyncDirectory, Kind::Create] {
+        storage.fail(Kind::Sync, 1);
+        storage.fail(failing, 1);
+        store.append(&[refused(2)]).unwrap_err();
+        store.remove(&[refused(2)]).unwrap();
+        assert_eq!(offsets(&storage.live()), [1], "{failing:?}");
+    }
+}
+
+#[test]
 fn whatever_call_fails_once_or_for_a_while_the_caller_gets_through_in_the_end() {
     for kind in [Kind::Create, Kind::Rename, Kind::Remove, Kind::Write, Kind::Sync, Kind::SyncDirectory] {
         for times in [1, 2, 3, 7] {

@@ -39,7 +39,7 @@ fn key(letter: &Letter) -> ModelKey {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_holds_what_it_promised_each_once_in_the_order_of_promising(
