@@ -357,6 +357,8 @@ pub struct Service {
     pub start: Start,
     /// Whether intake waits for it when the journal is full. If not, it skips ahead, with a gap.
     pub required: bool,
+    /// Whether fresh rows go before a backlog, as far as it takes turns with it.
+    pub live_first: bool,
     /// Which rows it gets.
     pub filter: Filter,
     /// Bytes of requests that it is sent in a second, in the mean; none for as many as it takes.
@@ -366,7 +368,7 @@ pub struct Service {
 impl Default for Service {
     fn default() -> Service {
         let (start, filter) = (Start::Oldest, Filter::default());
-        Service { start, required: true, filter, bytes_per_second_max: None }
+        Service { start, required: true, live_first: false, filter, bytes_per_second_max: None }
     }
 }
 

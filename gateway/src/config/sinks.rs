@@ -37,10 +37,10 @@ fn read_database(section: &mut Section<'_>, home: &Path) -> Option<Influxdb> {
     let batch_size = usize::try_from(section.number("batch_size", 1..=50_000, 5_000)).unwrap_or(5_000);
     let hour = Duration::from_secs(3600);
     let flush_interval = section.duration("flush_interval", Duration::ZERO..=hour, Duration::from_secs(1));
-    section.later("live_first", Some("false"), "the oldest reading goes first");
     let rate = section.size("max_bytes_per_second", 1 << 10..=1 << 32, 0);
     let bytes_per_second_max = Some(rate).filter(|rate| *rate > 0);
-    let service = Service { bytes_per_second_max, ..read_service(section) };
+    let live_first = section.boolean("live_first").unwrap_or(false);
+    let service = Service { live_first, bytes_per_second_max, ..read_service(section) };
     let api = read_api(section, home);
     let read_token = secret::read(section, "read_token", "read_token_file", home);
     if read_token.is_some() && matches!(api, Some(InfluxdbApi::V1 { .. })) {
@@ -57,7 +57,7 @@ fn read_service(section: &mut Section<'_>) -> Service {
     let start = section.word("start", &[("oldest", Start::Oldest), ("now", Start::Now)]);
     let required = section.boolean("required").unwrap_or(true);
     let filter = filter::read(section);
-    Service { start: start.unwrap_or_default(), required, filter, bytes_per_second_max: None }
+    Service { start: start.unwrap_or_default(), required, filter, ..Service::default() }
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

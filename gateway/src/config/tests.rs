@@ -994,11 +994,6 @@ fn faults_of_databases() {
         (&format!("{v2}batch_size = 0"), "7: influxdb.batch_size: 0 is out of range; use 1 to 50000"),
         (&format!("{v2}start = \"new\""), "7: influxdb.start: \"new\" is not one of \"oldest\", \"now\""),
         (
-            &format!("{v2}live_first = true"),
-            "7: influxdb.live_first: true is not supported yet: the oldest reading goes first; write false or leave the \
-             key out",
-        ),
-        (
             &format!("{v2}max_bytes_per_second = \"1B\""),
             "7: influxdb.max_bytes_per_second: 1B is out of range; use 1KiB to 4GiB",
         ),
@@ -1051,13 +1046,14 @@ fn the_keys_present_decide_the_version() {
 fn a_database_may_get_a_part_and_need_not_stop_intake() {
     let head =
         "[[serial]]\nport = \"/dev/a\"\n[[influxdb]]\nurl = \"http://a:8086/influx/\"\ndatabase = \"d\"\n";
-    let more = "start = \"now\"\nrequired = false\nmax_bytes_per_second = \"64KiB\"\n\
+    let more = "start = \"now\"\nrequired = false\nlive_first = true\nmax_bytes_per_second = \"64KiB\"\n\
                 [influxdb.match]\nmeasurement = [\"climate\"]\ndevice = [\"boiler-*\"]\n\
                 [sqlite]\nrequired = false\nmatch = { room = [\"cellar\"] }";
     let config = good(&format!("{head}{more}"));
     assert_eq!(config.influxdb[0].url, "http://a:8086/influx");
-    let Service { start, required, filter, bytes_per_second_max } = &config.influxdb[0].service;
-    assert_eq!((*start, *required, *bytes_per_second_max), (Start::Now, false, Some(64 << 10)));
+    let Service { start, required, live_first, filter, bytes_per_second_max } = &config.influxdb[0].service;
+    assert_eq!((*start, *required, *live_first), (Start::Now, false, true));
+    assert_eq!(*bytes_per_second_max, Some(64 << 10));
     assert!(filter.wants_row("climate,device=boiler-2") && !filter.wants_row("climate,device=fridge"));
     let of_sqlite = &config.sqlite.unwrap().service;
     assert!(

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::ahead::{self, Ahead};
 use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
 use super::complaints::Complaints;
@@ -107,7 +108,11 @@ pub fn spawn<S: Sink + Send + 'static>(
 ) -> Result<JoinHandle<()>, StartError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = thread::Builder::new().name(format!("sink-{}", settings.name));
-    let limits = Limits { points: settings.batch_points, bytes: BATCH_BYTES_MAX, linger: settings.linger };
+    let mut limits =
+        Limits { points: settings.batch_points, bytes: BATCH_BYTES_MAX, linger: settings.linger };
+    if settings.service.live_first {
+        limits = ahead::limits_at_pace(limits, settings.service.bytes_per_second_max);
+    }
     let drain = settings.drain;
     let driver = Driver::new(journal, sink, settings, status, stop)?;
     Ok(thread.spawn(move || {
@@ -125,6 +130,9 @@ pub(super) struct Driver<S> {
     pub(super) status: Arc<SinkStatus>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) delivery: Delivery,
+    /// What goes before the backlog; none if everything goes in order.
+    live_first: bool,
+    pub(super) ahead: Ahead,
     lanes: Lanes,
     pub(super) pace: Pace,
     pub(super) rejections: Rejections,
@@ -154,6 +162,8 @@ pub(super) struct Stopping;
 /// What is to be done with what comes next in the journal.
 enum Next {
     Write(Batch),
+    /// Fresh rows, before the backlog.
+    WriteAhead(Batch),
     /// The journal has lost it.
     PassHole(Offset, Offset),
     /// It has to make room.
@@ -169,7 +179,7 @@ impl<S: Sink> Driver<S> {
         status: Arc<SinkStatus>,
         stop: watch::Receiver<bool>,
     ) -> Result<Driver<S>, Refused> {
-        let Service { start, required, filter, bytes_per_second_max } = settings.service;
+        let Service { start, required, live_first, filter, bytes_per_second_max } = settings.service;
         let cursor = journal.register_sink_from(&settings.name, start)?;
         let name: Arc<str> = settings.name.into();
         let evict_to = if required { journal.evict_to() } else { journal.evict_optional_to(&name) };
@@ -180,6 +190,8 @@ impl<S: Sink> Driver<S> {
             dead_letters: settings.dead_letters,
             evict_to,
             delivery: Delivery::new(Backoff::new(settings.seed)),
+            live_first,
+            ahead: Ahead::default(),
             lanes: Lanes::default(),
             pace: Pace::new(bytes_per_second_max),
             complaints: Complaints::default(),
@@ -224,7 +236,7 @@ impl<S: Sink> Driver<S> {
             Gather::new(Arc::clone(&self.audience), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
-            match self.gather(&mut gather, &mut watermark).await? {
+            match self.gather(&mut gather, limits, &mut watermark).await? {
                 Next::PassHole(from, to) => {
                     self.declare_damage(from, to).await?;
                     gather.restart(self.journal.reader(to));
@@ -234,19 +246,20 @@ impl<S: Sink> Driver<S> {
                     gather.restart(self.journal.reader(self.accounted));
                 }
                 Next::Write(batch) => self.deliver_batch(batch, &mut gather).await?,
+                Next::WriteAhead(batch) => self.deliver_ahead(&batch).await?,
             }
         }
     }
 
     /// Delivers a batch to its end, unless the rest of it has to make room.
     async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
-        let points = batch.records().map(|(_, record)| record.point());
-        self.delivery.handle_batch(self.lanes.of(batch.points(), points));
+        self.delivery.handle_batch(batch.points(), self.lanes_of(&batch));
         while batch.rows() > 0 {
             let (settled, is_interrupted) = self.write(&batch).await?;
             let (points, whole) = self.commit(&batch, settled, gather).await?;
             batch.advance(points);
             self.served = batch.from();
+            self.ahead.stored.pass(self.accounted);
             self.delivery.handle_commit(points);
             if is_interrupted || !whole {
                 gather.restart(self.journal.reader(batch.from()));
@@ -274,7 +287,7 @@ impl<S: Sink> Driver<S> {
                 Ok(position) => break position,
                 Err(outcome) => {
                     self.note(&outcome);
-                    self.delivery.handle_batch(vec![vec![0]]);
+                    self.delivery.handle_batch(1, vec![vec![0]]);
                     self.delivery.handle_outcome(Instant::now(), outcome, &[]);
                     let now = Instant::now();
                     let Step::Wait(until) = self.delivery.poll(now) else {
@@ -300,6 +313,7 @@ impl<S: Sink> Driver<S> {
     async fn gather(
         &mut self,
         gather: &mut Gather,
+        limits: Limits,
         watermark: &mut watch::Receiver<Offset>,
     ) -> Result<Next, Stopping> {
         let mut caught_up = None;
@@ -325,6 +339,11 @@ impl<S: Sink> Driver<S> {
             let now = Instant::now();
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));
+            }
+            if self.live_first
+                && let Some(batch) = self.ahead.poll(now, &self.journal, &self.audience, limits, gather)
+            {
+                return Ok(Next::WriteAhead(batch));
             }
             if gather.is_due(now) || (self.is_stopping() && !gather.is_empty()) {
                 return Ok(Next::Write(gather.take()));
@@ -387,19 +406,36 @@ impl<S: Sink> Driver<S> {
                     if !unconfirmed {
                         self.status.set_unconfirmed(Vec::new());
                     }
-                    let suspects: Vec<usize> = match &outcome {
-                        Outcome::Rejected { reason } => {
-                            self.lanes.accuse(reason, &part).into_iter().map(|at| points[at]).collect()
-                        }
-                        Outcome::Confirmed => {
-                            self.lanes.acquit(&part);
-                            Vec::new()
-                        }
-                        _ => Vec::new(),
-                    };
+                    let suspects = self.suspects(&outcome, &part, &points);
                     self.delivery.handle_outcome(Instant::now(), outcome, &suspects);
                 }
             }
+        }
+    }
+
+    /// The lanes of a batch, without what the sink has already.
+    pub(super) fn lanes_of(&self, batch: &Batch) -> Vec<Vec<usize>> {
+        let points = batch.records().map(|(_, record)| record.point());
+        let mut lanes = self.lanes.of(batch.points(), points);
+        let stored = &self.ahead.stored;
+        if !stored.is_empty() {
+            let has: Vec<bool> = batch.records().map(|(offset, _)| stored.has(offset)).collect();
+            lanes.iter_mut().for_each(|lane| lane.retain(|point| !has[*point]));
+        }
+        lanes
+    }
+
+    /// Learns from an answer what the sink refuses, and which of these points it accuses.
+    pub(super) fn suspects(&mut self, outcome: &Outcome, part: &Part<'_>, points: &[usize]) -> Vec<usize> {
+        match outcome {
+            Outcome::Rejected { reason } => {
+                self.lanes.accuse(reason, part).into_iter().map(|at| points[at]).collect()
+            }
+            Outcome::Confirmed => {
+                self.lanes.acquit(part);
+                Vec::new()
+            }
+            _ => Vec::new(),
         }
     }
 

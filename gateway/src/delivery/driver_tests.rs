@@ -3,6 +3,7 @@
 mod damage;
 mod early;
 mod eviction;
+mod live_first;
 mod overload;
 mod replays;
 mod room;

@@ -75,6 +75,21 @@ impl Gather {
         Ok(())
     }
 
+    /// The batch is as large as it may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.batcher.is_full()
+    }
+
+    /// Where the batch begins.
+    pub(super) fn from(&self) -> Offset {
+        self.batch.from()
+    }
+
+    /// Where the batch ends.
+    pub(super) fn to(&self) -> Offset {
+        self.batch.to()
+    }
+
     /// The batch has to leave now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.batcher.is_due(now) || self.hole.is_some() && !self.is_empty()

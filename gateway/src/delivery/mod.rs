@@ -24,6 +24,7 @@
 //! [`FRONT_REQUESTS`] of them are for the part that stands first. A part that is too large is halved too, and remembered
 //! as the size not to be exceeded.
 
+mod ahead;
 pub mod backoff;
 pub mod batcher;
 mod commit;
@@ -45,6 +46,7 @@ mod skip;
 pub mod status;
 mod waits;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,11 +136,19 @@ impl Delivery {
         }
     }
 
-    /// A batch is to be delivered, in these lanes: each of its points, numbered from 0, is in one of them. What was left
-    /// of another batch is forgotten.
-    pub fn handle_batch(&mut self, lanes: Vec<Vec<usize>>) {
+    /// A delivery of other points to the same server.
+    fn beside(&self) -> Delivery {
+        Delivery { part_max: self.part_max, ..Delivery::new(Backoff::new(0)) }
+    }
+
+    /// A batch of so many points, numbered from 0, is to be delivered in these lanes. Those that are in none are confirmed
+    /// already. What was left of another batch is forgotten.
+    pub fn handle_batch(&mut self, points: usize, lanes: Vec<Vec<usize>>) {
         self.requests = 0;
-        self.fates = vec![Fate::Open; lanes.iter().map(Vec::len).sum()];
+        self.fates = vec![Fate::Confirmed; points];
+        for point in lanes.iter().flatten() {
+            self.fates[*point] = Fate::Open;
+        }
         self.parts.clear();
         let parts = lanes.into_iter().rev().filter(|lane| !lane.is_empty());
         self.parts.extend(parts.map(|lane| Pending::new(lane.into())));
@@ -249,6 +259,21 @@ impl Delivery {
             _ => None,
         });
         Settled { points, rejected: rejected.collect() }
+    }
+
+    /// Runs of confirmed points.
+    fn confirmed(&self) -> impl Iterator<Item = Range<usize>> {
+        let fates = self.fates.iter().enumerate();
+        let confirmed = fates.filter(|(_, fate)| **fate == Fate::Confirmed).map(|(point, _)| point);
+        let mut confirmed = confirmed.peekable();
+        std::iter::from_fn(move || {
+            let start = confirmed.next()?;
+            let mut end = start + 1;
+            while confirmed.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            Some(start..end)
+        })
     }
 
     /// Whether what requests are left is for the first point.
@@ -441,7 +466,7 @@ mod tests {
         let mut now = Instant::now();
         let (mut done, mut rejected) = (0, BTreeSet::new());
         let (known, good) = (0..points).partition(|point| class(*point) == Some(0));
-        delivery.handle_batch(vec![good, known]);
+        delivery.handle_batch(points, vec![good, known]);
         while done < points {
             let answers = store.answers;
             loop {
@@ -525,7 +550,7 @@ mod tests {
     fn what_is_not_suspected_goes_first() {
         let now = Instant::now();
         let mut delivery = delivery();
-        delivery.handle_batch(vec![vec![1, 3], vec![0, 2, 4]]);
+        delivery.handle_batch(5, vec![vec![1, 3], vec![0, 2, 4]]);
         let Step::Write(first) = delivery.poll(now) else { panic!("nothing to write") };
         assert_eq!(*first, [1, 3]);
         assert_eq!(delivery.first_open_without(&first), 0);
@@ -583,7 +608,7 @@ mod tests {
     fn failures_wait_longer_and_longer_and_send_the_same_again() {
         let mut now = Instant::now();
         let mut delivery = delivery();
-        delivery.handle_batch(vec![(0..10).collect()]);
+        delivery.handle_batch(10, vec![(0..10).collect()]);
         let mut longest = Duration::ZERO;
         for _ in 0..100 {
             assert_eq!(delivery.poll(now), Step::Write((0..10).collect()));
@@ -610,7 +635,7 @@ mod tests {
     fn a_server_that_names_a_wait_gets_it_and_a_hold_is_slow() {
         let now = Instant::now();
         let mut delivery = delivery();
-        delivery.handle_batch(vec![vec![0]]);
+        delivery.handle_batch(1, vec![vec![0]]);
         let after = Some(Duration::from_secs(60));
         delivery.handle_outcome(now, Outcome::Retry { reason: String::new(), after, unknown: false }, &[]);
         assert!(matches!(delivery.poll(now), Step::Wait(until) if until >= now + Duration::from_secs(60)));

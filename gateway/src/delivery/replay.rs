@@ -144,7 +144,7 @@ impl<S: Sink> Driver<S> {
     /// Writes points until each is stored or refused, or the sink fails; what became of each.
     async fn send_again(&mut self, points: &[OwnPoint]) -> Vec<Fate> {
         let (mut delivery, mut lanes) = (Delivery::new(Backoff::new(1)), Lanes::default());
-        delivery.handle_batch(vec![(0..points.len()).collect()]);
+        delivery.handle_batch(points.len(), vec![(0..points.len()).collect()]);
         let mut fates: Vec<Fate> = Vec::with_capacity(points.len());
         while fates.len() < points.len() {
             let numbers = match delivery.poll(Instant::now()) {

@@ -69,10 +69,10 @@ impl<S: Sink> Driver<S> {
         let entries: Vec<_> = entries.take_while(|(offset, _)| *offset < to).collect();
         for (offset, entry) in entries {
             let Ok(entry) = entry.map(|entry| fixes.date(entry)) else { continue };
-            while !self.try_let_go(&entry) {
+            while !self.try_let_go(offset, &entry) {
                 self.submit_patiently().await;
             }
-            rows += u64::from(self.is_lost(&entry));
+            rows += u64::from(self.is_lost(offset, &entry));
             self.skip(offset.plus(1));
         }
         self.skip(frame.end().min(to));
@@ -80,13 +80,18 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Whether letting go of an entry costs the sink a row.
-    fn is_lost(&self, entry: &Entry<'_>) -> bool {
+    fn is_lost(&self, offset: Offset, entry: &Entry<'_>) -> bool {
         matches!(entry, Entry::Row(row) | Entry::EarlyRow(_, row) if self.audience.filter.wants_row(row.series))
+            && !self.ahead.stored.has(offset)
     }
 
-    fn try_let_go(&mut self, entry: &Entry<'_>) -> bool {
+    fn try_let_go(&mut self, offset: Offset, entry: &Entry<'_>) -> bool {
+        let has = self.ahead.stored.has(offset);
         let (machine, gap) = match entry {
-            Entry::Row(row) | Entry::EarlyRow(_, row) if !self.is_lost(entry) => {
+            Entry::Row(row) if has && self.audience.filter.wants_row(row.series) => {
+                return self.held.confirm(row);
+            }
+            Entry::Row(row) | Entry::EarlyRow(_, row) if !self.is_lost(offset, entry) => {
                 return self.held.pass_over(row);
             }
             Entry::Row(row) => return self.held.lose(Cause::Evicted, row, None, &mut self.gaps),
@@ -98,7 +103,7 @@ impl<S: Sink> Driver<S> {
             _ => return true,
         };
         // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
-        gap.sink.is_some_and(|name| *name != *self.name)
+        has || gap.sink.is_some_and(|name| *name != *self.name)
             || !self.audience.filter.wants_gap(gap.series)
             || self.held.repeat(gap, machine)
     }

@@ -32,6 +32,9 @@ pub(crate) enum Bench {
     /// The three values of `[ack] after` side by side: how soon an ack comes, how many a second, how many writes the database
     /// gets, and what a kill loses. About 3 minutes
     AckModes(Common),
+    /// A database that comes back: how fast a backlog drains beside a bare bulk load, how soon fresh rows are there, and when
+    /// an outage is made up for. About 10 minutes
+    Backlog(Common),
     /// Bytes a reading beside plain postcard, JSON and line protocol; how full a serial line is kept while frames are lost,
     /// and how soon it is in use again. About a minute, on a clock of its own
     Link(Common),

@@ -5,6 +5,7 @@
 //! * `journal.rs`: our log beside SQLite, fjall and redb as journals (`engine.rs`) of the same records (`workload.rs`).
 //! * `ack.rs`: ack latency and rate beside a bare fdatasync loop, and the wear curve.
 //! * `modes.rs`: write-behind and write-through: what `[ack] after` costs and risks.
+//! * `backlog.rs`: what a database gets when it comes back, beside a bare bulk load, and how soon it has fresh rows.
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
 //! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
@@ -15,6 +16,7 @@
 //! lock file.
 
 mod ack;
+mod backlog;
 mod cli;
 mod device;
 mod engine;
@@ -48,6 +50,7 @@ fn main() -> Result<ExitCode> {
         Bench::Journal { common, append_only } => (common, journal::run(common, *append_only)?),
         Bench::Ack(common) => (common, ack::run(common)?),
         Bench::AckModes(common) => (common, modes::run(common)?),
+        Bench::Backlog(common) => (common, backlog::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
         Bench::Mqtt { common, cost_only, messages } => (common, mqtt::run(common, *cost_only, *messages)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),

@@ -44,13 +44,16 @@ pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
 impl Latency {
     /// Zeros of no samples.
     pub(crate) fn of(samples: &mut [Duration]) -> Latency {
-        samples.sort_unstable();
-        let at = |share: f64| {
-            let index = (samples.len() as f64 * share) as usize;
-            samples.get(index.min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
-        };
-        Latency { p50_ms: ms(at(0.5)), p99_ms: ms(at(0.99)), max_ms: ms(at(1.0)) }
+        let mut at = |share| ms(quantile(samples, share));
+        Latency { p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
     }
+}
+
+/// The sample below which this share of all lies, which are sorted on the way; zero of none.
+pub(crate) fn quantile(samples: &mut [Duration], share: f64) -> Duration {
+    samples.sort_unstable();
+    let index = (samples.len() as f64 * share) as usize;
+    samples.get(index.min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 fn ms(time: Duration) -> f64 {

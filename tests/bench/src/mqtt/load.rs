@@ -35,11 +35,44 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const PUBACK_BYTES: usize = 4;
 
 /// Messages as the broker is to get them, packet by packet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Load {
     packets: Vec<u8>,
     /// Where each packet ends.
     ends: Vec<usize>,
+}
+
+/// A reading of a device of one's choice, with a timestamp of its own.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) device: String,
+    pub(crate) number: u64,
+    /// Milliseconds since 1970.
+    pub(crate) ms: u64,
+}
+
+impl Message {
+    fn topic(&self) -> String {
+        format!("sensors/{}/room-{}", self.device, self.number % 7)
+    }
+
+    fn payload(&self) -> String {
+        let [temperature, humidity, pressure] = weather(self.number);
+        let n = FIRST_N + self.number;
+        format!(
+            r#"{{"time":{},"temperature":{temperature:.2},"humidity":{humidity:.2},"pressure":{pressure:.2},"n":{n}}}"#,
+            self.ms
+        )
+    }
+
+    /// The point that the gateway makes of it, but for its own tag.
+    pub(crate) fn line(&self) -> String {
+        let [temperature, humidity, pressure] = weather(self.number);
+        let (device, room, n, ms) = (&self.device, self.number % 7, FIRST_N + self.number, self.ms);
+        format!(
+            "weather,device={device},gateway=bench,room=room-{room} humidity={humidity:.2},n={n},pressure={pressure:.2},temperature={temperature:.2} {ms}000000"
+        )
+    }
 }
 
 impl Load {
@@ -54,20 +87,34 @@ impl Load {
     }
 
     fn numbered(numbers: impl Iterator<Item = u64>, dated: bool) -> Result<Load> {
-        let (mut load, mut id) = (Load { packets: Vec::new(), ends: Vec::new() }, 0_u16);
+        let mut load = Load::default();
         for number in numbers {
-            id = id.checked_add(1).unwrap_or(1);
             let device = number % DEVICES;
             let topic = format!("sensors/device-{device:02}/room-{}", device % 7);
-            let mut body = packet::publish_front(&topic, id, false);
             let payload = payload(number, dated)?;
             // From the nine-millionth on they are a digit longer.
             ensure!(payload.len() - PAYLOAD_BYTES <= 1, "{payload} has {} bytes", payload.len());
-            body.extend_from_slice(payload.as_bytes());
-            load.packets.extend(packet::packet(packet::PUBLISH, packet::QOS_1, &body));
-            load.ends.push(load.packets.len());
+            load.push(&topic, &payload);
         }
         Ok(load)
+    }
+
+    /// Messages in the order of their numbers, from 1 on.
+    pub(crate) fn of(messages: impl Iterator<Item = Message>) -> Load {
+        let mut load = Load::default();
+        for message in messages {
+            load.push(&message.topic(), &message.payload());
+        }
+        load
+    }
+
+    fn push(&mut self, topic: &str, payload: &str) {
+        // Packet ids go round without 0.
+        let id = (self.ends.len() % usize::from(u16::MAX) + 1) as u16;
+        let mut body = packet::publish_front(topic, id, false);
+        body.extend_from_slice(payload.as_bytes());
+        self.packets.extend(packet::packet(packet::PUBLISH, packet::QOS_1, &body));
+        self.ends.push(self.packets.len());
     }
 
     pub(super) fn messages(&self) -> u64 {
@@ -148,6 +195,12 @@ fn leave(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Temperature, humidity and pressure.
+fn weather(number: u64) -> [f64; 3] {
+    let step = (number % 1_000) as f64 / 100.0;
+    [20.0 + step, 40.0 + step * 2.0, 1_010.0 + step]
+}
+
 fn payload(number: u64, dated: bool) -> Result<String> {
     let mut text = String::with_capacity(PAYLOAD_BYTES);
     if dated {
@@ -155,8 +208,7 @@ fn payload(number: u64, dated: bool) -> Result<String> {
     } else {
         write!(text, r#"{{"model":"thp-14-rc3""#)?;
     }
-    let step = (number % 1_000) as f64 / 100.0;
-    let (temperature, humidity, pressure) = (20.0 + step, 40.0 + step * 2.0, 1_010.0 + step);
+    let [temperature, humidity, pressure] = weather(number);
     write!(text, r#","temperature":{temperature:.2},"humidity":{humidity:.2},"#)?;
     write!(text, r#""pressure":{pressure:.2},"n":{}}}"#, FIRST_N + number)?;
     Ok(text)
