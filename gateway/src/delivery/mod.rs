@@ -18,6 +18,9 @@
 //! others, so that none of these waits for them. A lane of which the server says that it refuses each point costs one
 //! request; only where it does not say which are refused, the part is halved until the offenders stand alone.
 //!
+//! For a sink with `live_first` fresh rows take turns with a backlog (`ahead.rs`); what went ahead is not sent again when its
+//! turn comes.
+//!
 //! *Failure.* Retry and hold wait (`backoff.rs`) and send the same points again, for ever. After [`REQUESTS_MAX`] answers
 //! the front of the batch, up to the first point that is not dealt with, is settled; what is behind it goes on as a batch
 //! of its own, and what of that is stored already is not sent again. So that there always is a front, the last
