@@ -7,7 +7,7 @@
 //! for rows that went ahead. Neither side starves: fresh rows and the backlog take turns, one batch each.
 //!
 //! *Operation.* Once the backlog is more than a few batches, a second reader begins at the journal's end. A batch of it
-//! leaves when it is full or has waited, as any other, and costs at most [`REQUESTS_MAX`] requests; what the sink has
+//! leaves when it is full or has waited a little, and costs at most [`REQUESTS_MAX`] requests; what the sink has
 //! confirmed is remembered as ranges of offsets. When the cursor comes to them, their points are not sent again. A point
 //! that was refused is left to the cursor, which deals with refusals. If more rows come than its turns take, the second
 //! reader goes on at the journal's end, and what it leaves out is backlog.
@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Step;
 use super::batcher::{Batcher, Limits};
@@ -35,6 +35,8 @@ const REQUESTS_MAX: u32 = 8;
 const BATCHES_BEHIND: u64 = 2;
 /// How far fresh rows may be behind themselves before some of them become backlog, in batches.
 const BATCHES_LATE: u64 = 8;
+/// How long fresh rows may wait for others: the backlog's turns make them wait enough.
+const LINGER_MAX: Duration = Duration::from_millis(250);
 /// Most ranges that are remembered.
 const RANGES_MAX: usize = 64;
 /// Journal bytes of a batch, at least, where a pace makes batches smaller.
@@ -79,6 +81,7 @@ impl Ahead {
         let batches = |from: Offset| end.0.saturating_sub(from.0) / (limits.points as u64).max(1);
         match &mut self.fresh {
             None if backlog.is_full() && batches(backlog.to()) >= BATCHES_BEHIND => {
+                let limits = Limits { linger: limits.linger.min(LINGER_MAX), ..limits };
                 let (audience, batcher) = (Arc::clone(audience), Batcher::new(limits));
                 self.fresh = Some(Gather::new(audience, journal.reader(end), batcher));
             }

@@ -11,7 +11,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub const LONGEST_IMPOSED_WAIT: Duration = Duration::from_secs(300);
 
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
-const LOOK_WAIT: Duration = Duration::from_secs(1);
+const LOOK_WAIT: Duration = Duration::from_millis(250);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// A state that a human has to mend is looked at again at a slow pace from the start.
 const FIRST_HOLD: Duration = Duration::from_secs(5);
@@ -51,7 +51,8 @@ impl Backoff {
         self.between(ceiling / 2, ceiling)
     }
 
-    /// The pause before it is looked whether a sink that was gone is back: 1 to 3 s, so that gateways do not return in step.
+    /// The pause before it is looked whether a sink that was gone is back: a quarter to three quarters of a second, so that
+    /// gateways do not return in step.
     pub fn look(&mut self) -> Duration {
         self.between(LOOK_WAIT, 3 * LOOK_WAIT)
     }

@@ -29,6 +29,8 @@ pub struct WriteCounts {
 struct Records {
     counts: WriteCounts,
     last_write_rows: u64,
+    loses_answers: bool,
+    lost_answers: u64,
 }
 
 /// The running proxy.
@@ -81,6 +83,17 @@ impl HttpProxy {
         std::mem::take(&mut lock(&self.records).last_write_rows)
     }
 
+    /// Whether connections end in place of the database's answers to writes, which it has carried out.
+    pub fn lose_answers(&self, lose: bool) {
+        lock(&self.records).loses_answers = lose;
+    }
+
+    /// How many answers were lost so.
+    #[must_use]
+    pub fn lost_answers(&self) -> u64 {
+        lock(&self.records).lost_answers
+    }
+
     /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
         self.relay.switch.cut();
@@ -111,7 +124,14 @@ fn serve(client: &TcpStream, server: &TcpStream, records: &Mutex<Records>) -> st
             records.last_write_rows = rows;
         }
         let Some(answer) = Message::read(&mut answers)? else { break };
-        lock(records).counts.answers += u64::from(rows.is_some());
+        if rows.is_some() {
+            let mut records = lock(records);
+            records.counts.answers += 1;
+            if records.loses_answers {
+                records.lost_answers += 1;
+                break;
+            }
+        }
         to_client.write_all(&answer.bytes)?;
     }
     Ok(())
