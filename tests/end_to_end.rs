@@ -18,6 +18,8 @@ mod demo;
 mod early;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
+#[path = "end_to_end/hostile_http.rs"]
+mod hostile_http;
 #[path = "end_to_end/journal_commands.rs"]
 mod journal_commands;
 #[path = "end_to_end/kill.rs"]

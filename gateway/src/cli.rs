@@ -4,12 +4,10 @@
 //! What a command prints for people and programs goes to standard output, everything else to standard error.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Loaded};
 use crate::http::dead_letters::Selection;
@@ -23,6 +21,7 @@ mod dead_letters;
 mod explain;
 mod export;
 mod journal;
+pub(crate) mod log;
 mod ports;
 mod query;
 mod sinks;
@@ -48,6 +47,9 @@ enum Command {
         /// Print what would be written; nothing is journaled, nothing is sent to a port
         #[arg(long)]
         dry_run: bool,
+        /// How the log is written
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+        log: log::Format,
     },
     /// Check the configuration, then reach brokers and databases and look at ports; says how to mend
     Check {
@@ -214,7 +216,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::parse_from(arguments).command {
-        Command::Run { file, dry_run } => run(&file.path, dry_run),
+        Command::Run { file, dry_run, log } => run(&file.path, dry_run, log),
         Command::Check { file } => with_config(&file.path, check::run),
         Command::Status { file, json, watch } => {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
@@ -256,9 +258,10 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(path: &Path, dry_run: bool) -> ExitCode {
-    start_log();
+fn run(path: &Path, dry_run: bool, log: log::Format) -> ExitCode {
+    log::start(log);
     with_config(path, |loaded| {
+        log::set_level(loaded.config.log_level);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -342,17 +345,6 @@ fn exit_status(done: anyhow::Result<ExitCode>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Logs to standard error, at `info` unless the variable FOREBAY_LOG says otherwise (`debug`, `forebay_gateway=trace`).
-fn start_log() {
-    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 /// Text from a device, a server or a file, made harmless for a terminal.

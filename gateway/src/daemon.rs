@@ -23,6 +23,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
 use crate::delivery::horizon::{Horizon, Reached};
 use crate::delivery::letters;
+use crate::harden;
 use crate::health::Health;
 use crate::http::{Letters, Server};
 use crate::ingest::identity::Naming;
@@ -70,6 +71,9 @@ const FIX_PAUSE: Duration = Duration::from_millis(250);
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(config: &Config) -> Result<()> {
     abort_on_panic();
+    harden::keep_files_private();
+    harden::keep_memory_private();
+    harden::allow_files();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     create_data_dir(&config.data_dir)?;

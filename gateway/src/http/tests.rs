@@ -108,7 +108,7 @@ impl Served {
         // What the kernel would hold for a client that does not read must not decide a test.
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let mut stream = socket.connect(self.stats.listen().unwrap()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     }
@@ -253,7 +253,7 @@ async fn dead_letters_are_the_control_sockets_alone() {
     let socket = data_dir.path().join(super::CONTROL_SOCKET);
 
     let mut tcp = TcpStream::connect(stats.listen().unwrap()).await.unwrap();
-    tcp.write_all(b"GET /api/v1/dead-letters HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    tcp.write_all(b"GET /api/v1/dead-letters HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
     let mut text = String::new();
