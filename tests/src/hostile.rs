@@ -116,28 +116,6 @@ async fn attack(kind: Kind, target: SocketAddr, figures: Arc<Figures>) {
         Kind::Connections => CONNECTIONS,
         Kind::HugeHeaders | Kind::WrongTokens => FAST_CLIENTS,
     };
-    let run = async |figures: Arc<Figures>| {
-        let mut is_first = true;
-        while !figures.over.load(Ordering::Relaxed) {
-            if !std::mem::take(&mut is_first) && kind == Kind::Connections {
-                sleep(Duration::from_millis(CONNECTIONS as u64 * 1_000 / BEGUN_PER_S)).await;
-            }
-            let Ok(stream) = connect(target).await else {
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            figures.opened.fetch_add(1, Ordering::Relaxed);
-            let ended = match kind {
-                Kind::Slowloris => byte_by_byte(stream, &figures).await,
-                Kind::HugeHeaders => without_end(stream).await,
-                Kind::Connections => silent(stream, &figures).await,
-                Kind::WrongTokens => guessing(stream, &figures).await,
-            };
-            if ended.is_err() || !figures.over.load(Ordering::Relaxed) {
-                figures.closed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    };
     let over = async {
         while !figures.over.load(Ordering::Relaxed) {
             sleep(Duration::from_millis(10)).await;
@@ -145,10 +123,34 @@ async fn attack(kind: Kind, target: SocketAddr, figures: Arc<Figures>) {
     };
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..clients {
-        running.spawn(run(Arc::clone(&figures)));
+        running.spawn(client(kind, target, Arc::clone(&figures)));
     }
     over.await;
     running.shutdown().await;
+}
+
+/// Opens one connection after another.
+async fn client(kind: Kind, target: SocketAddr, figures: Arc<Figures>) {
+    let mut is_first = true;
+    while !figures.over.load(Ordering::Relaxed) {
+        if !std::mem::take(&mut is_first) && kind == Kind::Connections {
+            sleep(Duration::from_millis(CONNECTIONS as u64 * 1_000 / BEGUN_PER_S)).await;
+        }
+        let Ok(stream) = connect(target).await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        figures.opened.fetch_add(1, Ordering::Relaxed);
+        let ended = match kind {
+            Kind::Slowloris => byte_by_byte(stream, &figures).await,
+            Kind::HugeHeaders => without_end(stream).await,
+            Kind::Connections => silent(stream, &figures).await,
+            Kind::WrongTokens => guessing(stream, &figures).await,
+        };
+        if ended.is_err() || !figures.over.load(Ordering::Relaxed) {
+            figures.closed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 async fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {

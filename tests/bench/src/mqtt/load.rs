@@ -35,7 +35,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const PUBACK_BYTES: usize = 4;
 
 /// Messages as the broker is to get them, packet by packet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Load {
     packets: Vec<u8>,
     /// Where each packet ends.
@@ -54,15 +54,23 @@ impl Load {
     }
 
     fn numbered(numbers: impl Iterator<Item = u64>, dated: bool) -> Result<Load> {
+        Load::with_payloads(numbers, |number| Ok(payload(number, dated)?.into_bytes()))
+    }
+
+    /// Messages with payloads that are made of their numbers.
+    pub(crate) fn with_payloads(
+        numbers: impl Iterator<Item = u64>,
+        payload_of: impl Fn(u64) -> Result<Vec<u8>>,
+    ) -> Result<Load> {
         let (mut load, mut id) = (Load { packets: Vec::new(), ends: Vec::new() }, 0_u16);
         for number in numbers {
             id = id.checked_add(1).unwrap_or(1);
             let device = number % DEVICES;
             let topic = format!("sensors/device-{device:02}/room-{}", device % 7);
             let mut body = packet::publish_front(&topic, id, false);
-            let payload = payload(number, dated)?;
-            ensure!(payload.len() == PAYLOAD_BYTES, "{payload} has {} bytes", payload.len());
-            body.extend_from_slice(payload.as_bytes());
+            let payload = payload_of(number)?;
+            ensure!(payload.len() == PAYLOAD_BYTES, "{payload:?} has {} bytes", payload.len());
+            body.extend_from_slice(&payload);
             load.packets.extend(packet::packet(packet::PUBLISH, packet::QOS_1, &body));
             load.ends.push(load.packets.len());
         }
