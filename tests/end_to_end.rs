@@ -20,10 +20,14 @@ mod early;
 mod fleet;
 #[path = "end_to_end/hostile_http.rs"]
 mod hostile_http;
+#[path = "end_to_end/hostile_names.rs"]
+mod hostile_names;
 #[path = "end_to_end/journal_commands.rs"]
 mod journal_commands;
 #[path = "end_to_end/kill.rs"]
 mod kill;
+#[path = "end_to_end/metrics.rs"]
+mod metrics;
 #[path = "end_to_end/micropython.rs"]
 mod micropython;
 #[path = "end_to_end/mqtt/mod.rs"]
