@@ -40,6 +40,8 @@ mod readme;
 mod reads;
 #[path = "end_to_end/refused.rs"]
 mod refused;
+#[path = "end_to_end/reload.rs"]
+mod reload;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/world.rs"]

@@ -29,3 +29,4 @@ pub mod query;
 mod raw;
 pub mod record;
 pub mod stats;
+mod terminal;

@@ -320,6 +320,14 @@ impl Gateway {
         self.process.as_ref().context("the gateway is not running")?.signal(Signal::STOP)
     }
 
+    /// Asks it to read its configuration again (SIGHUP).
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("the gateway is not running")?.signal(Signal::HUP)
+    }
+
     /// Lets it go on.
     ///
     /// # Errors

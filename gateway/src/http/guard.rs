@@ -9,7 +9,7 @@
 //! What is not listed as open is closed, so that a new route is too.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _, to_bytes};
@@ -40,17 +40,32 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The rules on TCP.
 #[derive(Debug)]
 pub(super) struct Guard {
-    token: Option<Secret>,
+    token: Arc<Token>,
     /// The names of this machine, in lower case.
     names: Vec<String>,
     refusals: Arc<Refusals>,
+}
+
+/// What whoever asks over TCP has to bear, if anything; it may change while the interface is there.
+#[derive(Debug, Default)]
+pub struct Token(RwLock<Option<Secret>>);
+
+impl Token {
+    pub(super) fn new(token: Option<Secret>) -> Token {
+        Token(RwLock::new(token))
+    }
+
+    /// From now on it is this one.
+    pub fn set(&self, token: Option<Secret>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
 }
 
 type Refused = (Reason, StatusCode, String);
 
 impl Guard {
     /// Guards the interface of this machine, whose name is `host`, by a token or, on a loopback address, without one.
-    pub(super) fn new(token: Option<Secret>, host: &str, refusals: Arc<Refusals>) -> Guard {
+    pub(super) fn new(token: Arc<Token>, host: &str, refusals: Arc<Refusals>) -> Guard {
         let host = host.to_ascii_lowercase();
         let names = vec![format!("{host}.local"), host, "localhost".to_owned()];
         Guard { token, names, refusals }
@@ -58,7 +73,8 @@ impl Guard {
 
     fn look(&self, request: &Request) -> Result<(), Refused> {
         let open = is_open(request.uri().path());
-        let Some(token) = &self.token else {
+        let token = self.token.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(token) = token.as_ref() else {
             self.check_host(request)?;
             return if open {
                 Ok(())
@@ -225,7 +241,8 @@ mod tests {
     const TOKEN: &str = "a-token-of-sixteen-and-more";
 
     fn guard(token: Option<&str>) -> Guard {
-        Guard::new(token.map(|token| Secret::new(token.to_owned())), "Barn", Arc::default())
+        let token = token.map(|token| Secret::new(token.to_owned()));
+        Guard::new(Arc::new(Token::new(token)), "Barn", Arc::default())
     }
 
     fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request {

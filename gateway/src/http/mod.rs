@@ -37,9 +37,10 @@ use tracing::info;
 
 pub use api::Api;
 pub use dead_letters::Letters;
+pub use guard::Token;
 
 use crate::audit::Auditor;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::journal::Journal;
 use crate::query::Engine;
 use crate::sink::SinkError;
@@ -88,7 +89,7 @@ pub struct Server {
     tcp: TcpListener,
     control: UnixListener,
     api: Arc<Api>,
-    token: Option<Secret>,
+    token: Arc<Token>,
     letters: Option<Arc<Letters>>,
 }
 
@@ -108,7 +109,14 @@ impl Server {
         info!("listening on http://{listen}");
         let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
         let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
-        Ok(Server { tcp, control, api, token: config.http.token.clone(), letters: None })
+        let token = Arc::new(Token::new(config.http.token.clone()));
+        Ok(Server { tcp, control, api, token, letters: None })
+    }
+
+    /// What has to be borne over TCP.
+    #[must_use]
+    pub fn token(&self) -> Arc<Token> {
+        Arc::clone(&self.token)
     }
 
     /// Offers the dead letters too.
