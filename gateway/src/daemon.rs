@@ -238,10 +238,16 @@ impl Signals {
 }
 
 fn create_data_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).with_context(|| {
         format!("data_dir {} cannot be created; create it and give it to the gateway's user", path.display())
-    })
+    })?;
+    // Whoever made it otherwise may have had a reason.
+    if std::fs::metadata(path).is_ok_and(|data_dir| data_dir.mode() & 0o007 != 0) {
+        let path = path.display();
+        warn!("every user of this machine may look into data_dir {path}; run `chmod o-rwx {path}`");
+    }
+    Ok(())
 }
 
 /// A sink that is not configured any more would hold the journal for ever. One that has everything is forgotten; for

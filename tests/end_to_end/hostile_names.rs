@@ -107,8 +107,9 @@ fn names_are_stored_as_they_are_and_command_no_terminal() -> anyhow::Result<()> 
     let of_influxdb: BTreeMap<i64, _> = points
         .iter()
         .filter_map(|point| {
-            let text = |name: &str| point.column(name).and_then(Value::as_str).map(str::to_owned);
-            Some((point.column("n")?.as_i64()?, (text("device")?, text("site")?, text("text")?)))
+            let (device, site) = (point.tag("device"), point.tag("site"));
+            let text = point.column("text")?.as_str()?.to_owned();
+            Some((point.column("n")?.as_i64()?, (device, site, text)))
         })
         .collect();
     ensure!(of_influxdb == stored, "InfluxDB has {of_influxdb:?}");

@@ -159,7 +159,7 @@ fn a_reload_applies_what_it_can_and_names_the_rest() -> anyhow::Result<()> {
     )?;
     site.gateway.reload()?;
     wait_for("the fault in the log", DRAIN_LIMIT, || {
-        match site.count("journal.max_bytes: 7 B is out of range") {
+        match site.count("journal.max_bytes: 7B is out of range") {
             Ok(1) => Ok(()),
             other => Err(format!("{other:?}")),
         }
