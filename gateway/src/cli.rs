@@ -13,7 +13,7 @@ use crate::config::{self, Loaded};
 use crate::http::dead_letters::Selection;
 use crate::source::dry_run;
 use crate::terminal::plain;
-use crate::{clock, daemon};
+use crate::{clock, daemon, harden};
 
 mod audit;
 mod check;
@@ -216,6 +216,7 @@ pub fn main() -> ExitCode {
 /// Does what a command line says, the name of the program first.
 #[must_use]
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    harden::keep_files_private();
     match Cli::parse_from(arguments).command {
         Command::Run { file, dry_run, log } => run(&file.path, dry_run, log),
         Command::Check { file } => with_config(&file.path, check::run),

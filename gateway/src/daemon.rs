@@ -77,7 +77,6 @@ const FIX_PAUSE: Duration = Duration::from_millis(250);
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(path: &Path, config: &Config) -> Result<()> {
     abort_on_panic();
-    harden::keep_files_private();
     harden::keep_memory_private();
     harden::allow_files();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
@@ -213,7 +212,9 @@ enum Signal {
 }
 
 /// The signals that are heard; one that the system does not let be heard is as if it never came.
-struct Signals([(Option<tokio::signal::unix::Signal>, fn() -> Signal); 3]);
+struct Signals([(Option<Heard>, fn() -> Signal); 3]);
+
+type Heard = tokio::signal::unix::Signal;
 
 impl Signals {
     fn new() -> Signals {

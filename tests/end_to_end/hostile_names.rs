@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::world::{DRAIN_LIMIT, Scratch, program};
 
 /// What ends a statement, a query, a label, a line, or a name, somewhere.
-const STORABLE: [&str; 12] = [
+const STORABLE: [&str; 14] = [
     "a,b=c d",
     "quoted\"name\"",
     "it's'); DROP TABLE points; --",
@@ -28,6 +28,9 @@ const STORABLE: [&str; 12] = [
     "äöü 温度 🌡",
     "=,=, ,= =",
     "# HELP forebay_journal_bytes",
+    // Not of ASCII, and commands to some terminals all the same; and what turns the writing round.
+    "\u{9b}31mred",
+    "pump\u{202e}gpj.exe",
 ];
 
 /// What a terminal would obey, or a log would take for a line of its own.
@@ -35,7 +38,7 @@ const CONTROLS: [&str; 6] = [
     "\u{1b}[2J\u{1b}]0;owned\u{7}",
     "two\nlines",
     "over\rwritten",
-    "\u{9b}31m",
+    "tab\tab",
     "bell\u{7}\u{8}\u{8}",
     "2026-01-01T00:00:00Z  INFO ok\n2026-01-01T00:00:00Z ERROR forged line",
 ];
@@ -47,7 +50,7 @@ fn message(number: i64, device: &str, tag: &str, text: &str) -> Message {
 
 /// No character of it commands a terminal.
 fn is_harmless(text: &str) -> bool {
-    text.chars().all(|c| c == '\n' || !c.is_control())
+    text.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}'))
 }
 
 fn output(command: &mut Command) -> anyhow::Result<String> {

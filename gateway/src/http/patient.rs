@@ -110,7 +110,7 @@ mod tests {
                 sleep(Duration::from_millis(1)).await;
             }
         });
-        let error = patient.write_all(&[1; PROGRESS_BYTES]).await.unwrap_err();
+        let error = patient.write_all(&vec![1; PROGRESS_BYTES]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(patient);
         trickling.await.unwrap();
