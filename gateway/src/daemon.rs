@@ -206,22 +206,21 @@ async fn fix_clocks(ingest: Arc<Ingest>) {
 }
 
 /// What a signal asks for.
+#[derive(Clone, Copy)]
 enum Signal {
     Stop(&'static str),
     Reload,
 }
 
 /// The signals that are heard; one that the system does not let be heard is as if it never came.
-struct Signals([(Option<Heard>, fn() -> Signal); 3]);
-
-type Heard = tokio::signal::unix::Signal;
+struct Signals([(Option<tokio::signal::unix::Signal>, Signal); 3]);
 
 impl Signals {
     fn new() -> Signals {
         Signals([
-            (signal(SignalKind::terminate()).ok(), || Signal::Stop("SIGTERM")),
-            (signal(SignalKind::interrupt()).ok(), || Signal::Stop("SIGINT")),
-            (signal(SignalKind::hangup()).ok(), || Signal::Reload),
+            (signal(SignalKind::terminate()).ok(), Signal::Stop("SIGTERM")),
+            (signal(SignalKind::interrupt()).ok(), Signal::Stop("SIGINT")),
+            (signal(SignalKind::hangup()).ok(), Signal::Reload),
         ])
     }
 
@@ -229,7 +228,7 @@ impl Signals {
         std::future::poll_fn(|context| {
             for (heard, meaning) in &mut self.0 {
                 if heard.as_mut().is_some_and(|heard| heard.poll_recv(context).is_ready()) {
-                    return Poll::Ready(meaning());
+                    return Poll::Ready(*meaning);
                 }
             }
             Poll::Pending

@@ -234,7 +234,7 @@ fn without_a_token_a_page_can_do_nothing() -> anyhow::Result<()> {
 fn open_to_others(directory: &Path, found: &mut Vec<String>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let (entry, path) =
-            (entry.as_ref().map(std::fs::DirEntry::metadata), entry.as_ref().map(|e| e.path()));
+            (entry.as_ref().map(std::fs::DirEntry::metadata), entry.as_ref().map(std::fs::DirEntry::path));
         let (Ok(Ok(metadata)), Ok(path)) = (entry, path) else { continue };
         let is_socket = path.file_name().is_some_and(|name| name == "control.sock");
         let forbidden = if is_socket { 0o007 } else { 0o027 };
