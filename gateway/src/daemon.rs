@@ -68,6 +68,9 @@ const CLIENT_ID: &str = "client-id";
 const CLOCKS: &str = "clocks";
 const CLOCKS_PAUSE: Duration = Duration::from_secs(60);
 
+/// By how much the main thread, which serves HTTP, gives way to all others.
+const HTTP_NICE: i32 = 10;
+
 /// How often it is looked whether rows that came before the clock was believed can get their time.
 const FIX_PAUSE: Duration = Duration::from_millis(250);
 
@@ -127,6 +130,10 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
 
+    // Whoever asks over HTTP waits for those who read and write; a thread has a claim of its own.
+    if let Err(error) = rustix::process::setpriority_process(None, HTTP_NICE) {
+        debug!(%error, "the HTTP interface has the same claim on the processor as all others");
+    }
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));

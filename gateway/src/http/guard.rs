@@ -21,11 +21,12 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::dead_letters;
 use super::refusals::{Reason, Refusals};
 use super::seats::Peer;
+use super::serve::PENALTY;
 use crate::config::Secret;
 
 /// Longest body of a request, in bytes.
@@ -183,6 +184,8 @@ pub(super) async fn on_tcp(State(guard): State<Arc<Guard>>, request: Request, ne
             guard.refusals.count(reason, peer);
             let mut response = (status, text).into_response();
             if reason == Reason::Token {
+                // Whoever tries tokens is to do so slowly.
+                sleep(PENALTY).await;
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             response

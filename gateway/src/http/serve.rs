@@ -35,6 +35,10 @@ const HEADERS_MAX: usize = 64;
 /// Pause after a connection that could not be accepted, for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the place of a client stays taken that has sent what is no request, or had no token: there are few places for
+/// one host, so it can do so a hundred times a second and not ten thousand.
+pub(super) const PENALTY: Duration = Duration::from_millis(250);
+
 /// What connections come from.
 pub(super) trait Listener {
     /// A connection.
@@ -124,6 +128,10 @@ where
         .max_headers(HEADERS_MAX);
     if let Err(error) = connection.serve_connection(io, answer).await {
         debug!(%error, "an HTTP connection has ended");
+        if error.is_parse() {
+            let _place = activity.answer();
+            tokio::time::sleep(PENALTY).await;
+        }
     }
 }
 
