@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use forebay_tests::clock::wait_for;
 use forebay_tests::gateway::{Gateway, Settings};
 use forebay_tests::mqtt::{Client, Message};
+use forebay_tests::proxy::MqttTap;
 use forebay_tests::readback::influxql;
 use forebay_tests::services::{InfluxDb, Mosquitto};
 use serde_json::{Value, json};
@@ -64,22 +65,18 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
 fn names_are_stored_as_they_are_and_command_no_terminal() -> anyhow::Result<()> {
     let scratch = Scratch::new("hostile-names")?;
     let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
+    let tap = MqttTap::start(broker.port)?;
     let server = InfluxDb::start(&scratch.path().join("influxdb"))?;
     let source = format!(
         "[[mqtt]]\nurl = \"{}\"\nnative = false\n[[mqtt.subscribe]]\ntopic = \"names\"\nformat = \"json\"\n\
          device = \"$.id\"\nmeasurement = \"names\"\ntags_from = [\"$.site\"]\ntext_fields = [\"text\"]\n\
          integer_fields = [\"n\"]\ntimestamp = \"$.time\"\ntimestamp_format = \"ns\"\n[sqlite]\nenabled = true\n",
-        broker.url()
+        tap.url()
     );
     let tables = source + &Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
     let settings = Settings { tables, ..Settings::default() };
     let mut gateway = Gateway::start(program(), &scratch.path().join("gateway"), &settings)?;
-    let url = broker.url();
-    wait_for("the subscription", DRAIN_LIMIT, || {
-        let status = gateway.status().map_err(|error| format!("{error:#}"))?;
-        let state = status["sources"][&url]["state"].clone();
-        if state == "connected" { Ok(()) } else { Err(format!("{state}")) }
-    })?;
+    tap.wait_for_subscriptions(1, 1, DRAIN_LIMIT)?;
 
     let mut client = Client::connect(broker.port, "hostile-names", true)?;
     let (mut stored, mut sent) = (BTreeMap::new(), Vec::new());
