@@ -70,7 +70,7 @@ fn names_are_stored_as_they_are_and_command_no_terminal() -> anyhow::Result<()> 
     let source = format!(
         "[[mqtt]]\nurl = \"{}\"\nnative = false\n[[mqtt.subscribe]]\ntopic = \"names\"\nformat = \"json\"\n\
          device = \"$.id\"\nmeasurement = \"names\"\ntags_from = [\"$.site\"]\ntext_fields = [\"text\"]\n\
-         integer_fields = [\"n\"]\ntimestamp = \"$.time\"\ntimestamp_format = \"ns\"\n[sqlite]\nenabled = true\n",
+         integer_fields = [\"n\"]\ntimestamp = \"$.time\"\ntimestamp_format = \"ns\"\n[sqlite]\nenabled = true\nretention = \"36500d\"\n",
         tap.url()
     );
     let tables = source + &Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
