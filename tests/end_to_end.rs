@@ -18,10 +18,16 @@ mod demo;
 mod early;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
+#[path = "end_to_end/hostile_http.rs"]
+mod hostile_http;
+#[path = "end_to_end/hostile_names.rs"]
+mod hostile_names;
 #[path = "end_to_end/journal_commands.rs"]
 mod journal_commands;
 #[path = "end_to_end/kill.rs"]
 mod kill;
+#[path = "end_to_end/metrics.rs"]
+mod metrics;
 #[path = "end_to_end/micropython.rs"]
 mod micropython;
 #[path = "end_to_end/mqtt/mod.rs"]
@@ -36,6 +42,8 @@ mod reads;
 mod refused;
 #[path = "end_to_end/renamed.rs"]
 mod renamed;
+#[path = "end_to_end/reload.rs"]
+mod reload;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/world.rs"]

@@ -4,17 +4,16 @@
 //! What a command prints for people and programs goes to standard output, everything else to standard error.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Loaded};
 use crate::http::dead_letters::Selection;
 use crate::source::dry_run;
-use crate::{clock, daemon};
+use crate::terminal::plain;
+use crate::{clock, daemon, harden};
 
 mod audit;
 mod check;
@@ -23,6 +22,7 @@ mod dead_letters;
 mod explain;
 mod export;
 mod journal;
+pub(crate) mod log;
 mod ports;
 mod query;
 mod sinks;
@@ -48,6 +48,9 @@ enum Command {
         /// Print what would be written; nothing is journaled, nothing is sent to a port
         #[arg(long)]
         dry_run: bool,
+        /// How the log is written
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+        log: log::Format,
     },
     /// Check the configuration, then reach brokers and databases and look at ports; says how to mend
     Check {
@@ -213,8 +216,9 @@ pub fn main() -> ExitCode {
 /// Does what a command line says, the name of the program first.
 #[must_use]
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    harden::keep_files_private();
     match Cli::parse_from(arguments).command {
-        Command::Run { file, dry_run } => run(&file.path, dry_run),
+        Command::Run { file, dry_run, log } => run(&file.path, dry_run, log),
         Command::Check { file } => with_config(&file.path, check::run),
         Command::Status { file, json, watch } => {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
@@ -256,9 +260,10 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(path: &Path, dry_run: bool) -> ExitCode {
-    start_log();
+fn run(path: &Path, dry_run: bool, log: log::Format) -> ExitCode {
+    log::start(log);
     with_config(path, |loaded| {
+        log::set_level(loaded.config.log_level);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -270,7 +275,7 @@ fn run(path: &Path, dry_run: bool) -> ExitCode {
         let done = if dry_run {
             dry_run::run(&loaded.config).map_err(Into::into)
         } else {
-            daemon::run(&loaded.config)
+            daemon::run(path, &loaded.config)
         };
         report(done)
     })
@@ -344,22 +349,6 @@ fn exit_status(done: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// Logs to standard error, at `info` unless the variable FOREBAY_LOG says otherwise (`debug`, `forebay_gateway=trace`).
-fn start_log() {
-    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-}
-
-/// Text from a device, a server or a file, made harmless for a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -369,10 +358,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_defined() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn escape_sequences_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nä"), "a\u{fffd}[2Jb\u{fffd}ä");
     }
 }

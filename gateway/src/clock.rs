@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::{self, Trust};
+use crate::raw;
 use crate::record::MachineBoot;
 
 /// How far a reading of the wall clock may be off against the steady clock before another one is taken, in nanoseconds.
@@ -213,7 +214,7 @@ impl Evidence {
     pub fn gather() -> Evidence {
         let rtc = |path: &str| Path::new(path).exists();
         Evidence {
-            synchronised: kernel_says_synchronised(),
+            synchronised: raw::is_clock_synchronised(),
             hardware: rtc("/sys/class/rtc/rtc0") || rtc("/dev/rtc0"),
             uptime: uptime(),
         }
@@ -278,15 +279,6 @@ fn read(clock: ClockId) -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-#[expect(unsafe_code, reason = "no crate in the tree offers adjtimex as a safe call")]
-fn kernel_says_synchronised() -> bool {
-    // SAFETY: `timex` is a plain C structure of integers, for which all zeroes is a valid value.
-    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live, exclusively borrowed `timex`; with `modes` 0 the kernel only fills it in.
-    let state = unsafe { libc::adjtimex(&raw mut timex) };
-    state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +334,6 @@ mod tests {
         let before = monotonic();
         assert!(monotonic() >= before);
         assert!(uptime() > Duration::ZERO);
-        assert_eq!(Evidence::gather().synchronised, kernel_says_synchronised());
+        assert_eq!(Evidence::gather().synchronised, raw::is_clock_synchronised());
     }
 }

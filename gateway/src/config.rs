@@ -34,6 +34,7 @@ mod filter;
 mod foreign;
 mod format;
 pub(crate) mod fuzzing;
+mod http;
 mod layout;
 mod load;
 mod path;
@@ -82,6 +83,8 @@ pub struct Config {
     pub health: Option<Duration>,
     /// The HTTP interface.
     pub http: Http,
+    /// How much the log tells, unless a variable of the environment says it.
+    pub log_level: LogLevel,
 }
 
 /// One entry of `[devices]`.
@@ -462,11 +465,46 @@ pub enum Trust {
     Always,
 }
 
+/// How much the log tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What is broken.
+    Error,
+    /// And what somebody should look at.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And what it is made of.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+impl LogLevel {
+    /// All levels, by the names that they are configured by.
+    pub(crate) const WORDS: [(&str, LogLevel); 5] = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        LogLevel::WORDS[self as usize].0
+    }
+}
+
 /// The HTTP interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Loopback address and port; port 0 takes any free one.
+    /// Address and port; without a token a loopback address. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// What whoever asks over TCP has to bear.
+    pub token: Option<Secret>,
     /// The sink that queries are answered from: the name of a database, or [`SQLITE`].
     pub query_sink: String,
 }

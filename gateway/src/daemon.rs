@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::delivery::driver::{self, Settings};
 use crate::delivery::horizon::{Horizon, Reached};
 use crate::delivery::letters;
+use crate::harden;
 use crate::health::Health;
 use crate::http::{Letters, Server};
 use crate::ingest::identity::Naming;
@@ -33,8 +35,13 @@ use crate::sink::Credentials;
 use crate::sink::influx::{Influx, Target};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
-use crate::source::{Context, Reporter, mqtt, serial, sparkplug};
+use crate::source::{Context, sparkplug};
 use crate::stats::Stats;
+use reload::Reload;
+use sources::Sources;
+
+mod reload;
+mod sources;
 
 /// Longest time that sinks may take at the end to deliver what is committed.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -61,15 +68,20 @@ const CLIENT_ID: &str = "client-id";
 const CLOCKS: &str = "clocks";
 const CLOCKS_PAUSE: Duration = Duration::from_secs(60);
 
+/// By how much the main thread, which serves HTTP, gives way to all others.
+const HTTP_NICE: i32 = 10;
+
 /// How often it is looked whether rows that came before the clock was believed can get their time.
 const FIX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Runs until a signal says to stop.
+/// Runs until a signal says to stop, by the configuration that was read from `path`, which SIGHUP reads again.
 ///
 /// # Errors
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
-pub fn run(config: &Config) -> Result<()> {
+pub fn run(path: &Path, config: &Config) -> Result<()> {
     abort_on_panic();
+    harden::keep_memory_private();
+    harden::allow_files();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     create_data_dir(&config.data_dir)?;
@@ -77,7 +89,6 @@ pub fn run(config: &Config) -> Result<()> {
     let_go_of_sinks(config, &journal)?;
 
     let stats = Stats::new(clock::now_ns());
-    let (stop_sources, sources_stop) = watch::channel(false);
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
@@ -111,26 +122,41 @@ pub fn run(config: &Config) -> Result<()> {
         births: config.data_dir.join(sparkplug::DIRECTORY),
         stats: Arc::clone(&stats),
         acks,
-        stop: sources_stop,
+        // Each source is given its own.
+        stop: watch::channel(false).1,
     };
-    let sources = start_sources(config, &context)?;
+    let sources = Sources::start(config, context)?;
+    let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
 
+    // Whoever asks over HTTP waits for those who read and write; a thread has a claim of its own.
+    if let Err(error) = rustix::process::setpriority_process(None, HTTP_NICE) {
+        debug!(%error, "the HTTP interface has the same claim on the processor as all others");
+    }
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
         let fixing = tokio::spawn(fix_clocks(ingest));
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
-        let signal = stop_signal().await;
+        let reload = Arc::new(Mutex::new(reload));
+        let mut signals = Signals::new();
+        let signal = loop {
+            match signals.next().await {
+                Signal::Stop(name) => break name,
+                Signal::Reload => {
+                    let reload = Arc::clone(&reload);
+                    tokio::task::spawn_blocking(move || lock(&reload).run()).await.ok();
+                }
+            }
+        };
         info!("{signal}: stopping");
         saving.abort();
         fixing.abort();
         measuring.inspect(tokio::task::JoinHandle::abort);
         // The page and the control socket answer while the last rows are delivered.
         let stopping = tokio::task::spawn_blocking(move || {
-            stop_sources.send_replace(true);
-            join(sources);
+            lock(&reload).sources.stop();
             clocks.save(believed_offset(believed));
             stop_sinks.send_replace(true);
             join(sinks);
@@ -186,23 +212,49 @@ async fn fix_clocks(ingest: Arc<Ingest>) {
     }
 }
 
-async fn stop_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+/// What a signal asks for.
+#[derive(Clone, Copy)]
+enum Signal {
+    Stop(&'static str),
+    Reload,
+}
+
+/// The signals that are heard; one that the system does not let be heard is as if it never came.
+struct Signals([(Option<tokio::signal::unix::Signal>, Signal); 3]);
+
+impl Signals {
+    fn new() -> Signals {
+        Signals([
+            (signal(SignalKind::terminate()).ok(), Signal::Stop("SIGTERM")),
+            (signal(SignalKind::interrupt()).ok(), Signal::Stop("SIGINT")),
+            (signal(SignalKind::hangup()).ok(), Signal::Reload),
+        ])
+    }
+
+    async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            for (heard, meaning) in &mut self.0 {
+                if heard.as_mut().is_some_and(|heard| heard.poll_recv(context).is_ready()) {
+                    return Poll::Ready(*meaning);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
 fn create_data_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).with_context(|| {
         format!("data_dir {} cannot be created; create it and give it to the gateway's user", path.display())
-    })
+    })?;
+    // Whoever made it otherwise may have had a reason.
+    if std::fs::metadata(path).is_ok_and(|data_dir| data_dir.mode() & 0o007 != 0) {
+        let path = path.display();
+        warn!("every user of this machine may look into data_dir {path}; run `chmod o-rwx {path}`");
+    }
+    Ok(())
 }
 
 /// A sink that is not configured any more would hold the journal for ever. One that has everything is forgotten; for
@@ -303,32 +355,6 @@ fn target(api: &InfluxdbApi) -> Target {
     }
 }
 
-fn start_sources(config: &Config, context: &Context) -> Result<Vec<JoinHandle<()>>> {
-    let mut threads = Vec::new();
-    for broker in &config.mqtt {
-        let client_id = match &broker.client_id {
-            Some(client_id) => client_id.clone(),
-            None => default_client_id(&config.data_dir)?,
-        };
-        let reporter = Reporter::new(broker.url.clone(), context.stats.source(&broker.url));
-        let (broker, context) = (broker.clone(), context.clone());
-        let name = "mqtt".to_owned();
-        let thread = std::thread::Builder::new().name(name);
-        threads.push(thread.spawn(move || mqtt::run(&broker, &client_id, &context, reporter))?);
-    }
-    if !config.serial.is_empty() {
-        let ports = config.serial.iter().map(|port| {
-            let name = port.selector.to_string();
-            let stats = context.stats.source(&name);
-            (port.clone(), Reporter::new(name, stats))
-        });
-        let (ports, context) = (ports.collect(), context.clone());
-        let thread = std::thread::Builder::new().name("serial".to_owned());
-        threads.push(thread.spawn(move || serial::run(ports, &context))?);
-    }
-    Ok(threads)
-}
-
 /// The client id that is kept in `data_dir`, if there is one yet.
 #[must_use]
 pub fn kept_client_id(data_dir: &Path) -> Option<String> {
@@ -364,6 +390,10 @@ fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
     };
     write().with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(id)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {

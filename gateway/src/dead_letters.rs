@@ -132,7 +132,7 @@ pub use letter::{
     DELIVERY_BODY_BYTES_MAX, INTAKE, INTAKE_BODY_BYTES_MAX, Letter, LetterId, NoLetterId, Stage,
     TEXT_BYTES_MAX,
 };
-pub use listed::{Listed, time};
+pub use listed::{Listed, WholeLetter, time};
 pub use reader::{Damage, Found, Matches, Reader};
 use writer::Writer;
 

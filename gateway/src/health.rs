@@ -117,8 +117,8 @@ impl Health {
     }
 }
 
-/// Memory of this process that is in use.
-fn resident_bytes() -> Option<u64> {
+/// Memory of this process that is in use, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;

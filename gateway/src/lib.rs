@@ -21,9 +21,12 @@ pub mod daemon;
 pub mod dead_letters;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod harden;
 pub mod health;
 pub mod http;
 pub mod ports;
 pub mod query;
+mod raw;
 pub mod record;
 pub mod stats;
+mod terminal;

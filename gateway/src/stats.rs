@@ -74,6 +74,11 @@ impl Stats {
         Arc::clone(lock(&self.sources).entry(name.to_owned()).or_default())
     }
 
+    /// Lets go of the reports of a source that is not configured any more.
+    pub fn forget_source(&self, name: &str) {
+        lock(&self.sources).remove(name);
+    }
+
     /// The reports of the sink of that name; registers it at the first call.
     pub fn sink(&self, name: &str) -> Arc<SinkStatus> {
         Arc::clone(lock(&self.sinks).entry(name.to_owned()).or_default())

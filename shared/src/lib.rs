@@ -17,6 +17,7 @@
 //! The device's half takes at most 8 KiB of a chip's flash, which a test measures. What is called from several places is
 //! therefore not inlined.
 #![no_std]
+#![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "simulation"))]
 extern crate std;

@@ -29,9 +29,14 @@ fn blocks(language: &str) -> Vec<&'static str> {
 /// The README's configuration, with its database of version 1, on the test's own services.
 fn config(scratch: &Path, broker: &Mosquitto, server: &InfluxDb) -> anyhow::Result<PathBuf> {
     let blocks = blocks("toml");
-    let [main, version_1, energy, text] = blocks[..] else {
+    let [main, version_1, reached, energy, text] = blocks[..] else {
         anyhow::bail!("the README has another number of TOML blocks")
     };
+    let (of_http, token) = (scratch.join("http.toml"), scratch.join("http.token"));
+    std::fs::write(&token, "a-token-that-is-long-enough\n")?;
+    std::fs::write(&of_http, reached.replace("/etc/forebay/http.token", &token.display().to_string()))?;
+    let http = forebay_gateway::config::load(&of_http)?.config.http;
+    anyhow::ensure!(!http.listen.ip().is_loopback() && http.token.is_some(), "{http:?}");
     let of_text = scratch.join("text.toml");
     std::fs::write(&of_text, text)?;
     anyhow::ensure!(forebay_gateway::config::load(&of_text)?.config.serial.len() == 1, "no serial port");

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -208,6 +209,33 @@ impl Gateway {
         })
     }
 
+    /// Gives it a token, which takes effect at its next start; the harness sends it from now on.
+    ///
+    /// # Errors
+    /// The files of the configuration cannot be written.
+    pub fn require_token(&mut self, token: &str) -> anyhow::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (file, folder) = (self.directory.join("http.token"), self.directory.join("conf.d"));
+        std::fs::write(&file, format!("{token}\n"))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("token.toml"), "[http]\ntoken_file = \"http.token\"\n")?;
+        self.http = Http::bearing(token)?;
+        Ok(())
+    }
+
+    /// Where its HTTP interface listens.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.http_port).into()
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Starts another life on the same data directory, and waits until it acknowledges.
     ///
     /// # Errors
@@ -290,6 +318,14 @@ impl Gateway {
     /// It is not running.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.process.as_ref().context("the gateway is not running")?.signal(Signal::STOP)
+    }
+
+    /// Asks it to read its configuration again (SIGHUP).
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("the gateway is not running")?.signal(Signal::HUP)
     }
 
     /// Lets it go on.

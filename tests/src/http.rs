@@ -13,7 +13,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 pub struct Http {
     runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
-    token: Option<String>,
+    /// The header `Authorization`, if one is sent.
+    authorization: Option<String>,
 }
 
 /// Status and body.
@@ -35,7 +36,7 @@ impl Http {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).no_proxy().build()?;
-        Ok(Http { runtime, client, token: None })
+        Ok(Http { runtime, client, authorization: None })
     }
 
     /// The same, sending `Authorization: Token …` as InfluxDB's version 2 expects.
@@ -43,7 +44,15 @@ impl Http {
     /// # Errors
     /// As [`Http::new`].
     pub fn with_token(token: Option<String>) -> anyhow::Result<Http> {
-        Ok(Http { token, ..Http::new()? })
+        Ok(Http { authorization: token.map(|token| format!("Token {token}")), ..Http::new()? })
+    }
+
+    /// The same, sending `Authorization: Bearer …` as the gateway expects.
+    ///
+    /// # Errors
+    /// As [`Http::new`].
+    pub fn bearing(token: &str) -> anyhow::Result<Http> {
+        Ok(Http { authorization: Some(format!("Bearer {token}")), ..Http::new()? })
     }
 
     /// GET.
@@ -73,8 +82,8 @@ impl Http {
     }
 
     fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
-        let request = match &self.token {
-            Some(token) => request.header("authorization", format!("Token {token}")),
+        let request = match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
             None => request,
         };
         self.runtime.block_on(async {

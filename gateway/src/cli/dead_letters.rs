@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::control::{self, Gateway};
 use super::plain;
 use crate::dead_letters::{
-    DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Listed, Matches, Reader, time,
+    DIRECTORY, Damage, Dropped, Found, Letter, LetterId, Listed, Matches, Reader, WholeLetter, time,
 };
 use crate::http::dead_letters::{Done, Selection};
 
@@ -144,20 +144,6 @@ struct Damaged {
     further: u64,
 }
 
-/// A letter with its body, which is either text or hexadecimal digits.
-#[derive(Debug, Serialize)]
-struct WholeLetter<'a> {
-    #[serde(flatten)]
-    line: Listed,
-    /// Letters with this id; it is the newest of them.
-    matches: u64,
-    cut: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_hex: Option<String>,
-}
-
 impl Damaged {
     fn add(&mut self, damage: Damage) {
         self.letters += damage.letters;
@@ -166,20 +152,6 @@ impl Damaged {
         } else {
             self.further += 1;
         }
-    }
-}
-
-impl WholeLetter<'_> {
-    fn of(found: &Matches) -> WholeLetter<'_> {
-        let Matches { newest: letter, count: matches } = found;
-        let body = str::from_utf8(&letter.body).ok();
-        let body_hex = body.is_none().then(|| {
-            letter.body.iter().fold(String::new(), |mut digits, byte| {
-                let _ = write!(digits, "{byte:02x}");
-                digits
-            })
-        });
-        WholeLetter { line: Listed::of(letter), matches: *matches, cut: letter.is_cut(), body, body_hex }
     }
 }
 

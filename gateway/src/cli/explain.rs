@@ -17,6 +17,7 @@ use crate::record::Row;
 use crate::sink::line_protocol::{self, Dialect};
 use crate::source::payload::{self, Aside, MAX_PAYLOAD_BYTES, Parsed};
 use crate::source::sparkplug::{Heard, Sparkplug};
+use crate::terminal::plain_lines;
 
 /// Bytes of a payload that are read: enough to see that it is too large.
 const READ_BYTES_MAX: u64 = MAX_PAYLOAD_BYTES as u64 + 1;
@@ -32,7 +33,9 @@ pub(super) fn run(config: &Config, topic: &str, file: &Path) -> Result<bool> {
         );
     }
     let explanation = explain(config, topic, &read(file)?);
-    io::stdout().write_all(explanation.text.as_bytes()).context("standard output cannot be written")?;
+    io::stdout()
+        .write_all(plain_lines(&explanation.text).as_bytes())
+        .context("standard output cannot be written")?;
     Ok(explanation.stores)
 }
 

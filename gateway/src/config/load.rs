@@ -1,7 +1,6 @@
 //! From files to [`Config`]: finds and merges the files, and reads the tables that are too small for a module.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -11,8 +10,8 @@ use super::problem::{LoadError, Place, Problem, Problems};
 use super::section::Section;
 use super::units;
 use super::{
-    AckAfter, Clock, Config, DeadLetters, Device, Http, Influxdb, Journal, SQLITE, Trust, WhenFull, brokers,
-    check_tag_name, ports, sinks,
+    AckAfter, Clock, Config, DeadLetters, Device, Journal, LogLevel, Trust, WhenFull, brokers,
+    check_tag_name, http, ports, sinks,
 };
 use crate::dead_letters;
 use crate::record::check_name;
@@ -153,7 +152,8 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let dead_letters = read_dead_letters(&mut root);
     let clock = read_clock(&mut root);
     let health = read_health(&mut root);
-    let http = read_http(&mut root, &influxdb, sqlite.is_some());
+    let http = http::read(&mut root, home, &influxdb, sqlite.is_some());
+    let log_level = read_log(&mut root);
     if !root.has("mqtt") && !root.has("serial") {
         root.warning("mqtt", "nothing is read from anywhere; add an [[mqtt]] or a [[serial]]");
     }
@@ -172,6 +172,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
         clock,
         health,
         http,
+        log_level,
     }
 }
 
@@ -276,6 +277,15 @@ fn read_clock(root: &mut Section<'_>) -> Clock {
     Clock { trust, max_wait }
 }
 
+fn read_log(root: &mut Section<'_>) -> LogLevel {
+    let mut level = LogLevel::default();
+    if let Some(mut section) = root.table("log") {
+        level = section.word("level", &LogLevel::WORDS).unwrap_or(level);
+        section.close();
+    }
+    level
+}
+
 /// How often the gateway stores its own health: by default, and how often at most.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 const HEALTH_INTERVAL_LEAST: Duration = Duration::from_secs(1);
@@ -299,34 +309,4 @@ fn parse_health_interval(text: &str) -> Result<Option<Duration>, String> {
         return Ok(Some(interval));
     }
     Err(format!("{text:?} is out of range; use 1s to 1d, or \"off\""))
-}
-
-fn read_http(root: &mut Section<'_>, influxdb: &[Influxdb], sqlite: bool) -> Http {
-    let names: Vec<&str> =
-        influxdb.iter().map(|database| database.name.as_str()).chain(sqlite.then_some(SQLITE)).collect();
-    let first = names.first().copied().unwrap_or(SQLITE).to_owned();
-    let mut http = Http { listen: SocketAddr::from(([127, 0, 0, 1], 8686)), query_sink: first };
-    if let Some(mut section) = root.table("http") {
-        http.listen = section.parsed("listen", parse_listen).unwrap_or(http.listen);
-        section.later("token_file", None, "listening beyond loopback comes later");
-        let known = |text: &str| match names.contains(&text) {
-            true => Ok(text.to_owned()),
-            false => Err(format!("{text:?} is no sink of this configuration; name one of {names:?}")),
-        };
-        http.query_sink = section.parsed("query_sink", known).unwrap_or(http.query_sink);
-        section.close();
-    }
-    http
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| format!("{text:?} is no address and port; write \"127.0.0.1:8686\""))?;
-    if !address.ip().is_loopback() {
-        return Err(format!(
-            "{address} is reached from other machines, which is not supported yet; write \"127.0.0.1:{}\"",
-            address.port()
-        ));
-    }
-    Ok(address)
 }

@@ -245,26 +245,6 @@ impl<'a> Section<'a> {
         self.has(key)
     }
 
-    /// A key whose feature comes later: fine when left out, or at the value that describes what is done today.
-    pub(super) fn later(&mut self, key: &'static str, today: Option<&str>, why: &str) {
-        let Some(value) = self.ask(key) else { return };
-        let given = match &value.kind {
-            Kind::Text { text, .. } => format!("\"{text}\""),
-            Kind::Boolean(value) => value.to_string(),
-            other => other.name().to_owned(),
-        };
-        match today {
-            Some(today) if given == today => {}
-            Some(today) => {
-                self.fault(
-                    key,
-                    format!("{given} is not supported yet: {why}; write {today} or leave the key out"),
-                );
-            }
-            None => self.fault(key, format!("is not supported yet: {why}; leave the key out")),
-        }
-    }
-
     /// Ends the reading: what was not asked for is unknown.
     pub(super) fn close(self) {
         for (key, (place, _)) in &self.table.entries {

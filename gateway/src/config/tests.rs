@@ -324,12 +324,14 @@ fn faults_of_small_tables() {
         ("http.listen = \"8686\"", "http.listen: \"8686\" is no address and port; write \"127.0.0.1:8686\""),
         (
             "http.listen = \"0.0.0.0:80\"",
-            "http.listen: 0.0.0.0:80 is reached from other machines, which is not supported yet; \
-             write \"127.0.0.1:80\"",
+            "http.listen: 0.0.0.0:80 is reached from other machines, so it needs a token: make one with \
+             `(umask 077; head -c 32 /dev/urandom | base64 > http.token)` beside this file, let the gateway's user read \
+             it, and write `token_file = \"http.token\"`; or write \"127.0.0.1:80\"",
         ),
         (
-            "http.token_file = \"x\"",
-            "http.token_file: is not supported yet: listening beyond loopback comes later; leave the key out",
+            "http.token = \"written-in-the-open\"",
+            "http.token: a secret does not belong into the configuration; put it into a file and write \
+             `token_file`, or write \"${VARIABLE}\"",
         ),
         (
             "sqlite.enabled = false",

@@ -1,5 +1,6 @@
 //! Health and status.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -9,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::audit::Audits;
 use super::query::Queries;
+use super::refusals::Refusals;
 use crate::audit::Auditor;
 use crate::cache::Latest;
 use crate::clock;
@@ -29,6 +31,8 @@ pub struct Api {
     pub(super) latest: Mutex<Latest>,
     pub(super) queries: Queries,
     pub(super) audits: Audits,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) data_dir: PathBuf,
 }
 
 impl Api {
@@ -45,7 +49,19 @@ impl Api {
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
         let (clock, ack_after) = (config.clock, config.ack_after);
         let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
-        Arc::new(Api { journal, stats, clock, ack_after, streams, latest, queries, audits })
+        let (refusals, data_dir) = (Arc::default(), config.data_dir.clone());
+        Arc::new(Api {
+            journal,
+            stats,
+            clock,
+            ack_after,
+            streams,
+            latest,
+            queries,
+            audits,
+            refusals,
+            data_dir,
+        })
     }
 
     /// Whether acks wait for a database that is away.

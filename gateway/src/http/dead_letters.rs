@@ -1,8 +1,8 @@
-//! The dead letters, on the control socket: a list of them, and what an operator decides about them.
+//! The dead letters: a list of them, each of them whole, and what an operator decides about them.
 //!
-//! `GET /api/v1/dead-letters?limit=` lists the oldest ones. `POST …/replay` sends points again that a database has refused,
-//! and `POST …/drop` lets letters go; both take `{"ids": ["main-12"]}` or `{"all": true}`, the latter also with
-//! `"sink": "main"`, and answer with what became of them. They are not on TCP, where everybody on this machine may ask.
+//! `GET /api/v1/dead-letters?limit=` lists the oldest ones, `GET …/{id}` shows one with its body. `POST …/replay` sends points
+//! again that a database has refused, and `POST …/drop` lets letters go; both take `{"ids": ["main-12"]}` or `{"all": true}`,
+//! the latter also with `"sink": "main"`, and answer with what became of them. On TCP both want a token (`guard.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::dead_letters::{DeadLetters, Dropped, Found, Letter, Listed, Reader};
+use crate::dead_letters::{DeadLetters, Dropped, Found, Letter, LetterId, Listed, Reader, WholeLetter};
 use crate::delivery::replay::{Fate, LETTERS_MAX};
 use crate::stats::Stats;
 
@@ -31,6 +31,9 @@ const IDS_MAX: usize = 10_000;
 const KEPT_TOLD_MAX: usize = 100;
 /// Longest time that a database may take for one hand-in: a few requests.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where points are sent again.
+pub(super) const REPLAY: &str = "/api/v1/dead-letters/replay";
 
 /// What the handlers work with.
 #[derive(Debug)]
@@ -100,7 +103,8 @@ type Failure = (StatusCode, String);
 pub(super) fn router(letters: Arc<Letters>) -> Router {
     Router::new()
         .route("/api/v1/dead-letters", get(list))
-        .route("/api/v1/dead-letters/replay", post(replay))
+        .route("/api/v1/dead-letters/{id}", get(show))
+        .route(REPLAY, post(replay))
         .route("/api/v1/dead-letters/drop", post(let_go))
         .with_state(letters)
 }
@@ -127,6 +131,24 @@ async fn list(
         serde_json::to_value(list).map(Json).map_err(io::Error::other)
     })
     .await
+}
+
+async fn show(
+    State(letters): State<Arc<Letters>>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let bad = |error: &dyn std::fmt::Display| (StatusCode::BAD_REQUEST, format!("{error}\n"));
+    let id: LetterId = id.parse().map_err(|error| bad(&error))?;
+    let found = blocking(move || {
+        let reader = Reader::open_dir(&letters.directory).map_err(io::Error::other)?;
+        let found = reader.find(&id).map_err(io::Error::other)?;
+        found
+            .map(|letter| serde_json::to_value(WholeLetter::of(&letter)).map_err(io::Error::other))
+            .transpose()
+    });
+    let missing =
+        || (StatusCode::NOT_FOUND, "there is no such dead letter; it may be gone by now\n".to_owned());
+    found.await?.map(Json).ok_or_else(missing)
 }
 
 async fn replay(

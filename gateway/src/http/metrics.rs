@@ -1,8 +1,10 @@
 //! The status in Prometheus' text format.
 //!
-//! Labels are sources, sinks and causes, which the configuration bounds; devices are no label.
+//! Labels are sources, sinks, causes, states and reasons, which the configuration or this program bounds; devices are no
+//! label. Names and units go by the conventions of Prometheus, which `promtool check metrics` knows.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,23 +12,73 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::Api;
+use crate::health;
 use crate::stats::status::SourceReport;
 use crate::stats::{SourceState, Status};
 
 /// The metrics.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&api.status()))
+    let data_dir = api.data_dir.clone();
+    // A disk that hangs holds up nobody else.
+    let machine = tokio::task::spawn_blocking(move || Machine::look(&data_dir)).await.unwrap_or_default();
+    let refused: Vec<(&str, u64)> = api.refusals.counts().collect();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&api.status(), &machine, &refused))
 }
 
-/// Writes the metrics of a snapshot.
-#[must_use]
-pub fn render(status: &Status) -> String {
+/// What the system says of this process and its disk; nothing, where it does not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Machine {
+    disk_free_bytes: Option<u64>,
+    resident_bytes: Option<u64>,
+}
+
+impl Machine {
+    fn look(data_dir: &Path) -> Machine {
+        let disk = rustix::fs::statvfs(data_dir).ok();
+        let disk_free_bytes = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        Machine { disk_free_bytes, resident_bytes: health::resident_bytes() }
+    }
+}
+
+/// Writes the metrics of a snapshot; `refused` is what the HTTP interface has refused, by reason.
+fn render(status: &Status, machine: &Machine, refused: &[(&str, u64)]) -> String {
     let mut page = Page(String::with_capacity(4096));
+    push_process(&mut page, status, machine);
     push_sources(&mut page, status);
     push_sinks(&mut page, status);
     push_rows(&mut page, status);
     push_journal(&mut page, status);
+    page.family(
+        "forebay_http_refused_total",
+        "counter",
+        "Requests and connections that were refused, by reason.",
+    );
+    page.labelled("forebay_http_refused_total", "reason", refused.iter().copied());
     page.0
+}
+
+fn push_process(page: &mut Page, status: &Status, machine: &Machine) {
+    page.family("forebay_build_info", "gauge", "The version of the gateway, as a label.");
+    page.labelled("forebay_build_info", "version", [(status.version.as_str(), 1)].into_iter());
+    let started_s = u64::try_from(status.started_ns / 1_000_000_000).unwrap_or(0);
+    page.single(
+        "forebay_start_time_seconds",
+        "gauge",
+        "When the gateway was started, in seconds since 1970 by its own clock.",
+        started_s,
+    );
+    if let Some(bytes) = machine.resident_bytes {
+        page.single("forebay_resident_memory_bytes", "gauge", "Memory of the process that is in use.", bytes);
+    }
+    if let Some(bytes) = machine.disk_free_bytes {
+        page.single("forebay_disk_free_bytes", "gauge", "Room on the disk of data_dir.", bytes);
+    }
+    page.single(
+        "forebay_devices",
+        "gauge",
+        "Devices that the gateway knows, or has ever known.",
+        status.devices.len() as u64,
+    );
 }
 
 /// A metric of each source: name, kind, help, and where it is told of.
@@ -119,6 +171,14 @@ fn push_sinks(page: &mut Page, status: &Status) {
         "Rows that are durable here and not confirmed by a database.",
     );
     page.labelled("forebay_backlog_rows", "sink", sinks().map(|(name, s)| (name, s.backlog_rows)));
+    page.family("forebay_rows_rejected_total", "counter", "Rows that a database refused.");
+    page.labelled("forebay_rows_rejected_total", "sink", sinks().map(|(name, s)| (name, s.rows_rejected)));
+    page.family("forebay_sink_up", "gauge", "Whether a database takes what it is sent.");
+    page.labelled(
+        "forebay_sink_up",
+        "sink",
+        sinks().map(|(name, s)| (name, u64::from(matches!(&*s.state, "running" | "starting")))),
+    );
 }
 
 fn push_rows(page: &mut Page, status: &Status) {
@@ -134,7 +194,7 @@ fn push_rows(page: &mut Page, status: &Status) {
     );
 
     page.single(
-        "forebay_dead_lettered_rows_total",
+        "forebay_dead_lettered_rows",
         "gauge",
         "Rows that could not be read or that a database refused; those that were replayed since are left out.",
         status.dead_lettered_rows,
@@ -161,8 +221,18 @@ fn push_rows(page: &mut Page, status: &Status) {
     );
 }
 
+/// The states that a journal can be in, as the status calls them.
+const JOURNAL_STATES: [&str; 3] = ["running", "full", "failed"];
+
 fn push_journal(page: &mut Page, status: &Status) {
     let journal = &status.journal;
+    page.family(
+        "forebay_journal_state",
+        "gauge",
+        "Which state the journal is in: 1 for that, 0 for the others; only while it runs acks are given.",
+    );
+    let states = JOURNAL_STATES.map(|state| (state, u64::from(state == journal.state)));
+    page.labelled("forebay_journal_state", "state", states.into_iter());
     page.single("forebay_journal_bytes", "gauge", "Bytes of the journal's files.", journal.bytes);
     page.single("forebay_journal_max_bytes", "gauge", "Bound of the journal's files.", journal.max_bytes);
     page.single("forebay_journal_commits_total", "counter", "Commits of the journal.", journal.commits);

@@ -1,21 +1,27 @@
 //! The HTTP interface: on a loopback address for people and monitors, on `data_dir/control.sock` for the commands.
 //!
 //! **Constraints.** It runs on the main thread beside nothing but signals, and must never block there: what reads the
-//! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
+//! disk goes to the blocking pool. Connections, requests, live streams and what a slow reader may hold up are bounded
+//! (`serve.rs`, `seats.rs`, `patient.rs`), and on TCP not everybody may ask for everything (`guard.rs`).
 //! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
-//! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone, and [`dead_letters`], which does what the
-//! commands of that name ask for.
-//! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
+//! `query.rs` asks [`crate::query`]; [`dead_letters`] does what the commands of that name ask for, and `audit.rs` is on the
+//! control socket alone.
+//! **Failure.** A client that is slow is skipped ahead and told so; one too many is closed, and what is refused is counted
+//! (`refusals.rs`).
 
 pub mod api;
 mod audit;
 pub mod dead_letters;
 mod devices;
-mod limited;
+mod guard;
 pub mod live;
 pub mod metrics;
+mod patient;
 mod ports;
 mod query;
+mod refusals;
+mod seats;
+mod serve;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,14 +29,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Router, middleware};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
-use tracing::{error, info};
+use tracing::info;
 
 pub use api::Api;
 pub use dead_letters::Letters;
+pub use guard::Token;
 
 use crate::audit::Auditor;
 use crate::config::Config;
@@ -38,13 +45,19 @@ use crate::journal::Journal;
 use crate::query::Engine;
 use crate::sink::SinkError;
 use crate::stats::Stats;
-use limited::Limited;
+use guard::Guard;
+use seats::Limits;
 
 /// Name of the control socket in `data_dir`.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
-/// Most connections on one listener; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
+/// Most connections over TCP, in all and from one host; fewer where the process may have few files open.
+const TCP_LIMITS: Limits = Limits { total: 128, share: 32 };
+/// Most connections on the control socket.
+const CONTROL_LIMITS: Limits = Limits { total: 64, share: 64 };
+/// What of the files that the process may have open connections over TCP may be, as a divisor. The journal, the ports and the
+/// databases need the others.
+const FILES_DIVISOR: u64 = 8;
 
 /// The interface cannot be offered.
 #[derive(Debug, Error)]
@@ -76,6 +89,7 @@ pub struct Server {
     tcp: TcpListener,
     control: UnixListener,
     api: Arc<Api>,
+    token: Arc<Token>,
     letters: Option<Arc<Letters>>,
 }
 
@@ -95,34 +109,48 @@ impl Server {
         info!("listening on http://{listen}");
         let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
         let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
-        Ok(Server { tcp, control, api, letters: None })
+        let token = Arc::new(Token::new(config.http.token.clone()));
+        Ok(Server { tcp, control, api, token, letters: None })
     }
 
-    /// Lets the control socket decide about dead letters too.
+    /// What has to be borne over TCP.
+    #[must_use]
+    pub fn token(&self) -> Arc<Token> {
+        Arc::clone(&self.token)
+    }
+
+    /// Offers the dead letters too.
     #[must_use]
     pub fn with_letters(self, letters: Letters) -> Server {
         Server { letters: Some(Arc::new(letters)), ..self }
     }
 
-    /// Answers until it is dropped, or until a listener fails for good.
+    /// Answers until it is dropped.
     pub async fn serve(self) {
-        let follow = devices::follow(Arc::clone(&self.api));
-        let index = query::follow(Arc::clone(&self.api));
-        let control = control_router(Arc::clone(&self.api));
-        let control =
-            self.letters.into_iter().fold(control, |all, letters| all.merge(dead_letters::router(letters)));
-        let tcp = axum::serve(Limited::new(self.tcp, MAX_CONNECTIONS), router(self.api));
-        let control = axum::serve(Limited::new(self.control, MAX_CONNECTIONS), control);
-        let ended = tokio::select! {
-            ended = tcp.into_future() => ended,
-            ended = control.into_future() => ended,
-            () = follow => Ok(()),
-            () = index => Ok(()),
-        };
-        if let Err(error) = ended {
-            error!("the HTTP interface has failed: {error}");
-        }
+        let Server { tcp, control, api, token, letters } = self;
+        let refusals = Arc::clone(&api.refusals);
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let guard = Arc::new(Guard::new(token, &host, Arc::clone(&refusals)));
+        let on_letters = || letters.iter().cloned().map(dead_letters::router);
+        let shared = on_letters().fold(router(Arc::clone(&api)), Router::merge);
+        let shared = shared.layer(middleware::from_fn_with_state(guard, guard::on_tcp));
+        let own = on_letters().fold(control_router(Arc::clone(&api)), Router::merge);
+        let own = own.layer(middleware::from_fn(guard::on_control));
+        tokio::join!(
+            serve::serve(tcp, shared, tcp_limits(), Arc::clone(&refusals)),
+            serve::serve(control, own, CONTROL_LIMITS, refusals),
+            devices::follow(Arc::clone(&api)),
+            query::follow(api),
+        );
     }
+}
+
+/// How many connections over TCP there may be.
+fn tcp_limits() -> Limits {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = usize::try_from(files / FILES_DIVISOR).unwrap_or(usize::MAX).max(4);
+    let Limits { total, share } = TCP_LIMITS;
+    Limits { total: total.min(most), share: share.min(most / 4) }
 }
 
 fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {

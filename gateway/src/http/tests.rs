@@ -108,7 +108,7 @@ impl Served {
         // What the kernel would hold for a client that does not read must not decide a test.
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let mut stream = socket.connect(self.stats.listen().unwrap()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     }
@@ -226,7 +226,7 @@ async fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Strin
 }
 
 #[tokio::test]
-async fn dead_letters_are_the_control_sockets_alone() {
+async fn dead_letters_are_decided_about_on_the_control_socket() {
     let data_dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(4 << 20)).unwrap();
     let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
@@ -252,13 +252,20 @@ async fn dead_letters_are_the_control_sockets_alone() {
     let server = tokio::spawn(server.with_letters(shared).serve());
     let socket = data_dir.path().join(super::CONTROL_SOCKET);
 
-    let mut tcp = TcpStream::connect(stats.listen().unwrap()).await.unwrap();
-    tcp.write_all(b"GET /api/v1/dead-letters HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut text = String::new();
-    tcp.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 404"), "{text}");
+    // Over TCP they can be looked at, and nothing is decided about them without a token.
+    let over_tcp = async |request: &str| {
+        let mut tcp = TcpStream::connect(stats.listen().unwrap()).await.unwrap();
+        let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let text = over_tcp("GET /api/v1/dead-letters/main-2").await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains(r#""body":"m,device=d v=1.0 7\n""#), "{text}");
+    assert!(over_tcp("GET /api/v1/dead-letters/main-9").await.starts_with("HTTP/1.1 404"));
+    let text = over_tcp("POST /api/v1/dead-letters/drop").await;
+    assert!(text.starts_with("HTTP/1.1 403") && text.contains("token_file"), "{text}");
 
     let (code, body) = ask(&socket, "GET", "/api/v1/dead-letters?limit=2", "").await;
     let list: serde_json::Value = serde_json::from_str(&body).unwrap();

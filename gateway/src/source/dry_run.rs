@@ -30,6 +30,7 @@ use crate::ingest::identity::Naming;
 use crate::ports::Places;
 use crate::sink::Point;
 use crate::sink::line_protocol::{Dialect, push_line};
+use crate::terminal::{plain, plain_lines};
 
 /// Pause between two looks at a broker or port that is not there.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -77,9 +78,9 @@ fn show(parsed: &payload::Parsed, topic: &str) {
         push_line(&mut lines, Dialect::V2, &Point::of(row.series.as_str(), ns, &row.fields));
     }
     // Standard output that is gone, such as a pager that was left, is no reason to complain.
-    std::io::stdout().write_all(lines.as_bytes()).ok();
+    std::io::stdout().write_all(plain_lines(&lines).as_bytes()).ok();
     if let Some(refusal) = &parsed.refused {
-        eprintln!("{topic:?}: {} refused: {}", refusal.rows, refusal.reason);
+        eprintln!("{topic:?}: {} refused: {}", refusal.rows, plain(&refusal.reason));
     }
 }
 
@@ -108,7 +109,11 @@ fn hear_devices(port: &OwnedFd, name: &str) {
             if let Some(Ok(FromDevice::Hello(hello))) = frame.ok().map(FromDevice::parse)
                 && known.insert(hello.chip.to_string())
             {
-                eprintln!("{name}: device {} ({}) waits for a gateway", hello.name, hello.chip);
+                eprintln!(
+                    "{name}: device {} ({}) waits for a gateway",
+                    plain(hello.name.as_str()),
+                    hello.chip
+                );
             }
         }
     });

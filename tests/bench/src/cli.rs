@@ -50,6 +50,9 @@ pub(crate) enum Bench {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         messages: Option<u64>,
     },
+    /// How soon acks come while somebody attacks: slowloris, huge headers, 10,000 connections, wrong tokens, and devices that
+    /// send garbage; each beside the same without. About 6 minutes
+    Hostile(Common),
     /// One measurement, in the process that was started for it.
     #[command(hide = true)]
     Task {

@@ -8,6 +8,7 @@
 //! * `backlog.rs`: what a database gets when it comes back, beside a bare bulk load, and how soon it has fresh rows.
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
 //! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
+//! * `hostile.rs`: how long acks take while somebody attacks the gateway.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
 //!   counters (`device.rs`) where it is about wear.
 //! * `publish.rs`, `svg.rs`: tables, JSON, plots and the bars that ours has to clear.
@@ -20,6 +21,7 @@ mod backlog;
 mod cli;
 mod device;
 mod engine;
+mod hostile;
 mod journal;
 mod link;
 mod modes;
@@ -52,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Bench::AckModes(common) => (common, modes::run(common)?),
         Bench::Backlog(common) => (common, backlog::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
+        Bench::Hostile(common) => (common, hostile::run(common)?),
         Bench::Mqtt { common, cost_only, messages } => (common, mqtt::run(common, *cost_only, *messages)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };

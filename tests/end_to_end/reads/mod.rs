@@ -2,6 +2,6 @@
 
 mod export;
 mod flood;
-mod site;
+pub(crate) mod site;
 mod windows;
 mod your_writes;

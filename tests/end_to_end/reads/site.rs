@@ -16,41 +16,41 @@ use forebay_tests::services::Mosquitto;
 use crate::world::{Scratch, program};
 
 /// The measurement of everything.
-pub(super) const MEASUREMENT: &str = "reads";
+pub(crate) const MEASUREMENT: &str = "reads";
 
 /// How long an acknowledgement may take, also of a gateway that is only starting.
-pub(super) const ACK_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const ACK_LIMIT: Duration = Duration::from_secs(60);
 
 const LIMITS: &str = "max_inflight_messages 1000\nmax_queued_messages 0\nmax_queued_bytes 0\n";
 
 /// A point by its nanosecond and its device: the number in it.
-pub(super) type Points = BTreeMap<(i64, String), i64>;
+pub(crate) type Points = BTreeMap<(i64, String), i64>;
 
 /// The parts, the gateway first, so that it ends first.
-pub(super) struct Site {
-    pub(super) gateway: Gateway,
-    pub(super) tap: MqttTap,
+pub(crate) struct Site {
+    pub(crate) gateway: Gateway,
+    pub(crate) tap: MqttTap,
     _broker: Mosquitto,
-    pub(super) http: Http,
-    pub(super) scratch: Scratch,
+    pub(crate) http: Http,
+    pub(crate) scratch: Scratch,
     client: Client,
     /// Everything that was acknowledged.
-    pub(super) acked: Points,
+    pub(crate) acked: Points,
     /// No point is older.
-    pub(super) since_ns: i64,
+    pub(crate) since_ns: i64,
     last_ns: i64,
 }
 
 /// A message with a number, and the point that it becomes.
-pub(super) struct Reading {
-    pub(super) message: Message,
+pub(crate) struct Reading {
+    pub(crate) message: Message,
     at: (i64, String),
     number: i64,
 }
 
 impl Site {
     /// A gateway that stores as `tables` say.
-    pub(super) fn start(test: &str, scratch: Scratch, tables: &str) -> anyhow::Result<Site> {
+    pub(crate) fn start(test: &str, scratch: Scratch, tables: &str) -> anyhow::Result<Site> {
         let broker = Mosquitto::start_with(&scratch.path().join("mosquitto"), LIMITS)?;
         let tap = MqttTap::start(broker.port)?;
         let source = format!(
@@ -80,7 +80,7 @@ impl Site {
     }
 
     /// The next reading of a device, later than all before.
-    pub(super) fn reading(&mut self, device: &str, number: i64) -> Reading {
+    pub(crate) fn reading(&mut self, device: &str, number: i64) -> Reading {
         self.last_ns = wall_ns().max(self.last_ns + 1);
         let ns = self.last_ns;
         // Quarters, so that sums are exact in any order.
@@ -91,17 +91,17 @@ impl Site {
     }
 
     /// The next reading is at least that much later than the last one.
-    pub(super) fn let_pass(&mut self, ns: i64) {
+    pub(crate) fn let_pass(&mut self, ns: i64) {
         self.last_ns += ns;
     }
 
     /// Hands readings to the broker.
-    pub(super) fn publish(&mut self, readings: &[Reading]) -> anyhow::Result<()> {
+    pub(crate) fn publish(&mut self, readings: &[Reading]) -> anyhow::Result<()> {
         self.client.publish(readings.iter().map(|reading| &reading.message))
     }
 
     /// Waits until the gateway has acknowledged readings, and enters them into the truth.
-    pub(super) fn await_acks(&mut self, readings: Vec<Reading>) -> anyhow::Result<()> {
+    pub(crate) fn await_acks(&mut self, readings: Vec<Reading>) -> anyhow::Result<()> {
         for Reading { message, at, number } in readings {
             let key = key_of(message.topic.as_bytes(), &message.payload);
             wait_for("the gateway's acknowledgement", ACK_LIMIT, || match self.tap.acknowledged(key) {
@@ -114,13 +114,13 @@ impl Site {
     }
 
     /// Publishes readings and waits for their acknowledgement.
-    pub(super) fn write(&mut self, readings: Vec<Reading>) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, readings: Vec<Reading>) -> anyhow::Result<()> {
         self.publish(&readings)?;
         self.await_acks(readings)
     }
 
     /// Kills the gateway without warning, and starts it again.
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.gateway.kill();
         self.gateway.resume()?;
         // Connections of the old one are not worth a try.
@@ -129,7 +129,7 @@ impl Site {
     }
 
     /// One answer.
-    pub(super) fn ask(&self, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    pub(crate) fn ask(&self, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
         let pairs: Vec<String> =
             parameters.iter().map(|(key, text)| format!("{key}={}", percent_encode(text))).collect();
         let url = self.gateway.url(&format!("/api/v1/query?{}", pairs.join("&")));
@@ -138,7 +138,7 @@ impl Site {
     }
 
     /// All pages of a query, put together; no page may have more points than `limit`, for no two have one time.
-    pub(super) fn ask_all(&self, parameters: &[(&str, &str)], limit: usize) -> anyhow::Result<Answer> {
+    pub(crate) fn ask_all(&self, parameters: &[(&str, &str)], limit: usize) -> anyhow::Result<Answer> {
         let (mut from, limit_text) = (self.since_ns.to_string(), limit.to_string());
         let mut whole: Option<Answer> = None;
         loop {
@@ -164,7 +164,7 @@ impl Site {
 }
 
 /// The points of an answer; none may be there twice, and all have their fields as they were sent.
-pub(super) fn points(answer: &Answer) -> anyhow::Result<Points> {
+pub(crate) fn points(answer: &Answer) -> anyhow::Result<Points> {
     let mut points = Points::new();
     for point in &answer.points {
         let number = point.fields["n"].as_i64().context("a number that is no integer")?;

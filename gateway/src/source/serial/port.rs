@@ -9,7 +9,7 @@
 //! **Failure.** A port that hangs up may still hold bytes: it is read until it gives no more, and only then is it gone.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::ports::PortId;
+use crate::raw::{descriptor_of, is_exclusive};
 use crate::source::native::Now;
 
 /// Chunks of bytes between the reading thread and the port's task.
@@ -95,7 +96,7 @@ pub(in crate::source) fn open(path: &Path, baud: u32) -> Result<OwnedFd, OpenErr
 pub(in crate::source) fn open_unmarked(path: &Path, baud: u32) -> Result<OwnedFd, OpenError> {
     // A first handle asks what the one that is kept cannot ask any more, and is open meanwhile, so that nothing hangs up.
     let _first = ask(path)?;
-    let port = owned(serialport::new(path.to_string_lossy(), baud).exclusive(false).open_native()?);
+    let port = descriptor_of(serialport::new(path.to_string_lossy(), baud).exclusive(false).open_native()?);
     // Opening it has locked it against those who want it for themselves.
     flock(&port, FlockOperation::Unlock)?;
     fcntl_setfl(&port, OFlags::NONBLOCK)?;
@@ -135,20 +136,6 @@ fn lock(port: &OwnedFd) -> Result<(), OpenError> {
         Err(Errno::WOULDBLOCK) => Err(OpenError::Held),
         locked => Ok(locked?),
     }
-}
-
-#[expect(unsafe_code, reason = "serialport gives its port away as a number only")]
-fn owned(port: serialport::TTYPort) -> OwnedFd {
-    // SAFETY: the port gives up its descriptor, which nobody else closes.
-    unsafe { OwnedFd::from_raw_fd(port.into_raw_fd()) }
-}
-
-#[expect(unsafe_code, reason = "no crate in the tree offers TIOCGEXCL as a safe call")]
-fn is_exclusive(port: BorrowedFd<'_>) -> bool {
-    use rustix::ioctl::{Getter, ioctl, opcode};
-    const TIOCGEXCL: rustix::ioctl::Opcode = opcode::read::<i32>(b'T', 0x40);
-    // SAFETY: the call writes one int, which is what `Getter` has room for.
-    unsafe { ioctl(port, Getter::<TIOCGEXCL, i32>::new()) }.is_ok_and(|exclusive| exclusive != 0)
 }
 
 /// A chunk of bytes and when it came.

@@ -35,7 +35,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const PUBACK_BYTES: usize = 4;
 
 /// Messages as the broker is to get them, packet by packet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Load {
     packets: Vec<u8>,
     /// Where each packet ends.
@@ -87,13 +87,21 @@ impl Load {
     }
 
     fn numbered(numbers: impl Iterator<Item = u64>, dated: bool) -> Result<Load> {
+        Load::with_payloads(numbers, |number| Ok(payload(number, dated)?.into_bytes()))
+    }
+
+    /// Messages with payloads that are made of their numbers.
+    pub(crate) fn with_payloads(
+        numbers: impl Iterator<Item = u64>,
+        payload_of: impl Fn(u64) -> Result<Vec<u8>>,
+    ) -> Result<Load> {
         let mut load = Load::default();
         for number in numbers {
             let device = number % DEVICES;
             let topic = format!("sensors/device-{device:02}/room-{}", device % 7);
-            let payload = payload(number, dated)?;
+            let payload = payload_of(number)?;
             // From the nine-millionth on they are a digit longer.
-            ensure!(payload.len() - PAYLOAD_BYTES <= 1, "{payload} has {} bytes", payload.len());
+            ensure!(payload.len() - PAYLOAD_BYTES <= 1, "{payload:?} has {} bytes", payload.len());
             load.push(&topic, &payload);
         }
         Ok(load)
@@ -103,16 +111,16 @@ impl Load {
     pub(crate) fn of(messages: impl Iterator<Item = Message>) -> Load {
         let mut load = Load::default();
         for message in messages {
-            load.push(&message.topic(), &message.payload());
+            load.push(&message.topic(), message.payload().as_bytes());
         }
         load
     }
 
-    fn push(&mut self, topic: &str, payload: &str) {
+    fn push(&mut self, topic: &str, payload: &[u8]) {
         // Packet ids go round without 0.
         let id = (self.ends.len() % usize::from(u16::MAX) + 1) as u16;
         let mut body = packet::publish_front(topic, id, false);
-        body.extend_from_slice(payload.as_bytes());
+        body.extend_from_slice(payload);
         self.packets.extend(packet::packet(packet::PUBLISH, packet::QOS_1, &body));
         self.ends.push(self.packets.len());
     }

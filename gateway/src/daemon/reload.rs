@@ -1,0 +1,168 @@
+//! SIGHUP: reads the configuration again, and applies what can change without a row being lost.
+//!
+//! **Applied:** the level of the log, the token of the HTTP interface, brokers with their subscriptions, and serial ports. A source
+//! that has not changed is not touched. **At the next start:** everything else, which is named key by key. Identity is not
+//! among what can change: names, tags, series and times of rows that were taken are frozen in the journal. **Failure.** A
+//! file that cannot be used changes nothing, and each of its faults is in the log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tracing::{error, info, warn};
+
+use super::sources::Sources;
+use crate::cli::log;
+use crate::config::{self, Config};
+use crate::http::Token;
+
+/// What a new configuration is applied to.
+pub(super) struct Reload {
+    pub(super) path: PathBuf,
+    /// What the gateway runs by.
+    pub(super) running: Config,
+    pub(super) sources: Sources,
+    pub(super) token: Arc<Token>,
+}
+
+impl Reload {
+    /// Does it. It waits for sources to end.
+    pub(super) fn run(&mut self) {
+        // What was acked is safe all the same.
+        if let Err(error) = self.apply() {
+            error!("SIGHUP: {error:#}");
+        }
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        let loaded = match config::load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(fault) => {
+                error!("SIGHUP: the configuration is not as it should be, and nothing was changed");
+                for problem in fault.problems() {
+                    error!("{problem}");
+                }
+                return Ok(());
+            }
+        };
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        let wanted = loaded.config;
+        for key in at_next_start(&self.running, &wanted) {
+            warn!("SIGHUP: {key} has changed, and is applied when the gateway is started again");
+        }
+        self.apply_to_process(&wanted);
+        let applied = Config { mqtt: wanted.mqtt, serial: wanted.serial, ..self.running.clone() };
+        if (&applied.mqtt, &applied.serial) != (&self.running.mqtt, &self.running.serial) {
+            self.sources.change(&applied).context("a source cannot be started again; restart the gateway")?;
+        }
+        self.running = applied;
+        info!("SIGHUP: the configuration was read again");
+        Ok(())
+    }
+
+    /// The log, and who may ask over HTTP.
+    fn apply_to_process(&mut self, wanted: &Config) {
+        if wanted.log_level != self.running.log_level {
+            self.running.log_level = wanted.log_level;
+            if !log::set_level(wanted.log_level) {
+                warn!("SIGHUP: log.level has changed, but the variable FOREBAY_LOG says what the log tells");
+            }
+        }
+        if wanted.http.token != self.running.http.token && wanted.http.token.is_some() {
+            self.running.http.token.clone_from(&wanted.http.token);
+            self.token.set(wanted.http.token.clone());
+            info!("SIGHUP: the token of the HTTP interface has changed");
+        }
+    }
+}
+
+/// The keys whose values differ, and that only a start applies.
+fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
+    // A key that comes to these is applied in `apply`, or named below.
+    let Config {
+        data_dir: _,
+        tags: _,
+        devices: _,
+        mqtt: _,
+        serial: _,
+        ack_after: _,
+        journal: config::Journal { max_bytes: _, commit_interval: _, when_full: _ },
+        influxdb: _,
+        sqlite: _,
+        dead_letters: config::DeadLetters { max_bytes: _ },
+        clock: config::Clock { trust: _, max_wait: _ },
+        health: _,
+        http: config::Http { listen: _, token: _, query_sink: _ },
+        log_level: _,
+    } = running;
+    let (old, new) = (running, wanted);
+    let is_token_gone = old.http.token.is_some() && new.http.token.is_none();
+    let keys = [
+        ("data_dir", old.data_dir != new.data_dir),
+        ("[tags]", old.tags != new.tags),
+        ("[devices]", old.devices != new.devices),
+        ("ack.after", old.ack_after != new.ack_after),
+        ("journal.max_bytes", old.journal.max_bytes != new.journal.max_bytes),
+        ("journal.commit_interval", old.journal.commit_interval != new.journal.commit_interval),
+        ("journal.when_full", old.journal.when_full != new.journal.when_full),
+        ("[sqlite]", old.sqlite != new.sqlite),
+        ("dead_letters.max_bytes", old.dead_letters != new.dead_letters),
+        ("clock.trust", old.clock.trust != new.clock.trust),
+        ("clock.max_wait", old.clock.max_wait != new.clock.max_wait),
+        ("health.interval", old.health != new.health),
+        ("http.listen", old.http.listen != new.http.listen),
+        ("http.query_sink", old.http.query_sink != new.http.query_sink),
+        ("http.token_file, which is gone,", is_token_gone),
+    ];
+    let keys = keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
+    let databases = old.influxdb.iter().chain(&new.influxdb).map(|database| database.name.as_str());
+    let mut differing: Vec<&str> = databases
+        .filter(|name| {
+            let of = |config: &'_ Config| config.influxdb.iter().find(|one| one.name == **name).cloned();
+            of(old) != of(new)
+        })
+        .collect();
+    differing.sort_unstable();
+    differing.dedup();
+    keys.chain(differing.into_iter().map(|name| format!("[[influxdb]] {name}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        config::load(file.path()).unwrap().config
+    }
+
+    #[test]
+    fn what_only_a_start_applies_is_named_key_by_key() {
+        let old = config(
+            "[[mqtt]]\nurl = \"mqtt://a\"\n[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n",
+        );
+        let new = config(
+            "data_dir = \"/elsewhere\"\ndevices.a.name = \"b\"\nack.after = \"memory\"\njournal.max_bytes = \"4MiB\"\n\
+             log.level = \"debug\"\nclock.trust = \"always\"\nhttp.listen = \"127.0.0.1:1\"\n\
+             [[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"e\"\n\
+             [[influxdb]]\nname = \"y\"\nurl = \"http://b\"\ndatabase = \"e\"\n",
+        );
+        assert!(at_next_start(&old, &old).is_empty());
+        assert_eq!(
+            at_next_start(&old, &new),
+            [
+                "data_dir",
+                "[devices]",
+                "ack.after",
+                "journal.max_bytes",
+                "clock.trust",
+                "http.listen",
+                "[[influxdb]] x",
+                "[[influxdb]] y",
+            ]
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The sources that run, each with its own word to stop, so that one whose configuration has changed can be begun anew while
+//! the others go on.
+
+use std::path::PathBuf;
+use std::thread::{Builder, JoinHandle};
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tracing::info;
+
+use super::{default_client_id, join};
+use crate::config::{Config, Mqtt, Serial};
+use crate::source::{Context, Reporter, mqtt, serial};
+
+/// All threads that read.
+pub(super) struct Sources {
+    context: Context,
+    data_dir: PathBuf,
+    brokers: Vec<(Mqtt, Running)>,
+    /// The ports, which share a thread.
+    serial: Option<(Vec<Serial>, Running)>,
+}
+
+/// A thread, and how it is stopped.
+#[derive(Debug)]
+struct Running {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(name: &str, context: &Context, run: impl FnOnce(&Context) + Send + 'static) -> Result<Running> {
+        let (stop, stopped) = watch::channel(false);
+        let context = Context { stop: stopped, ..context.clone() };
+        let thread = Builder::new().name(name.to_owned()).spawn(move || run(&context))?;
+        Ok(Running { stop, thread })
+    }
+
+    fn stop(self) {
+        self.stop.send_replace(true);
+        join(vec![self.thread]);
+    }
+}
+
+impl Sources {
+    /// Starts what the configuration names. The word to stop in `context` counts for none of it.
+    ///
+    /// # Errors
+    /// The system gives no thread, or the client id cannot be had.
+    pub(super) fn start(config: &Config, context: Context) -> Result<Sources> {
+        let data_dir = config.data_dir.clone();
+        let mut sources = Sources { context, data_dir, brokers: Vec::new(), serial: None };
+        sources.change(config)?;
+        Ok(sources)
+    }
+
+    /// Begins anew whatever is configured otherwise than it runs, and lets all others be. A source that stops has sent the acks
+    /// of what was committed, and its broker sends the rest again to the next.
+    ///
+    /// # Errors
+    /// The system gives no thread, or the client id cannot be had. Some sources then do not run.
+    pub(super) fn change(&mut self, config: &Config) -> Result<()> {
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.brokers.drain(..).partition(|(broker, _)| config.mqtt.contains(broker));
+        self.brokers = kept;
+        for (broker, running) in gone {
+            running.stop();
+            info!("{} is left: its configuration has changed", broker.url);
+            if !config.mqtt.iter().any(|other| other.url == broker.url) {
+                self.context.stats.forget_source(&broker.url);
+            }
+        }
+        for broker in &config.mqtt {
+            if !self.brokers.iter().any(|(running, _)| running == broker) {
+                self.start_broker(broker)?;
+            }
+        }
+        if self.serial.as_ref().is_none_or(|(ports, _)| *ports != config.serial) {
+            self.change_serial(&config.serial)?;
+        }
+        Ok(())
+    }
+
+    fn start_broker(&mut self, broker: &Mqtt) -> Result<()> {
+        let client_id = match &broker.client_id {
+            Some(client_id) => client_id.clone(),
+            None => default_client_id(&self.data_dir)?,
+        };
+        let reporter = Reporter::new(broker.url.clone(), self.context.stats.source(&broker.url));
+        let own = broker.clone();
+        let run = move |context: &Context| mqtt::run(&own, &client_id, context, reporter);
+        let running = Running::start("mqtt", &self.context, run)?;
+        self.brokers.push((broker.clone(), running));
+        Ok(())
+    }
+
+    fn change_serial(&mut self, ports: &[Serial]) -> Result<()> {
+        if let Some((gone, running)) = self.serial.take() {
+            running.stop();
+            info!("serial ports are left: their configuration has changed");
+            for port in gone.iter().filter(|port| !ports.iter().any(|p| p.selector == port.selector)) {
+                self.context.stats.forget_source(&port.selector.to_string());
+            }
+        }
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let reporters = ports.iter().map(|port| {
+            let name = port.selector.to_string();
+            let stats = self.context.stats.source(&name);
+            (port.clone(), Reporter::new(name, stats))
+        });
+        let reporters = reporters.collect();
+        let run = move |context: &Context| serial::run(reporters, context);
+        self.serial = Some((ports.to_vec(), Running::start("serial", &self.context, run)?));
+        Ok(())
+    }
+
+    /// Stops all of them, and waits for their end.
+    pub(super) fn stop(&mut self) {
+        let brokers = self.brokers.drain(..).map(|(_, running)| running);
+        let all: Vec<Running> = brokers.chain(self.serial.take().map(|(_, running)| running)).collect();
+        for running in &all {
+            running.stop.send_replace(true);
+        }
+        join(all.into_iter().map(|running| running.thread).collect());
+    }
+}
