@@ -8,7 +8,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Loaded};
@@ -23,6 +23,7 @@ mod dead_letters;
 mod explain;
 mod export;
 mod journal;
+mod manual;
 mod ports;
 mod query;
 mod sinks;
@@ -128,6 +129,16 @@ enum Command {
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
+    },
+    /// Print what a shell needs to complete these commands
+    Completions {
+        /// Which shell
+        shell: manual::Shell,
+    },
+    /// Print the manual page, or write one for each command into a directory
+    Man {
+        /// Where the pages go
+        directory: Option<PathBuf>,
     },
 }
 
@@ -253,6 +264,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DeadLetters { command: DeadLettersCommand::Drop { file, which } } => {
             order(&file, Order::Drop, which)
         }
+        Command::Completions { shell } => report(manual::completions(shell, Cli::command())),
+        Command::Man { directory } => report(manual::pages(Cli::command(), directory.as_deref())),
     }
 }
 
@@ -362,8 +375,6 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -35,6 +35,7 @@ use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, Reporter, mqtt, serial, sparkplug};
 use crate::stats::Stats;
+use crate::systemd::Manager;
 
 /// Longest time that sinks may take at the end to deliver what is committed.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -72,6 +73,8 @@ pub fn run(config: &Config) -> Result<()> {
     abort_on_panic();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
+    let manager = Arc::new(Manager::of_this_process());
+    manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
     let journal = open_journal(config)?;
     let_go_of_sinks(config, &journal)?;
@@ -116,14 +119,19 @@ pub fn run(config: &Config) -> Result<()> {
     let sources = start_sources(config, &context)?;
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
+    manager.ready();
 
     runtime.block_on(async {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
         let fixing = tokio::spawn(fix_clocks(ingest));
+        let (watcher, watched) = (Arc::clone(&manager), journal.clone());
+        let watching = tokio::spawn(async move { watcher.watch(&watched).await });
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
         let signal = stop_signal().await;
         info!("{signal}: stopping");
+        manager.stopping();
+        watching.abort();
         saving.abort();
         fixing.abort();
         measuring.inspect(tokio::task::JoinHandle::abort);

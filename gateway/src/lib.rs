@@ -27,3 +27,4 @@ pub mod ports;
 pub mod query;
 pub mod record;
 pub mod stats;
+pub mod systemd;

@@ -47,6 +47,9 @@ pub(crate) enum Bench {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         messages: Option<u64>,
     },
+    /// Memory at rest and under load, the time from the start to the first ack, and the size of the program, all of what a
+    /// package holds. About 10 minutes
+    Footprint(Common),
     /// One measurement, in the process that was started for it.
     #[command(hide = true)]
     Task {

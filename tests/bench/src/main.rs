@@ -7,6 +7,7 @@
 //! * `modes.rs`: write-behind and write-through: what `[ack] after` costs and risks.
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
 //! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
+//! * `footprint.rs`: memory, the time to the first ack, and the size of the program.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
 //!   counters (`device.rs`) where it is about wear.
 //! * `publish.rs`, `svg.rs`: tables, JSON, plots and the bars that ours has to clear.
@@ -18,6 +19,7 @@ mod ack;
 mod cli;
 mod device;
 mod engine;
+mod footprint;
 mod journal;
 mod link;
 mod modes;
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
         Bench::AckModes(common) => (common, modes::run(common)?),
         Bench::Link(common) => (common, link::run(common)?),
         Bench::Mqtt { common, cost_only, messages } => (common, mqtt::run(common, *cost_only, *messages)?),
+        Bench::Footprint(common) => (common, footprint::run(common)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })

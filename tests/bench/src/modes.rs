@@ -8,7 +8,7 @@
 //! * *Killed:* under a load of [`KILLED_PACE`] messages a second the gateway gets SIGKILL; when the next life has delivered
 //!   everything, some of what was acked may not be in the database.
 
-mod broker;
+pub(crate) mod broker;
 mod report;
 
 use std::collections::HashSet;

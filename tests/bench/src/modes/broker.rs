@@ -21,15 +21,15 @@ const CHUNK: u64 = 100;
 
 /// A port, and whether its client has a session.
 #[derive(Debug)]
-pub(super) struct Broker {
-    pub(super) port: u16,
+pub(crate) struct Broker {
+    pub(crate) port: u16,
     listener: TcpListener,
     has_session: bool,
 }
 
 /// A connection of the client, which has subscribed.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     stream: TcpStream,
     shared: Arc<Shared>,
 }
@@ -54,19 +54,19 @@ struct State {
 
 /// What came of messages that were all acked.
 #[derive(Debug)]
-pub(super) struct Acked {
-    pub(super) latencies: Vec<Duration>,
-    pub(super) per_s: f64,
+pub(crate) struct Acked {
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) per_s: f64,
 }
 
 impl Broker {
-    pub(super) fn open() -> Result<Broker> {
+    pub(crate) fn open() -> Result<Broker> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding the broker")?;
         Ok(Broker { port: listener.local_addr()?.port(), listener, has_session: false })
     }
 
     /// Waits until the client has connected and subscribed.
-    pub(super) fn accept(&mut self) -> Result<Session> {
+    pub(crate) fn accept(&mut self) -> Result<Session> {
         let (stream, _) = self.listener.accept().context("waiting for the gateway")?;
         stream.set_nodelay(true)?;
         let shared = Arc::new(Shared::default());
@@ -89,7 +89,7 @@ impl Broker {
 
 impl Session {
     /// Publishes messages at a pace, or as fast as the window allows, and waits for all acks.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &mut self,
         load: &Load,
         numbers: RangeInclusive<u64>,
