@@ -36,5 +36,7 @@ mod reads;
 mod refused;
 #[path = "end_to_end/serial.rs"]
 mod serial;
+#[path = "end_to_end/systemd.rs"]
+mod systemd;
 #[path = "end_to_end/world.rs"]
 mod world;

@@ -95,7 +95,7 @@ impl Installed {
     }
 
     /// Publishes a reading as a device does, and waits until the database has this many.
-    fn read(&self, value: f64, expected: u64) -> anyhow::Result<()> {
+    fn read(&self, value: f64, expected: u32) -> anyhow::Result<()> {
         let payload = format!("{{\"temperature\":{value}}}");
         publish(self.broker.port, vec![("sensors/esp/cellar".to_owned(), payload.into_bytes())])?;
         wait_for("the reading in the database", LIMIT, || match self.readings() {
@@ -105,12 +105,13 @@ impl Installed {
         })
     }
 
-    fn readings(&self) -> anyhow::Result<u64> {
+    fn readings(&self) -> anyhow::Result<u32> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let file = self.root.path("/var/lib/forebay/readings.sqlite");
         let database = rusqlite::Connection::open_with_flags(file, flags)?;
         let count = "SELECT count(*) FROM readings WHERE field = 'temperature'";
-        Ok(database.query_row(count, [], |row| row.get(0))?)
+        let count: u32 = database.query_row(count, [], |row| row.get(0))?;
+        Ok(count)
     }
 
     fn metadata(&self, inside: &str) -> anyhow::Result<Metadata> {

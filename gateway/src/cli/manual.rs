@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::{Command, ValueEnum};
-use clap_complete::aot::{Bash, Fish, Generator, Zsh};
+use clap_complete::aot::{Bash, Fish, Zsh, generate};
 use clap_mangen::Man;
 
 /// The shells that can complete the commands.
@@ -37,12 +37,11 @@ pub(super) fn pages(command: Command, directory: Option<&Path>) -> Result<()> {
 }
 
 fn script(shell: Shell, mut command: Command) -> Vec<u8> {
-    command.build();
-    let mut script = Vec::new();
+    let (name, mut script) = (command.get_name().to_owned(), Vec::new());
     match shell {
-        Shell::Bash => Bash.generate(&command, &mut script),
-        Shell::Zsh => Zsh.generate(&command, &mut script),
-        Shell::Fish => Fish.generate(&command, &mut script),
+        Shell::Bash => generate(Bash, &mut command, name, &mut script),
+        Shell::Zsh => generate(Zsh, &mut command, name, &mut script),
+        Shell::Fish => generate(Fish, &mut command, name, &mut script),
     }
     script
 }
