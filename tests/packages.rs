@@ -11,10 +11,26 @@ mod cross;
 mod deb;
 #[path = "packages/root.rs"]
 mod root;
+#[path = "packages/systemd.rs"]
+mod systemd;
 #[path = "packages/unit.rs"]
 mod unit;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A script of the checkout, which builds as it would from a shell: what cargo tells a test of its package would have other
+/// packages built anew.
+fn script(path: &str) -> Command {
+    let mut command = Command::new(checkout(path));
+    command.current_dir(checkout("")).stdin(Stdio::null());
+    let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE"];
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO") && !kept.contains(&name.as_str())) {
+        command.env_remove(name);
+    }
+    command
+}
 
 /// A file or directory of the checkout.
 fn checkout(path: &str) -> PathBuf {

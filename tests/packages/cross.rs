@@ -11,7 +11,7 @@ use forebay_tests::process::{Process, free_port, tail};
 use forebay_tests::services::Mosquitto;
 use forebay_tests::world::Scratch;
 
-use crate::checkout;
+use crate::{checkout, script};
 
 /// Most bytes that the program may have.
 const BYTES_MAX: u64 = 12 << 20;
@@ -39,9 +39,8 @@ const PI_32: Machine = Machine {
 };
 
 fn cross(target: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-    let mut command = Command::new(checkout("gateway/packaging/cross"));
-    command.current_dir(checkout("")).arg(target).args(arguments).stdin(Stdio::null());
-    command.output().context("running gateway/packaging/cross")
+    let mut command = script("gateway/packaging/cross");
+    command.arg(target).args(arguments).output().context("running gateway/packaging/cross")
 }
 
 impl Machine {

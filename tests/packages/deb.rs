@@ -16,18 +16,18 @@ use forebay_tests::process::{Process, free_port, tail};
 use forebay_tests::services::Mosquitto;
 use forebay_tests::world::Scratch;
 
-use crate::checkout;
 use crate::root::{Root, Who};
 use crate::unit::Unit;
+use crate::{checkout, script};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Builds the package; the path that it was written to.
-fn build(version: &str, directory: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(version: &str, directory: &Path) -> anyhow::Result<PathBuf> {
     let package = directory.join(format!("forebay-{version}.deb"));
-    let mut command = Command::new(checkout("gateway/packaging/build-deb"));
-    command.args(["--deb-version", version, "--output"]).arg(&package);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let mut command = script("gateway/packaging/build-deb");
+    command.args(["--fast", "--deb-version", version, "--output"]).arg(&package);
+    let output = command.stderr(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     anyhow::ensure!(output.status.success() && package.is_file(), "build-deb: {}\n{said}", output.status);
     assert_eq!(said.lines().last(), package.to_str(), "its last line is the package");
@@ -106,12 +106,7 @@ impl Installed {
     }
 
     fn readings(&self) -> anyhow::Result<u32> {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let file = self.root.path("/var/lib/forebay/readings.sqlite");
-        let database = rusqlite::Connection::open_with_flags(file, flags)?;
-        let count = "SELECT count(*) FROM readings WHERE field = 'temperature'";
-        let count: u32 = database.query_row(count, [], |row| row.get(0))?;
-        Ok(count)
+        readings(&self.root, "field = 'temperature'")
     }
 
     fn metadata(&self, inside: &str) -> anyhow::Result<Metadata> {
@@ -134,6 +129,24 @@ impl Installed {
     fn is_there(&self, inside: &str) -> bool {
         self.metadata(inside).is_ok()
     }
+}
+
+/// How many readings the embedded database has of which this is true.
+pub(crate) fn readings(root: &Root, is_true: &str) -> anyhow::Result<u32> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let file = root.path("/var/lib/forebay/readings.sqlite");
+    let database = rusqlite::Connection::open_with_flags(file, flags)?;
+    let count = format!("SELECT count(*) FROM readings WHERE {is_true}");
+    Ok(database.query_row(&count, [], |row| row.get(0))?)
+}
+
+/// What an operator adds to the packaged configuration: a broker, and a port that is free on this machine.
+pub(crate) fn own_configuration(port: u16, broker: &Mosquitto) -> String {
+    format!(
+        "[http]\nlisten = \"127.0.0.1:{port}\"\n[clock]\ntrust = \"always\"\n[[mqtt]]\nurl = \"{}\"\n\
+         [[mqtt.subscribe]]\ntopic = \"sensors/{{device}}/{{room}}\"\nformat = \"json\"\nmeasurement = \"climate\"\n",
+        broker.url()
+    )
 }
 
 /// A socket as the service manager's, which times out soon so that an end of the daemon is seen.
@@ -159,13 +172,7 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     installed.install(&first)?;
     the_files_are_right(&installed)?;
 
-    // The operator's own: a broker, and a port that is free on this machine.
-    let own = format!(
-        "[http]\nlisten = \"127.0.0.1:{}\"\n[clock]\ntrust = \"always\"\n[[mqtt]]\nurl = \"{}\"\n\
-         [[mqtt.subscribe]]\ntopic = \"sensors/{{device}}/{{room}}\"\nformat = \"json\"\nmeasurement = \"climate\"\n",
-        free_port()?,
-        installed.broker.url()
-    );
+    let own = own_configuration(free_port()?, &installed.broker);
     std::fs::write(installed.root.path("/etc/forebay/conf.d/own.toml"), &own)?;
     let user = Who::User("forebay", "dialout");
     let said = installed.root.run_as(user, &["forebay", "check"])?;
