@@ -221,12 +221,14 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     Ok(())
 }
 
-/// Waits until the broker's messages reach the daemon.
+/// Waits until the broker's messages reach the daemon: what is published before its subscription is there is nobody's.
 fn subscribed(installed: &Installed) -> anyhow::Result<()> {
+    let probes = || readings(&installed.root, "field = 'probe'").unwrap_or(0);
+    let before = probes();
     wait_for("the daemon's subscription", LIMIT, || {
-        let said = installed.root.run_as(Who::User("forebay", "dialout"), &["forebay", "status"]);
-        let said = said.map_err(|error| format!("{error:#}"))?;
-        if said.contains("connected") { Ok(()) } else { Err(said) }
+        let probe = ("sensors/probe/cellar".to_owned(), b"{\"probe\":1}".to_vec());
+        publish(installed.broker.port, vec![probe]).map_err(|error| format!("{error:#}"))?;
+        if probes() > before { Ok(()) } else { Err(tail(&installed.log())) }
     })
 }
 

@@ -111,7 +111,7 @@ fn the_unit_runs_confined_is_watched_and_ends_in_good_order() -> anyhow::Result<
     // Three minutes are for disks, and too long for a test.
     std::fs::create_dir_all(root.path("/etc/systemd/system/forebay.service.d"))?;
     let drop_in = root.path("/etc/systemd/system/forebay.service.d/test.conf");
-    std::fs::write(drop_in, "[Service]\nWatchdogSec=2s\n")?;
+    std::fs::write(drop_in, "[Service]\nWatchdogSec=2s\nTimeoutStopSec=3s\n")?;
 
     let booted = Booted::boot(&root, &scratch.path().join("container.log"))?;
     booted.wait("StatusText", |text| text.starts_with("acks are given; 0 rows wait"))?;
