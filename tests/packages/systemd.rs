@@ -36,10 +36,7 @@ impl Booted {
             if let Some(status) = container.exited() {
                 return Ok(Err(anyhow::anyhow!("systemd-nspawn ended with {status}:\n{}", tail(log))));
             }
-            let children = format!("/proc/{0}/task/{0}/children", container.id());
-            let children = std::fs::read_to_string(children).map_err(|error| error.to_string())?;
-            let child = children.split_whitespace().next().and_then(|id| id.parse().ok());
-            child.map(Ok).ok_or_else(|| "it has none yet".to_owned())
+            child_of(container.id()).map(Ok).ok_or_else(|| "it has none yet".to_owned())
         })??;
         let booted = Booted { container, init };
         wait_for("the unit's start", LIMIT, || match booted.show("ActiveState") {
@@ -72,6 +69,16 @@ impl Booted {
             Err(error) => Err(format!("{error:#}")),
         })
     }
+}
+
+/// A process that this one has started.
+fn child_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let its_parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+        (its_parent.parse() == Ok(parent)).then_some(id)
+    })
 }
 
 impl Drop for Booted {

@@ -8,7 +8,7 @@
 //!   cache knows nothing.
 //! * *Size:* the program without its symbols, of this machine, and of a 64-bit Raspberry Pi where that was built.
 //!
-//! The allocator is the C library's, in its own settings but for those of `gateway/src/memory.rs`.
+//! The allocator is the C library's (glibc), in its own settings.
 
 mod backlog;
 mod report;
