@@ -165,7 +165,9 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     let (first, second) = (build("0.1.0-1", scratch.path())?, build("0.1.1-1", scratch.path())?);
     lintian(&first)?;
 
-    let root = Root::make(&scratch.path().join("root"), "adduser,ca-certificates")?;
+    // Logs are looked for in a scratch directory, and a system's links lead everywhere.
+    let place = tempfile::tempdir()?;
+    let root = Root::make(&place.path().join("root"), "adduser,ca-certificates")?;
     let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
     let unit = Unit::parse(&std::fs::read_to_string(checkout("gateway/packaging/forebay.service"))?);
     let mut installed = Installed { root, unit, scratch: scratch.path().to_owned(), broker, lives: 0 };
