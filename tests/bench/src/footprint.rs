@@ -218,7 +218,9 @@ impl Size {
     fn measure(directory: &Path) -> Result<Size> {
         let program = std::env::var_os("FOREBAY_BIN").context("FOREBAY_BIN names no program to measure")?;
         let target = std::env::var_os("FOREBAY_AARCH64").map(PathBuf::from);
-        let aarch64 = target.filter(|path| path.exists()).map(|path| stripped(&path, "aarch64-linux-gnu-strip", directory));
+        let aarch64 = target
+            .filter(|path| path.exists())
+            .map(|path| stripped(&path, "aarch64-linux-gnu-strip", directory));
         Ok(Size { here: stripped(Path::new(&program), "strip", directory)?, aarch64: aarch64.transpose()? })
     }
 }
@@ -242,7 +244,8 @@ fn gateway(directory: &Path, port: u16, tables: &str) -> Result<Gateway> {
     );
     let settings = Settings { tables, ..Settings::default() };
     let mut gateway = Gateway::configure(Program::find(Path::new("forebay-sim")), directory, &settings)?;
-    gateway.closes(Closing::Unaudited("it is killed, and what it stored is none of this benchmark's business"));
+    gateway
+        .closes(Closing::Unaudited("it is killed, and what it stored is none of this benchmark's business"));
     Ok(gateway)
 }
 

@@ -57,7 +57,10 @@ impl Report {
         ];
         let settings = vec![
             format!("JSON of {PAYLOAD_BYTES} bytes from 50 devices at QoS 1, for {} s", plan.load_s),
-            format!("full journal: {} MiB that no database has, nothing of it in the page cache", plan.journal_bytes >> 20),
+            format!(
+                "full journal: {} MiB that no database has, nothing of it in the page cache",
+                plan.journal_bytes >> 20
+            ),
         ];
         Report {
             bench: "footprint",
