@@ -46,5 +46,7 @@ mod renamed;
 mod reload;
 #[path = "end_to_end/serial.rs"]
 mod serial;
+#[path = "end_to_end/systemd.rs"]
+mod systemd;
 #[path = "end_to_end/world.rs"]
 mod world;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Loaded};
 use crate::http::dead_letters::Selection;
@@ -23,6 +23,7 @@ mod explain;
 mod export;
 mod journal;
 pub(crate) mod log;
+mod manual;
 mod ports;
 mod query;
 mod sinks;
@@ -131,6 +132,16 @@ enum Command {
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
+    },
+    /// Print what a shell needs to complete these commands
+    Completions {
+        /// Which shell
+        shell: manual::Shell,
+    },
+    /// Print the manual page, or write one for each command into a directory
+    Man {
+        /// Where the pages go
+        directory: Option<PathBuf>,
     },
 }
 
@@ -257,6 +268,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DeadLetters { command: DeadLettersCommand::Drop { file, which } } => {
             order(&file, Order::Drop, which)
         }
+        Command::Completions { shell } => report(manual::completions(shell, Cli::command())),
+        Command::Man { directory } => report(manual::pages(Cli::command(), directory.as_deref())),
     }
 }
 
@@ -351,8 +364,6 @@ fn exit_status(done: anyhow::Result<ExitCode>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

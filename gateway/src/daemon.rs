@@ -37,6 +37,7 @@ use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, sparkplug};
 use crate::stats::Stats;
+use crate::systemd::Manager;
 use reload::Reload;
 use sources::Sources;
 
@@ -84,6 +85,8 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     harden::allow_files();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
+    let manager = Arc::new(Manager::of_this_process());
+    manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
     let journal = open_journal(config)?;
     let_go_of_sinks(config, &journal)?;
@@ -129,6 +132,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
+    manager.ready();
 
     // Whoever asks over HTTP waits for those who read and write; a thread has a claim of its own.
     if let Err(error) = rustix::process::setpriority_process(None, HTTP_NICE) {
@@ -138,6 +142,8 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
         let fixing = tokio::spawn(fix_clocks(ingest));
+        let (watcher, watched) = (Arc::clone(&manager), journal.clone());
+        let watching = tokio::spawn(async move { watcher.watch(&watched).await });
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
         let reload = Arc::new(Mutex::new(reload));
         let mut signals = Signals::new();
@@ -151,6 +157,8 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
             }
         };
         info!("{signal}: stopping");
+        manager.stopping();
+        watching.abort();
         saving.abort();
         fixing.abort();
         measuring.inspect(tokio::task::JoinHandle::abort);

@@ -29,4 +29,5 @@ pub mod query;
 mod raw;
 pub mod record;
 pub mod stats;
+pub mod systemd;
 mod terminal;

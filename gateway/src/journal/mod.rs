@@ -64,6 +64,7 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -111,6 +112,8 @@ struct Shared {
     intake: Mutex<Intake>,
     /// Wakes the committer.
     committer: Condvar,
+    /// How many turns the committer has taken, and how often it has come back from the disk.
+    turns: AtomicU64,
     /// Wakes the keeper.
     preparer: Condvar,
     segments: Mutex<Segments>,
@@ -302,6 +305,14 @@ impl Journal {
         }
     }
 
+    /// Wakes the committer, and tells how many turns it has taken so far. One that lives and is not at the disk has taken
+    /// another one when this is asked again a moment later.
+    #[must_use]
+    pub fn ask_for_a_turn(&self) -> u64 {
+        self.shared.committer.notify_one();
+        self.shared.turns.load(Ordering::Relaxed)
+    }
+
     /// A reader of committed entries from an offset on.
     #[must_use]
     pub fn reader(&self, from: Offset) -> Reader {
@@ -371,6 +382,7 @@ impl Shared {
             shape: tail.shape,
             intake: Mutex::new(intake),
             committer: Condvar::new(),
+            turns: AtomicU64::new(0),
             preparer: Condvar::new(),
             segments: Mutex::new(recovered.segments),
             recent: Mutex::new(Recent::new(RECENT_BYTES_MAX)),
@@ -407,6 +419,11 @@ impl Shared {
 
     fn intake(&self) -> MutexGuard<'_, Intake> {
         lock_of(&self.intake)
+    }
+
+    /// The committer is alive.
+    fn take_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {

@@ -96,10 +96,6 @@ impl Shape {
 }
 
 impl Pending {
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.frames.clear();

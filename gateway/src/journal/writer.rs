@@ -137,8 +137,11 @@ impl Committer {
         if self.done < self.taken.frames.len() {
             return Next::Commit;
         }
+        // Whoever asks for a turn does not put the mark off.
+        let mark_at = Instant::now() + MARK_AFTER;
         let mut intake = self.shared.intake();
         loop {
+            self.shared.take_turn();
             let closing = intake.phase != Phase::Open;
             let patience = if let Some(due) = intake.commit_at() {
                 let now = Instant::now();
@@ -149,18 +152,19 @@ impl Committer {
             } else if intake.mark_due && closing {
                 return Next::Mark;
             } else if intake.mark_due {
-                MARK_AFTER
+                let now = Instant::now();
+                if mark_at <= now {
+                    return Next::Mark;
+                }
+                mark_at - now
             } else if closing {
                 return Next::Stop;
             } else {
                 Duration::MAX
             };
-            let (guard, waited) =
+            let (guard, _) =
                 self.shared.committer.wait_timeout(intake, patience).unwrap_or_else(PoisonError::into_inner);
             intake = guard;
-            if waited.timed_out() && intake.pending.is_empty() && intake.mark_due {
-                return Next::Mark;
-            }
         }
     }
 
@@ -250,7 +254,9 @@ impl Committer {
     /// Makes frames durable that go into the same segment; into another one, if that fails.
     fn commit_run(&mut self, run: Range<usize>) -> Result<(), CommitError> {
         loop {
-            let cause = match self.write_run(run.clone()) {
+            let written = self.write_run(run.clone());
+            self.shared.take_turn();
+            let cause = match written {
                 Ok(()) => {
                     self.strikes = 0;
                     return Ok(());

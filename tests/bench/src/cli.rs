@@ -53,6 +53,9 @@ pub(crate) enum Bench {
     /// How soon acks come while somebody attacks: slowloris, huge headers, 10,000 connections, wrong tokens, and devices that
     /// send garbage; each beside the same without. About 6 minutes
     Hostile(Common),
+    /// Memory at rest and under load, the time from the start to the first ack, and the size of the program, all of what a
+    /// package holds. About 10 minutes
+    Footprint(Common),
     /// One measurement, in the process that was started for it.
     #[command(hide = true)]
     Task {

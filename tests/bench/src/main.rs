@@ -9,6 +9,7 @@
 //! * `link.rs`: bytes a reading on a serial line beside other ways to send it, and how well the line is used.
 //! * `mqtt.rs`: what comes from a broker beside a subscriber that only acks, and what a message costs all the way.
 //! * `hostile.rs`: how long acks take while somebody attacks the gateway.
+//! * `footprint.rs`: memory, the time to the first ack, and the size of the program.
 //! * Each measurement of `journal` and `ack` is a task (`task.rs`) in a process of its own, on a loop device with
 //!   counters (`device.rs`) where it is about wear.
 //! * `publish.rs`, `svg.rs`: tables, JSON, plots and the bars that ours has to clear.
@@ -21,6 +22,7 @@ mod backlog;
 mod cli;
 mod device;
 mod engine;
+mod footprint;
 mod hostile;
 mod journal;
 mod link;
@@ -56,6 +58,7 @@ fn main() -> Result<ExitCode> {
         Bench::Link(common) => (common, link::run(common)?),
         Bench::Hostile(common) => (common, hostile::run(common)?),
         Bench::Mqtt { common, cost_only, messages } => (common, mqtt::run(common, *cost_only, *messages)?),
+        Bench::Footprint(common) => (common, footprint::run(common)?),
         Bench::Task { name, task } => return task::run(name, task).map(|()| ExitCode::SUCCESS),
     };
     Ok(if met || !common.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
