@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::audit::Audits;
+use super::overview::Overviews;
 use super::query::Queries;
 use crate::audit::Auditor;
 use crate::cache::Latest;
@@ -29,6 +30,7 @@ pub struct Api {
     pub(super) latest: Mutex<Latest>,
     pub(super) queries: Queries,
     pub(super) audits: Audits,
+    pub(super) overviews: Overviews,
 }
 
 impl Api {
@@ -45,7 +47,8 @@ impl Api {
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
         let (clock, ack_after) = (config.clock, config.ack_after);
         let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
-        Arc::new(Api { journal, stats, clock, ack_after, streams, latest, queries, audits })
+        let overviews = Overviews::new(&config.data_dir);
+        Arc::new(Api { journal, stats, clock, ack_after, streams, latest, queries, audits, overviews })
     }
 
     /// Whether acks wait for a database that is away.

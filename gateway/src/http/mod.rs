@@ -4,7 +4,8 @@
 //! disk goes to the blocking pool. Connections, live streams and what a slow reader may hold up are bounded.
 //! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
 //! `query.rs` asks [`crate::query`]; `audit.rs` is on the control socket alone, and [`dead_letters`], which does what the
-//! commands of that name ask for.
+//! commands of that name ask for. `ui.rs` has the dashboard, [`overview`] what it shows by the second, and `table.rs` its
+//! pages of devices.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many waits to be accepted.
 
 pub mod api;
@@ -14,8 +15,11 @@ mod devices;
 mod limited;
 pub mod live;
 pub mod metrics;
+pub mod overview;
 mod ports;
 mod query;
+mod table;
+mod ui;
 
 use std::io;
 use std::net::SocketAddr;
@@ -108,6 +112,7 @@ impl Server {
     pub async fn serve(self) {
         let follow = devices::follow(Arc::clone(&self.api));
         let index = query::follow(Arc::clone(&self.api));
+        let pulse = overview::follow(Arc::clone(&self.api));
         let control = control_router(Arc::clone(&self.api));
         let control =
             self.letters.into_iter().fold(control, |all, letters| all.merge(dead_letters::router(letters)));
@@ -118,6 +123,7 @@ impl Server {
             ended = control.into_future() => ended,
             () = follow => Ok(()),
             () = index => Ok(()),
+            () = pulse => Ok(()),
         };
         if let Err(error) = ended {
             error!("the HTTP interface has failed: {error}");
@@ -145,11 +151,14 @@ fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(api::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(api::status))
+        .route("/api/v1/status/live", get(overview::live))
         .route("/api/v1/devices", get(devices::devices))
+        .route("/api/v1/devices/table", get(table::table))
         .route("/api/v1/ports", get(ports::ports))
         .route("/api/v1/query", get(query::query))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
+        .merge(ui::router())
 }
 
 /// What only the commands of this machine may ask for, beside everything else.
