@@ -9,6 +9,7 @@ use forebay_tests::http::Http;
 use forebay_tests::process::{Process, free_port};
 use forebay_tests::services::command;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// How long the browser, or what it is to show, may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +27,8 @@ pub(crate) struct Browser {
     http: Http,
     session: String,
     _driver: Process,
+    /// Its own files are no part of what is kept of a test.
+    _profile: TempDir,
 }
 
 impl Browser {
@@ -42,7 +45,8 @@ impl Browser {
             Ok(status) => Err(status.to_string()),
             Err(error) => Err(format!("{error:#}")),
         })?;
-        let profile = format!("--user-data-dir={}", directory.join("profile").display());
+        let own = tempfile::tempdir()?;
+        let profile = format!("--user-data-dir={}", own.path().display());
         // Root has no sandbox, and containers have little shared memory.
         let arguments = [
             "--headless=new",
@@ -63,7 +67,8 @@ impl Browser {
         } } });
         let session = post(&http, &format!("{url}/session"), &wanted)?;
         let id = session["sessionId"].as_str().context("a session without an id")?;
-        let browser = Browser { session: format!("{url}/session/{id}"), http, _driver: driver };
+        let browser =
+            Browser { session: format!("{url}/session/{id}"), http, _driver: driver, _profile: own };
         browser.resize(DESK)?;
         Ok(browser)
     }
@@ -132,11 +137,12 @@ impl Browser {
         self.post("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
 
-    /// What the console has been told since the last call, each with its level.
+    /// The warnings and errors that the console has been told of since the last call, each with its level.
     pub(crate) fn console(&self) -> anyhow::Result<Vec<String>> {
         let entries = self.post("se/log", &json!({ "type": "browser" }))?;
         let entries = entries.as_array().context("a log that is no list")?;
-        Ok(entries.iter().map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect())
+        let bad = entries.iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
+        Ok(bad.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect())
     }
 
     /// Leaves a picture of the first `height` pixels of the page in `target/screenshots`.

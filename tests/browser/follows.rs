@@ -24,10 +24,10 @@ fn await_more(site: &Site, than: f64) -> anyhow::Result<f64> {
     })
 }
 
-/// The row of a table whose head has these words, as text.
+/// The row of the source or database whose name has these words, as text.
 fn row(words: &str) -> String {
     format!(
-        "[...document.querySelectorAll('tr')].find((row) => row.querySelector('th')?.innerText.includes({words:?}))?.innerText"
+        "[...document.querySelectorAll('#parts tr')].find((row) => row.querySelector('th')?.innerText.includes({words:?}))?.innerText"
     )
 }
 
@@ -46,6 +46,13 @@ fn figures_move_devices_appear_and_names_are_only_text() -> anyhow::Result<()> {
         "a rate on the second arrow",
         "Number(document.querySelector('.lane b').textContent) > 10",
     )?;
+    // What it is to show is in the first picture of the README.
+    site.readings()?;
+    browser.await_true(
+        "lines of what came lately",
+        "document.querySelectorAll('#devices .spark polyline[points*=\" \"]').length > 4",
+    )?;
+    browser.picture("well", (1100, 1560))?;
     site.reading_of(HOSTILE)?;
     let shown = format!(
         "[...document.querySelectorAll('#devices th b')].some((name) => name.textContent === {HOSTILE:?})"
@@ -56,13 +63,6 @@ fn figures_move_devices_appear_and_names_are_only_text() -> anyhow::Result<()> {
     }
     assert_eq!(browser.run("return [document.title, document.querySelectorAll('main img').length]")?[1], 0);
     assert_eq!(browser.run("return document.title")?, "Forebay");
-    // What it is to show is in the first picture of the README.
-    site.readings()?;
-    browser.await_true(
-        "lines of what came lately",
-        "document.querySelectorAll('#devices .spark polyline[points*=\" \"]').length > 4",
-    )?;
-    browser.picture("well", (1100, 1250))?;
     let told = browser.console()?;
     assert!(told.is_empty(), "the console: {told:?}");
     site.finish()

@@ -96,12 +96,18 @@ fn journal(status: &Status) -> Option<Finding> {
 }
 
 fn of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
-    let what = match sink.state.as_str() {
-        "retrying" => format!("the database {name} is away"),
-        "holding" => format!("the database {name} waits for somebody to mend something"),
+    let why = || sink.last_error.clone().unwrap_or_else(|| "The log says why".to_owned());
+    let (what, cure) = match sink.state.as_str() {
+        "retrying" => (
+            format!("the database {name} is away"),
+            format!(
+                "{}. Its rows are kept and sent again; see that it runs, and can be reached from here.",
+                why()
+            ),
+        ),
+        "holding" => (format!("the database {name} waits for somebody to mend something"), why()),
         _ => return None,
     };
-    let cure = sink.last_error.clone().unwrap_or_else(|| "Look into the log.".to_owned());
     Some(Finding::new(Severity::Trouble, what, cure))
 }
 
@@ -129,4 +135,75 @@ fn clock(status: &Status) -> Option<Finding> {
         );
         Finding::new(Severity::Trouble, what, cure)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Belief;
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Journal, Options};
+    use crate::stats::{Pulse, Stats};
+
+    fn status(change: impl FnOnce(&Stats)) -> Status {
+        let storage = std::sync::Arc::new(MemoryStorage::new());
+        let (journal, _) = Journal::open(storage, &Options::sized(4 << 20)).unwrap();
+        let stats = Stats::new(0);
+        change(&stats);
+        Status::of(&journal, &stats, 1, Belief::Told)
+    }
+
+    #[test]
+    fn a_gateway_that_is_well_says_so() {
+        let status = status(|stats| stats.source("mqtt://a").recover());
+        assert_eq!((status.findings, status.verdict.as_str()), (Vec::new(), "Nothing is being lost."));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_a_cure_and_losses_come_first() {
+        let mut status = status(|stats| {
+            stats.source("/dev/a").fail(SourceState::Disconnected, 1, "it is not there; plug it in");
+            stats.source("mqtt://b").recover();
+            stats.source("mqtt://b").set_alarm(Some("acks are held back".to_owned()));
+        });
+        let whats = |status: &Status| status.findings.iter().map(|of| of.what.clone()).collect::<Vec<_>>();
+        assert_eq!(whats(&status), ["/dev/a is not connected", "the queue of mqtt://b may overflow"]);
+        assert_eq!(status.findings[0].cure, "it is not there; plug it in");
+        assert_eq!(status.verdict, "Nothing is being lost, but /dev/a is not connected, and one thing more.");
+
+        status
+            .sinks
+            .insert("main".to_owned(), SinkReport { state: "retrying".to_owned(), ..SinkReport::default() });
+        status.journal.state = "full".to_owned();
+        status.lost_rows_lately = 7;
+        status.gap_rows.insert("evicted".to_owned(), 70);
+        status.findings = Finding::all(&status);
+        assert_eq!(
+            whats(&status)[..3],
+            [
+                "7 were declared lost in the last ten seconds",
+                "the journal is full, so that senders are held back",
+                "the database main is away"
+            ]
+        );
+        assert!(status.findings[0].cure.contains("so far: evicted."), "{}", status.findings[0].cure);
+        let verdict = Finding::verdict(&status.findings);
+        assert_eq!(
+            verdict,
+            "Rows are being lost: 7 were declared lost in the last ten seconds, and 4 things more."
+        );
+    }
+
+    #[test]
+    fn rates_are_those_that_were_measured_last() {
+        let status = status(|stats| {
+            stats.source("a").recover();
+            stats.sink("main");
+            let pulse = Pulse { sources: [("a".to_owned(), 2.5)].into(), lost_lately: 3, ..Pulse::default() };
+            stats.set_pulse(pulse);
+        });
+        assert_eq!((status.sources["a"].rows_per_s, status.lost_rows_lately), (2.5, 3));
+        assert_eq!((status.sinks["main"].rows_per_s, status.sinks["main"].backlog_age_s), (0.0, None));
+        assert!(status.verdict.starts_with("Rows are being lost"), "{}", status.verdict);
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Machine, Stats};
+use super::{Machine, Stats, Status};
 use crate::journal::entry::Cause;
 use crate::journal::{Entry, Journal, Read, State};
 use crate::record::Offset;
@@ -78,6 +78,23 @@ pub struct Meter {
     past: VecDeque<(u64, Counts)>,
     /// What the process had written when it was first asked, and when that was.
     first: Option<(u64, u64)>,
+}
+
+impl Pulse {
+    /// Puts what was measured into a status whose sources and sinks are there.
+    pub(super) fn write_into(&self, status: &mut Status) {
+        (status.journal.entries_per_s, status.journal.bytes_per_s) = self.journal;
+        for (name, source) in &mut status.sources {
+            source.rows_per_s = self.sources.get(name).copied().unwrap_or(0.0);
+        }
+        for (name, sink) in &mut status.sinks {
+            let pulse = self.sinks.get(name).copied().unwrap_or_default();
+            sink.rows_per_s = pulse.rows_per_s;
+            (sink.backlog_age_s, sink.drain_s) = (pulse.backlog_age_s, pulse.drain_s);
+        }
+        status.lost_rows_lately = self.lost_lately;
+        (status.machine, status.written_bytes_per_day) = (self.machine, self.written_bytes_per_day);
+    }
 }
 
 impl Meter {

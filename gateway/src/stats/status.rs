@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Ledger, Machine, Pulse, SourceState, SourceStats, Stats};
+use super::{Finding, Ledger, Machine, SourceState, SourceStats, Stats};
 use crate::clock::Belief;
 use crate::delivery::status::SinkStatus;
 use crate::journal::clocks::Clocks;
@@ -260,7 +260,7 @@ impl Status {
             status.sinks.entry(sink.name.to_string()).or_default().cursor = sink.cursor.0;
         }
         status.add_devices(&state, stats);
-        status.add_pulse(&stats.pulse());
+        stats.pulse().write_into(&mut status);
         status.findings = Finding::all(&status);
         status.verdict = Finding::verdict(&status.findings);
         status
@@ -270,20 +270,6 @@ impl Status {
     #[must_use]
     pub fn without_devices(self) -> Status {
         Status { devices: BTreeMap::new(), ..self }
-    }
-
-    fn add_pulse(&mut self, pulse: &Pulse) {
-        (self.journal.entries_per_s, self.journal.bytes_per_s) = pulse.journal;
-        for (name, source) in &mut self.sources {
-            source.rows_per_s = pulse.sources.get(name).copied().unwrap_or(0.0);
-        }
-        for (name, sink) in &mut self.sinks {
-            let pulse = pulse.sinks.get(name).copied().unwrap_or_default();
-            sink.rows_per_s = pulse.rows_per_s;
-            (sink.backlog_age_s, sink.drain_s) = (pulse.backlog_age_s, pulse.drain_s);
-        }
-        self.lost_rows_lately = pulse.lost_lately;
-        (self.machine, self.written_bytes_per_day) = (pulse.machine, pulse.written_bytes_per_day);
     }
 
     fn add_devices(&mut self, state: &State, stats: &Stats) {

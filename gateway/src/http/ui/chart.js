@@ -193,7 +193,7 @@ function caption() {
 
 function table() {
   const made = drawn.windows.slice(-ROWS_SHOWN).reverse().map(({ ms, min, mean, max }) => {
-    const { element, cells } = row(["From", "Least", "Mean", "Greatest"], [1, 2, 3]);
+    const { element, cells } = row(["From", "Least", "Mean", "Greatest"], { numeric: [1, 2, 3] });
     [time(ms), value(min), value(mean), value(max)].forEach((text, index) => write(cells[index], text));
     return element;
   });

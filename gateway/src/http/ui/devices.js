@@ -63,7 +63,7 @@ function show(table) {
 }
 
 function build({ device, name }) {
-  const made = row(["Device", "Last row", "Latest values", "Lately", "Lost", "Clock", ""], [4]);
+  const made = row(["Device", "Last row", "Latest values", "Lately", "Lost", "Clock", ""], { numeric: [4], tight: [1, 5], loose: [2] });
   const title = make("b");
   const key = make("small");
   made.cells[0].append(title, key);

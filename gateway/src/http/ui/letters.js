@@ -38,7 +38,7 @@ async function load() {
 }
 
 function build(letter) {
-  const made = row(["Letter", "Device", "Why", ""]);
+  const made = row(["Letter", "Device", "Why", ""], { loose: [1, 2] });
   const [head, device, why, act] = made.cells;
   head.append(make("b", {}, letter.id), make("small", {}, letter.at.replace("T", " ").slice(0, 19)));
   write(device, `${shorten(letter.device || letter.origin, 60)}, ${some(letter.rows, "row")}`);

@@ -1,6 +1,6 @@
 // What the status says: the verdict, the path, the ledger, backlogs, sources and databases, wear.
 
-import { at, bytes, count, make, mark, rate, row, rows, some, span, write } from "/ui/view.js";
+import { at, bytes, count, make, mark, name as put, rate, row, rows, some, span, write } from "/ui/view.js";
 
 const LEDGER = [
   ["confirmed", "stored", "A database has confirmed them."],
@@ -58,7 +58,7 @@ function showVerdict(status) {
     return { element: make("li", {}, head, text), head, text };
   }
   function update({ head, text }, { what, cure }) {
-    write(head, what);
+    write(head, what.replace(/^the /, "The "));
     write(text, cure);
   }
 }
@@ -111,7 +111,7 @@ function lag({ backlog_rows: backlog, backlog_age_s: age }) {
 function showLedger(ledger) {
   const lost = Object.values(ledger.gaps).reduce((sum, number) => sum + number, 0);
   const numbers = { ...ledger, lost };
-  const items = [["learned", "learned", "Devices have told of them."], ...LEDGER];
+  const items = [["learned", "learned, of which", "Devices have told of them."], ...LEDGER];
   rows(at("ledger"), items, ([key]) => key, build, ({ number }, [key]) => write(number, count(numbers[key])));
   const parts = LEDGER.filter(([key]) => numbers[key] > 0);
   rows(at("ledger-bar"), parts, ([key]) => key, segment, grow);
@@ -133,7 +133,7 @@ function showLedger(ledger) {
 
 function showBacklog(status) {
   const build = ([name]) => {
-    const made = row(["Database", "Rows", "Oldest", "Caught up"], [1]);
+    const made = row(["Database", "Rows", "Oldest", "Caught up"], { numeric: [1] });
     write(made.cells[0], name);
     return made;
   };
@@ -157,8 +157,8 @@ function caughtUp(sink) {
 function showParts(status) {
   const parts = [...Object.entries(status.sources), ...Object.entries(status.sinks)];
   const build = ([name]) => {
-    const made = row(["Name", "State", "Rows/s", "Last trouble"], [2]);
-    write(made.cells[0], name);
+    const made = row(["Name", "State", "Rows/s", "Last trouble"], { numeric: [2], tight: [1], loose: [3] });
+    put(made.cells[0], name);
     return made;
   };
   rows(at("parts"), parts, ([name]) => name, build, ({ cells, element }, [, part]) => {

@@ -59,10 +59,13 @@ export function rows(body, items, keyOf, build, update) {
   }
 }
 
-/** A row of a table with a heading and cells; on a narrow page each cell shows its label. */
-export function row(labels, numeric = []) {
+/**
+ * A row of a table with a heading and cells; on a narrow page each cell shows its label. Some cells have numbers, some hold
+ * their words together, and some take any text.
+ */
+export function row(labels, { numeric = [], tight = [], loose = [] } = {}) {
   const cells = labels.map((label, index) => {
-    const kind = numeric.includes(index) ? "n" : undefined;
+    const kind = numeric.includes(index) ? "n" : tight.includes(index) ? "tight" : loose.includes(index) ? "loose" : undefined;
     return index === 0
       ? make("th", { scope: "row", role: "rowheader" })
       : make("td", { role: "cell", "data-label": label, class: kind });
@@ -115,6 +118,13 @@ export function span(seconds) {
 export function value(of) {
   if (typeof of !== "number") return typeof of === "string" ? shorten(of, 60) : String(of);
   return Number.isInteger(of) ? String(of) : String(Number(of.toPrecision(6)));
+}
+
+/** A name whose path, if it has one, stands below its last part. */
+export function name(element, text) {
+  const parts = text.startsWith("/") ? text.split("/") : [text];
+  element.append(make("b", {}, parts[parts.length - 1]));
+  if (parts.length > 1) element.append(make("small", {}, text));
 }
 
 /** Text of a length that a table has room for. */
