@@ -108,10 +108,15 @@ fn a_database_that_is_away_and_a_device_that_is_unplugged_are_named_with_a_cure(
 }
 
 #[test]
-fn a_gateway_that_restarts_is_found_again_without_a_reload() -> anyhow::Result<()> {
+fn a_gateway_that_hangs_or_restarts_is_found_again_without_a_reload() -> anyhow::Result<()> {
     let mut site = Site::start("browser-restart")?;
     await_more(&site, 0.0)?;
     site.browser.run("window.marker = 7")?;
+    // One that is there and says nothing is no better.
+    site.world.gateway.pause()?;
+    site.browser.await_text("#link", "Not connected")?;
+    site.world.gateway.proceed()?;
+    site.browser.await_true("a live page", "document.body.dataset.link === 'live'")?;
     site.world.gateway.kill();
     let said = site.browser.await_text("#link", "Not connected")?;
     assert!(said.contains("What is shown is from"), "{said}");

@@ -28,7 +28,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 macro_rules! assets {
     ($($path:literal $kind:ident $file:literal),+ $(,)?) => {
         /// Path, type and content of each file.
-        const ASSETS: &[(&str, &str, &str)] = &[$(($path, $kind, include_str!(concat!("ui/", $file)))),+];
+        static ASSETS: &[(&str, &str, &str)] = &[$(($path, $kind, include_str!(concat!("ui/", $file)))),+];
     };
 }
 
