@@ -147,7 +147,19 @@ impl Browser {
 
     /// Leaves a picture of the first `height` pixels of the page in `target/screenshots`.
     pub(crate) fn picture(&self, name: &str, (width, height): (u32, u32)) -> anyhow::Result<()> {
-        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        self.capture(name, &json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 }))
+    }
+
+    /// The same of an element.
+    pub(crate) fn picture_of(&self, name: &str, selector: &str) -> anyhow::Result<()> {
+        let place = format!(
+            "const at = document.querySelector({selector:?}).getBoundingClientRect(); \
+             return {{ x: at.x + scrollX, y: at.y + scrollY, width: at.width, height: at.height, scale: 1 }}"
+        );
+        self.capture(name, &self.run(&place)?)
+    }
+
+    fn capture(&self, name: &str, clip: &Value) -> anyhow::Result<()> {
         let how = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let taken = self.tell("Page.captureScreenshot", &how)?;
         let png = from_base64(taken["data"].as_str().context("a picture without data")?)?;

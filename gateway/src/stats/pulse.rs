@@ -1,7 +1,7 @@
 //! What changes by the second: rates, how the backlogs grow or shrink, and how old they are.
 //!
 //! [`Meter`] is given counters once a second and says how they have moved in the last [`WINDOW_MS`]; it knows no clock. What it
-//! says is a [`Pulse`], which [`Stats`](super::Stats) keeps for everybody who writes down a status.
+//! says is a [`Pulse`], which [`Stats`] keeps for everybody who writes down a status.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -132,7 +132,7 @@ function plot() {
     const anchor = index === 0 ? "start" : index === shown ? "end" : "middle";
     svg.append(draw("text", { x: x(ms), y: HEIGHT - 6, "text-anchor": anchor }, time(ms)));
   }
-  for (const run of runs(windows, every * 1500)) {
+  for (const run of runs(windows, every * 1000)) {
     const upper = run.map(({ ms, max }) => `${x(ms).toFixed(1)},${y(max).toFixed(1)}`);
     const lower = run.map(({ ms, min }) => `${x(ms).toFixed(1)},${y(min).toFixed(1)}`).reverse();
     const middle = run.map(({ ms, mean }) => `${x(ms).toFixed(1)},${y(mean).toFixed(1)}`);
@@ -146,8 +146,10 @@ function plot() {
   point(-1);
 }
 
-/** Windows without a hole between them. */
-function runs(windows, hole) {
+/** Windows without a hole between them: what is three times as long as usual is one. */
+function runs(windows, everyMs) {
+  const steps = windows.slice(1).map(({ ms }, index) => ms - windows[index].ms).sort((a, b) => a - b);
+  const hole = 3 * Math.max(everyMs, steps[Math.floor(steps.length / 2)] ?? 0);
   const all = [];
   for (const of of windows) {
     const last = all[all.length - 1];
