@@ -34,7 +34,7 @@ use crate::sink::influx::{Influx, Target};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, Reporter, mqtt, serial, sparkplug};
-use crate::stats::Stats;
+use crate::stats::{Machine, Stats};
 
 /// Longest time that sinks may take at the end to deliver what is committed.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -69,6 +69,7 @@ const FIX_PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(config: &Config) -> Result<()> {
+    Machine::begin();
     abort_on_panic();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();

@@ -20,7 +20,8 @@ fn a_series_is_drawn_with_what_lies_between() -> anyhow::Result<()> {
     browser.run("document.querySelector('#chart-series').value = [...document.querySelectorAll('#chart-series option')].find((at) => at.textContent.includes('temperature')).value; document.querySelector('#chart-series').dispatchEvent(new Event('input'))")?;
     let caption = browser.await_text("#chart-caption", "weather temperature of greenhouse")?;
     assert!(caption.contains("from 2"), "{caption}");
-    browser.await_true("one line without a hole", "document.querySelectorAll('#chart .mean').length === 1")?;
+    browser
+        .await_true("one line without a hole", "document.querySelectorAll('#chart .mean').length === 1")?;
     let note = browser.await_text("#chart-note", "windows of 20 s")?;
     assert!(!note.contains("Not complete"), "{note}");
     // A row for each window, and a readout for each by the arrow keys.
