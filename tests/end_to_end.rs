@@ -40,10 +40,10 @@ mod readme;
 mod reads;
 #[path = "end_to_end/refused.rs"]
 mod refused;
-#[path = "end_to_end/renamed.rs"]
-mod renamed;
 #[path = "end_to_end/reload.rs"]
 mod reload;
+#[path = "end_to_end/renamed.rs"]
+mod renamed;
 #[path = "end_to_end/serial.rs"]
 mod serial;
 #[path = "end_to_end/systemd.rs"]

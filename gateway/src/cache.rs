@@ -60,6 +60,7 @@ pub struct Latest {
     series_max: usize,
     untracked: u64,
     fixes: Arc<Fixes>,
+    now_ns: i64,
 }
 
 /// The row of one series with the highest timestamp; an early one, until its clock is fixed, if it came last.
@@ -73,6 +74,51 @@ pub struct LatestRow {
     pub machine: Option<MachineBoot>,
     /// Names and values.
     pub fields: Vec<(String, Value)>,
+    /// When it was seen here, in nanoseconds since 1970 by the gateway's clock, to a second or so.
+    pub seen_ns: i64,
+    /// What its first number was lately.
+    pub spark: Spark,
+}
+
+/// The latest values of the first field that is a number, oldest first, for a small picture: at most one in
+/// [`Spark::SPACING_NS`], at most [`Spark::VALUES_MAX`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spark {
+    values: VecDeque<f32>,
+    last_ns: i64,
+}
+
+impl Spark {
+    /// Values that are kept.
+    pub const VALUES_MAX: usize = 48;
+    /// How far apart they are at least, by the time of their rows.
+    pub const SPACING_NS: u64 = 5_000_000_000;
+
+    /// The values.
+    pub fn values(&self) -> impl Iterator<Item = f32> {
+        self.values.iter().copied()
+    }
+
+    fn take(&mut self, value: &Value, ns: i64) {
+        // Either way: a row that waits for its time has another clock.
+        let is_due = self.values.is_empty() || ns.abs_diff(self.last_ns) >= Spark::SPACING_NS;
+        let Some(value) = as_f32(value).filter(|_| is_due) else { return };
+        self.last_ns = ns;
+        self.values.push_back(value);
+        if self.values.len() > Spark::VALUES_MAX {
+            self.values.pop_front();
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a picture of a few pixels needs no more digits")]
+fn as_f32(value: &Value) -> Option<f32> {
+    match value {
+        Value::Float(value) => Some(*value as f32),
+        Value::Integer(value) => Some(*value as f32),
+        Value::Unsigned(value) => Some(*value as f32),
+        Value::Boolean(_) | Value::Text(_) => None,
+    }
 }
 
 impl Latest {
@@ -80,14 +126,16 @@ impl Latest {
     #[must_use]
     pub fn new(journal: &Journal, series_max: usize) -> Latest {
         let reader = journal.reader(*journal.watermark().borrow());
-        Latest { rows: HashMap::new(), reader, series_max, untracked: 0, fixes: Arc::default() }
+        Latest { rows: HashMap::new(), reader, series_max, untracked: 0, fixes: Arc::default(), now_ns: 0 }
     }
 
-    /// Takes in everything that was committed since the last call; call it a few times a second, and before an answer.
+    /// Takes in everything that was committed since the last call; call it about once a second, and before an answer. The time
+    /// is `now_ns`, in nanoseconds since 1970.
     ///
     /// # Errors
     /// The journal cannot be read; what was taken in stands.
-    pub fn catch_up(&mut self) -> Result<(), ReadError> {
+    pub fn catch_up(&mut self, now_ns: i64) -> Result<(), ReadError> {
+        self.now_ns = now_ns;
         let fixes = self.reader.fixes();
         if fixes != self.fixes {
             self.rows.values_mut().for_each(|row| row.date(&fixes));
@@ -132,11 +180,18 @@ impl Latest {
     fn take_in_row(&mut self, row: &RowEntry<'_>, machine: Option<MachineBoot>) {
         if let Some(known) = self.rows.get_mut(row.series) {
             if row.ns >= known.ns || machine != known.machine {
-                known.replace(row, machine);
+                known.replace(row, machine, self.now_ns);
             }
         } else if self.rows.len() < self.series_max {
-            let mut latest = LatestRow { device: row.device.into(), ns: row.ns, machine, fields: Vec::new() };
-            latest.replace(row, machine);
+            let mut latest = LatestRow {
+                device: row.device.into(),
+                ns: row.ns,
+                machine,
+                fields: Vec::new(),
+                seen_ns: self.now_ns,
+                spark: Spark::default(),
+            };
+            latest.replace(row, machine, self.now_ns);
             self.rows.insert(row.series.into(), latest);
         } else {
             self.untracked += 1;
@@ -153,8 +208,8 @@ impl LatestRow {
     }
 
     /// Overwrites in place, since a series nearly always keeps its fields.
-    fn replace(&mut self, row: &RowEntry<'_>, machine: Option<MachineBoot>) {
-        (self.ns, self.machine) = (row.ns, machine);
+    fn replace(&mut self, row: &RowEntry<'_>, machine: Option<MachineBoot>, now_ns: i64) {
+        (self.ns, self.machine, self.seen_ns) = (row.ns, machine, now_ns);
         let mut kept = 0;
         for (name, value) in row.fields.iter() {
             match self.fields.get_mut(kept) {
@@ -165,5 +220,8 @@ impl LatestRow {
             kept += 1;
         }
         self.fields.truncate(kept);
+        if let Some((_, value)) = self.fields.iter().find(|(_, value)| as_f32(value).is_some()) {
+            self.spark.take(value, row.ns);
+        }
     }
 }

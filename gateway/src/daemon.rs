@@ -36,7 +36,7 @@ use crate::sink::influx::{Influx, Target};
 use crate::sink::sqlite::{Limits, Sqlite};
 use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, sparkplug};
-use crate::stats::Stats;
+use crate::stats::{Machine, Stats};
 use crate::systemd::Manager;
 use reload::Reload;
 use sources::Sources;
@@ -80,6 +80,8 @@ const FIX_PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(path: &Path, config: &Config) -> Result<()> {
+    // Before the process is hidden from others of its user, itself among them.
+    Machine::begin();
     abort_on_panic();
     harden::keep_memory_private();
     harden::allow_files();
@@ -151,8 +153,10 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
             match signals.next().await {
                 Signal::Stop(name) => break name,
                 Signal::Reload => {
+                    manager.reloading();
                     let reload = Arc::clone(&reload);
                     tokio::task::spawn_blocking(move || lock(&reload).run()).await.ok();
+                    manager.ready();
                 }
             }
         };

@@ -17,16 +17,14 @@ use tracing::{debug, warn};
 use crate::clock::{self, Belief};
 use crate::config::{self, Config};
 use crate::ingest::{Arrival, Ingest, Origin};
-use crate::journal::{Entry, Journal, Read, Refused, State};
+use crate::journal::{Journal, Refused, State};
 use crate::record::{Row, SeriesKey, Value};
 use crate::source::payload::Parsed;
-use crate::stats::{Stats, Status};
+use crate::stats::pulse::age_s;
+use crate::stats::{Machine, Stats, Status};
 
 /// Measurement of these rows.
 pub const MEASUREMENT: &str = "forebay_gateway";
-
-/// Frames that are looked through for the oldest row that waits for a database.
-const FRAMES_MAX: usize = 64;
 
 /// What measures the gateway.
 pub struct Health {
@@ -37,14 +35,6 @@ pub struct Health {
     device: String,
     series: SeriesKey,
     started: Duration,
-}
-
-/// What the machine says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Machine {
-    disk_free_bytes: Option<u64>,
-    resident_bytes: Option<u64>,
-    uptime_s: u64,
 }
 
 impl Health {
@@ -107,22 +97,8 @@ impl Health {
     }
 
     fn machine(&self) -> Machine {
-        let disk = rustix::fs::statvfs(&self.data_dir).ok();
-        let uptime = clock::monotonic().saturating_sub(self.started);
-        Machine {
-            disk_free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
-            resident_bytes: resident_bytes(),
-            uptime_s: uptime.as_secs(),
-        }
+        Machine::read(&self.data_dir, clock::monotonic().saturating_sub(self.started))
     }
-}
-
-/// Memory of this process that is in use, in bytes.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kibibytes.saturating_mul(1024))
 }
 
 /// How long the oldest row that some database lacks has been waiting for it, in seconds by its own time; none if no row that
@@ -133,22 +109,7 @@ fn waited_s(journal: &Journal, now_ns: i64) -> Option<u64> {
         owed.map(|sink| sink.cursor).min()
     };
     let cursor = journal.with_state(owes)?;
-    let mut reader = journal.reader(cursor);
-    for _ in 0..FRAMES_MAX {
-        let frame = match reader.next().ok()? {
-            Read::Frame(frame) => frame,
-            Read::Damaged { .. } => continue,
-            Read::Wait => return None,
-        };
-        let rows =
-            frame.entries().filter(|(offset, _)| *offset >= cursor).filter_map(|(_, entry)| entry.ok());
-        let oldest =
-            rows.filter_map(|entry| if let Entry::Row(row) = entry { Some(row.ns) } else { None }).min();
-        if let Some(oldest_ns) = oldest {
-            return Some(now_ns.saturating_sub(oldest_ns).max(0).unsigned_abs() / 1_000_000_000);
-        }
-    }
-    None
+    age_s(journal, cursor, now_ns)
 }
 
 /// The row's fields. Those of numbers that are not known are left out.
@@ -243,7 +204,7 @@ mod tests {
         assert_eq!(journal.with_state(|state| state.device("barn").map(|device| device.rows)), Some(1));
         assert_eq!(stats.health_dropped.get(), 0);
         let status = Status::of(&journal, &stats, NOW_NS + 9_000_000_000, Belief::Told);
-        let machine = Machine { disk_free_bytes: None, resident_bytes: Some(7), uptime_s: 3 };
+        let machine = Machine { resident_bytes: Some(7), uptime_s: 3, ..Machine::default() };
         let fields = fields(&status, Belief::Told, machine, Some(9));
         let of = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
         assert_eq!(of("backlog_rows"), Some(Value::Integer(1)), "the row itself waits for the database");

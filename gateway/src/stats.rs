@@ -15,11 +15,19 @@ use serde::{Deserialize, Serialize};
 use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
+pub use findings::Finding;
 pub use ledger::Ledger;
+pub use machine::Machine;
+pub use natives::{Native, NativeClock, Natives};
+pub use pulse::Pulse;
 pub use rate_limit::RateLimit;
 pub use status::Status;
 
+pub mod findings;
 pub mod ledger;
+mod machine;
+mod natives;
+pub mod pulse;
 mod rate_limit;
 pub mod status;
 
@@ -32,6 +40,9 @@ pub struct Stats {
     told: Mutex<HashMap<Box<str>, Told>>,
     ports: Mutex<BTreeMap<PathBuf, Served>>,
     listen: OnceLock<SocketAddr>,
+    pulse: Mutex<Arc<Pulse>>,
+    /// What is known of native devices.
+    pub natives: Natives,
     /// Rows of the gateway's own health that the journal did not take.
     pub health_dropped: Counter,
 }
@@ -59,6 +70,8 @@ impl Stats {
             told: Mutex::default(),
             ports: Mutex::default(),
             listen: OnceLock::new(),
+            pulse: Mutex::default(),
+            natives: Natives::default(),
             health_dropped: Counter::default(),
         })
     }
@@ -127,6 +140,17 @@ impl Stats {
     #[must_use]
     pub fn ports(&self) -> BTreeMap<PathBuf, Served> {
         lock(&self.ports).clone()
+    }
+
+    /// Remembers what was measured.
+    pub fn set_pulse(&self, pulse: Pulse) {
+        *lock(&self.pulse) = Arc::new(pulse);
+    }
+
+    /// What was measured last.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&lock(&self.pulse))
     }
 
     /// Remembers which address the HTTP interface got; only the first call counts.

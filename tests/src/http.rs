@@ -72,6 +72,14 @@ impl Http {
         self.send(request).with_context(|| format!("POST {url}"))
     }
 
+    /// DELETE.
+    ///
+    /// # Errors
+    /// No answer came; an answer of any status is no error.
+    pub fn delete(&self, url: &str) -> anyhow::Result<Answer> {
+        self.send(self.client.delete(url)).with_context(|| format!("DELETE {url}"))
+    }
+
     /// GET of a JSON document.
     ///
     /// # Errors

@@ -54,6 +54,10 @@ fn render(status: &Status) -> String {
         status.pid,
         status.http.listen
     ));
+    // A gateway of an earlier version says none.
+    if !status.verdict.is_empty() {
+        page.line(&plain(&status.verdict));
+    }
     let clock = &status.clock;
     let reason = plain(&clock.reason);
     if status.clock_trusted {

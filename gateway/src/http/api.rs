@@ -1,6 +1,5 @@
 //! Health and status.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -9,6 +8,7 @@ use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::audit::Audits;
+use super::overview::Overviews;
 use super::query::Queries;
 use super::refusals::Refusals;
 use crate::audit::Auditor;
@@ -32,7 +32,7 @@ pub struct Api {
     pub(super) queries: Queries,
     pub(super) audits: Audits,
     pub(super) refusals: Arc<Refusals>,
-    pub(super) data_dir: PathBuf,
+    pub(super) overviews: Overviews,
 }
 
 impl Api {
@@ -49,7 +49,7 @@ impl Api {
         let latest = Mutex::new(Latest::new(&journal, super::devices::SERIES_MAX));
         let (clock, ack_after) = (config.clock, config.ack_after);
         let (queries, audits) = (Queries::new(engine), Audits::new(auditor));
-        let (refusals, data_dir) = (Arc::default(), config.data_dir.clone());
+        let (refusals, overviews) = (Arc::default(), Overviews::new(&config.data_dir));
         Arc::new(Api {
             journal,
             stats,
@@ -60,7 +60,7 @@ impl Api {
             queries,
             audits,
             refusals,
-            data_dir,
+            overviews,
         })
     }
 

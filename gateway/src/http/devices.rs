@@ -11,6 +11,7 @@ use serde_json::Value as Scalar;
 
 use super::Api;
 use crate::cache::LatestRow;
+use crate::clock;
 use crate::query::scalar;
 
 /// Most series whose latest row is kept in memory; rows of further series are stored, and only not shown here.
@@ -71,10 +72,10 @@ pub(super) async fn follow(api: Arc<Api>) {
     }
 }
 
-async fn catch_up(api: &Arc<Api>) {
+pub(super) async fn catch_up(api: &Arc<Api>) {
     let api = Arc::clone(api);
     let caught_up = tokio::task::spawn_blocking(move || {
-        api.latest.lock().unwrap_or_else(PoisonError::into_inner).catch_up()
+        api.latest.lock().unwrap_or_else(PoisonError::into_inner).catch_up(clock::now_ns())
     });
     if let Ok(Err(e)) = caught_up.await {
         tracing::debug!("the latest rows are not up to date: {e}");

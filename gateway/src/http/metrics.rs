@@ -4,7 +4,6 @@
 //! label. Names and units go by the conventions of Prometheus, which `promtool check metrics` knows.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -12,38 +11,19 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::Api;
-use crate::health;
 use crate::stats::status::SourceReport;
 use crate::stats::{SourceState, Status};
 
 /// The metrics.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    let data_dir = api.data_dir.clone();
-    // A disk that hangs holds up nobody else.
-    let machine = tokio::task::spawn_blocking(move || Machine::look(&data_dir)).await.unwrap_or_default();
     let refused: Vec<(&str, u64)> = api.refusals.counts().collect();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&api.status(), &machine, &refused))
-}
-
-/// What the system says of this process and its disk; nothing, where it does not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Machine {
-    disk_free_bytes: Option<u64>,
-    resident_bytes: Option<u64>,
-}
-
-impl Machine {
-    fn look(data_dir: &Path) -> Machine {
-        let disk = rustix::fs::statvfs(data_dir).ok();
-        let disk_free_bytes = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        Machine { disk_free_bytes, resident_bytes: health::resident_bytes() }
-    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&api.status(), &refused))
 }
 
 /// Writes the metrics of a snapshot; `refused` is what the HTTP interface has refused, by reason.
-fn render(status: &Status, machine: &Machine, refused: &[(&str, u64)]) -> String {
+fn render(status: &Status, refused: &[(&str, u64)]) -> String {
     let mut page = Page(String::with_capacity(4096));
-    push_process(&mut page, status, machine);
+    push_process(&mut page, status);
     push_sources(&mut page, status);
     push_sinks(&mut page, status);
     push_rows(&mut page, status);
@@ -57,7 +37,7 @@ fn render(status: &Status, machine: &Machine, refused: &[(&str, u64)]) -> String
     page.0
 }
 
-fn push_process(page: &mut Page, status: &Status, machine: &Machine) {
+fn push_process(page: &mut Page, status: &Status) {
     page.family("forebay_build_info", "gauge", "The version of the gateway, as a label.");
     page.labelled("forebay_build_info", "version", [(status.version.as_str(), 1)].into_iter());
     let started_s = u64::try_from(status.started_ns / 1_000_000_000).unwrap_or(0);
@@ -67,10 +47,10 @@ fn push_process(page: &mut Page, status: &Status, machine: &Machine) {
         "When the gateway was started, in seconds since 1970 by its own clock.",
         started_s,
     );
-    if let Some(bytes) = machine.resident_bytes {
+    if let Some(bytes) = status.machine.resident_bytes {
         page.single("forebay_resident_memory_bytes", "gauge", "Memory of the process that is in use.", bytes);
     }
-    if let Some(bytes) = machine.disk_free_bytes {
+    if let Some(bytes) = status.machine.disk_free_bytes {
         page.single("forebay_disk_free_bytes", "gauge", "Room on the disk of data_dir.", bytes);
     }
     page.single(

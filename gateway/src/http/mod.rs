@@ -5,7 +5,8 @@
 //! (`serve.rs`, `seats.rs`, `patient.rs`), and on TCP not everybody may ask for everything (`guard.rs`).
 //! **Operation.** [`api`] answers, [`metrics`] writes the same snapshot for Prometheus, [`live`] streams rows,
 //! `query.rs` asks [`crate::query`]; [`dead_letters`] does what the commands of that name ask for, and `audit.rs` is on the
-//! control socket alone.
+//! control socket alone. `ui.rs` has the dashboard, [`overview`] what it shows by the second, and `table.rs` its pages of
+//! devices.
 //! **Failure.** A client that is slow is skipped ahead and told so; one too many is closed, and what is refused is counted
 //! (`refusals.rs`).
 
@@ -16,12 +17,15 @@ mod devices;
 mod guard;
 pub mod live;
 pub mod metrics;
+pub mod overview;
 mod patient;
 mod ports;
 mod query;
 mod refusals;
 mod seats;
 mod serve;
+mod table;
+mod ui;
 
 use std::io;
 use std::net::SocketAddr;
@@ -140,6 +144,7 @@ impl Server {
             serve::serve(tcp, shared, tcp_limits(), Arc::clone(&refusals)),
             serve::serve(control, own, CONTROL_LIMITS, refusals),
             devices::follow(Arc::clone(&api)),
+            overview::follow(Arc::clone(&api)),
             query::follow(api),
         );
     }
@@ -173,11 +178,14 @@ fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(api::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(api::status))
+        .route("/api/v1/status/live", get(overview::live))
         .route("/api/v1/devices", get(devices::devices))
+        .route("/api/v1/devices/table", get(table::table))
         .route("/api/v1/ports", get(ports::ports))
         .route("/api/v1/query", get(query::query))
         .route("/api/v1/live", get(live::live))
         .with_state(api)
+        .merge(ui::router())
 }
 
 /// What only the commands of this machine may ask for, beside everything else.

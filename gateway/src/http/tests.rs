@@ -19,6 +19,8 @@ use crate::journal::{Class, Entry, Journal, Options, Refused};
 use crate::record::{Offset, Value};
 use crate::stats::{SourceState, Stats, Status};
 
+mod dashboard;
+
 /// Longest wait for something that is expected.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -31,6 +31,7 @@ use crate::clock;
 use crate::ingest::{Admission, AdmitError, NativeError, cause_of};
 use crate::journal::Refused;
 use crate::record::{Offset, SeriesKey};
+use crate::stats::NativeClock;
 
 /// Blocks that a device may have outstanding while there is room for them.
 const CREDIT: u8 = 16;
@@ -180,7 +181,9 @@ impl Session {
             Event::Birth(birth) => self.handle_birth(now, birth, reporter),
             Event::TimeReply { token, tick } => {
                 let Some(device) = &mut self.device else { return };
-                let Some(round_trip_ns) = device.handle_time(now, token.0, tick) else { return };
+                let Some((round_trip_ns, rate_ppb)) = device.handle_time(now, token.0, tick) else { return };
+                let known = NativeClock { error_ns: round_trip_ns / 2, rate_ppb };
+                self.context.stats.natives.set_clock(&device.admission.device, known);
                 if device.exchanges.burst_is_over() && !device.has_credit && device.retry_at.is_none() {
                     device.has_credit = true;
                     tracing::info!(
@@ -336,7 +339,10 @@ impl Session {
         let series: Result<Vec<SeriesKey>, _> =
             schema.groups().map(|group| self.context.ingest.native_series(admission, &name(group))).collect();
         match series {
-            Ok(series) => Some((schema, series)),
+            Ok(series) => {
+                self.context.stats.natives.describe(&admission.device, &schema);
+                Some((schema, series))
+            }
             Err(e) => {
                 reporter.trouble("birth", &format!("device {} cannot be stored: {e}", admission.device));
                 None

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ledger, SourceState, SourceStats, Stats};
+use super::{Finding, Ledger, Machine, SourceState, SourceStats, Stats};
 use crate::clock::Belief;
 use crate::delivery::status::SinkStatus;
 use crate::journal::clocks::Clocks;
@@ -16,7 +16,7 @@ use crate::journal::state::{Gaps, Ledger as Account};
 use crate::journal::{Condition, Journal, State};
 
 /// The gateway as it is now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the gateway.
     pub version: String,
@@ -39,6 +39,9 @@ pub struct Status {
     pub ledger_offset: u64,
     /// By chip id, or by the tag `device` of a foreign device.
     pub devices: BTreeMap<String, DeviceReport>,
+    /// How many devices there are, also where they are left out.
+    #[serde(default)]
+    pub device_count: usize,
     /// Rows declared lost since the data directory was made, by cause; a row that two sinks lack counts twice.
     pub gap_rows: BTreeMap<String, u64>,
     /// Rows that went to the dead letters since the data directory was made; one that two sinks refuse counts twice.
@@ -54,6 +57,21 @@ pub struct Status {
     pub sinks: BTreeMap<String, SinkReport>,
     /// The HTTP interface.
     pub http: HttpReport,
+    /// Rows declared lost in the last ten seconds.
+    #[serde(default)]
+    pub lost_rows_lately: u64,
+    /// The process and its disk.
+    #[serde(default)]
+    pub machine: Machine,
+    /// Bytes that the process writes to disks in a day, by the mean since its start; none in its first minute.
+    #[serde(default)]
+    pub written_bytes_per_day: Option<u64>,
+    /// What is wrong, worst first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// The same in one sentence.
+    #[serde(default)]
+    pub verdict: String,
 }
 
 /// The gateway's own clock.
@@ -87,7 +105,7 @@ pub struct DeviceReport {
 }
 
 /// The journal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JournalReport {
     /// Bytes of all its files.
     pub bytes: u64,
@@ -109,10 +127,16 @@ pub struct JournalReport {
     pub bytes_written: u64,
     /// Files given up since the start because a write or sync of them failed; nothing is lost with them.
     pub rewrites: u64,
+    /// Entries committed in a second, by the mean of the last ten.
+    #[serde(default)]
+    pub entries_per_s: f64,
+    /// Bytes written for them in a second, likewise.
+    #[serde(default)]
+    pub bytes_per_s: f64,
 }
 
 /// One source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceReport {
     /// Whether the broker or port is there.
     pub state: SourceState,
@@ -152,10 +176,13 @@ pub struct SourceReport {
     /// What comes from it cannot be acknowledged: what does not arrive here is lost, and nobody knows how much that is.
     #[serde(default)]
     pub unprotected: bool,
+    /// Rows handed to intake in a second, by the mean of the last ten.
+    #[serde(default)]
+    pub rows_per_s: f64,
 }
 
 /// One sink.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SinkReport {
     /// `starting`, `running`, `retrying`, `holding` or `stopped`; empty for a cursor that no sink uses.
     pub state: String,
@@ -179,6 +206,15 @@ pub struct SinkReport {
     pub sent_bytes: u64,
     /// Rows that this sink alone lacks, by cause.
     pub gaps: BTreeMap<String, u64>,
+    /// Rows confirmed in a second, by the mean of the last ten.
+    #[serde(default)]
+    pub rows_per_s: f64,
+    /// How long the oldest row that it lacks has been waiting, in seconds by the row's own time; 0 if it lacks none.
+    #[serde(default)]
+    pub backlog_age_s: Option<u64>,
+    /// In how many seconds it will have caught up at the present pace; none while the backlog does not shrink.
+    #[serde(default)]
+    pub drain_s: Option<u64>,
 }
 
 /// The HTTP interface.
@@ -203,6 +239,7 @@ impl Status {
             ledger: Ledger::default(),
             ledger_offset: offset.0,
             devices: BTreeMap::new(),
+            device_count: state.devices().len(),
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
             dead_lettered_rows: 0,
             health_dropped_rows: stats.health_dropped.get(),
@@ -210,6 +247,11 @@ impl Status {
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),
             http: HttpReport { listen: stats.listen().map(|listen| listen.to_string()).unwrap_or_default() },
+            lost_rows_lately: 0,
+            machine: Machine::default(),
+            written_bytes_per_day: None,
+            findings: Vec::new(),
+            verdict: String::new(),
         };
         for (name, report) in stats.sinks() {
             status.sinks.insert(name, SinkReport::of(&report));
@@ -218,7 +260,16 @@ impl Status {
             status.sinks.entry(sink.name.to_string()).or_default().cursor = sink.cursor.0;
         }
         status.add_devices(&state, stats);
+        stats.pulse().write_into(&mut status);
+        status.findings = Finding::all(&status);
+        status.verdict = Finding::verdict(&status.findings);
         status
+    }
+
+    /// The same without its devices, of which there may be thousands.
+    #[must_use]
+    pub fn without_devices(self) -> Status {
+        Status { devices: BTreeMap::new(), ..self }
     }
 
     fn add_devices(&mut self, state: &State, stats: &Stats) {
@@ -288,6 +339,8 @@ impl JournalReport {
             entries_committed: commits.entries,
             bytes_written: commits.bytes,
             rewrites: commits.rewrites,
+            entries_per_s: 0.0,
+            bytes_per_s: 0.0,
         }
     }
 }
@@ -334,6 +387,7 @@ impl SourceStats {
             broker_dropped_messages: queue.dropped,
             connects: self.connects.get(),
             unprotected: self.unprotected.load(Ordering::Relaxed),
+            rows_per_s: 0.0,
         }
     }
 }

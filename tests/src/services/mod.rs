@@ -38,6 +38,10 @@ fn program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} is not installed: apt-get install {package}, or run tests/run"))
 }
 
-pub(crate) fn command(name: &str, package: &str) -> anyhow::Result<Command> {
+/// A command of a program that a Debian package has.
+///
+/// # Errors
+/// It is not installed; the message says how to get it.
+pub fn command(name: &str, package: &str) -> anyhow::Result<Command> {
     Ok(Command::new(program(name, package)?))
 }

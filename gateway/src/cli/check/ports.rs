@@ -200,6 +200,7 @@ mod tests {
             unprotected_messages: BTreeMap::new(),
             connects: 0,
             unprotected: false,
+            rows_per_s: 0.0,
         };
         let selector = selector("/dev/no-such-port");
         assert!(look(&selector, Some(&report(SourceState::Connected, None))).is_ok());

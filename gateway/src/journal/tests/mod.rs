@@ -421,7 +421,8 @@ fn the_latest_row_of_each_series_is_at_hand() {
         })
         .unwrap();
     wait_for(&journal, receipt);
-    latest.catch_up().unwrap();
-    assert_eq!(latest.get("climate,device=boiler").unwrap().fields, fields(5, "new"));
+    latest.catch_up(7_000).unwrap();
+    let row = latest.get("climate,device=boiler").unwrap();
+    assert_eq!((&row.fields, row.seen_ns, row.spark.values().count()), (&fields(5, "new"), 7_000, 1));
     assert_eq!((latest.iter().count(), latest.untracked()), (1, 1));
 }

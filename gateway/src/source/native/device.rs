@@ -82,13 +82,14 @@ impl Device {
         self.exchanges.burst_is_over() && self.schema.is_some()
     }
 
-    /// Takes the answer to a question for the tick. Returns the shortest round trip so far, if it was one of ours.
-    pub(super) fn handle_time(&mut self, now: Now, token: u32, tick: Tick) -> Option<i64> {
+    /// Takes the answer to a question for the tick. Returns the shortest round trip so far in nanoseconds, and by how much
+    /// the device's seconds are longer than ours in parts per billion, if it was one of ours.
+    pub(super) fn handle_time(&mut self, now: Now, token: u32, tick: Tick) -> Option<(i64, f64)> {
         let exchange = self.exchanges.handle_reply(now.ms.0, now.steady_ns, token, tick)?;
         let mut clock = self.clock.lock();
         clock.map.handle_exchange(exchange);
         self.exchanges.set_pace(now.ms.0, clock.map.rate().sigma_ppb);
-        clock.map.round_trip_ns()
+        clock.map.round_trip_ns().zip(Some(clock.map.rate().ppb))
     }
 
     pub(super) fn hand_over(
