@@ -83,7 +83,9 @@ fn its_gateway_reads_its_configuration_and_its_broker_keeps_what_it_takes() -> a
     let scratch = Scratch::new("container")?;
     let payload = scratch.path().join("message.json");
     std::fs::write(&payload, "{\"temperature\":21.5}")?;
-    let program = Program::of_this_build().with_variable("INFLUXDB_TOKEN", "secret-of-compose".into());
+    let program = Program::of_this_build()
+        .with_variable("INFLUXDB_TOKEN", "secret-of-compose".into())
+        .with_variable("FOREBAY_TOKEN", "token-of-the-container".into());
     let mut command = program.command("explain", &checkout("gateway/packaging/container/forebay.toml"));
     let output = command.args(["--topic", "sensors/esp/cellar", "--payload"]).arg(&payload).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

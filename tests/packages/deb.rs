@@ -171,8 +171,11 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
     let unit = Unit::parse(&std::fs::read_to_string(checkout("gateway/packaging/forebay.service"))?);
     let mut installed = Installed { root, unit, scratch: scratch.path().to_owned(), broker, lives: 0 };
-    installed.install(&first)?;
+    let said = installed.install(&first)?;
+    assert!(said.contains(":8686/ with the token that is in /etc/forebay/http.token"), "{said}");
     the_files_are_right(&installed)?;
+    let token = std::fs::read_to_string(installed.root.path("/etc/forebay/http.token"))?;
+    assert!(token.trim().len() >= 40, "a token of {} characters", token.trim().len());
 
     let own = own_configuration(free_port()?, &installed.broker);
     std::fs::write(installed.root.path("/etc/forebay/conf.d/own.toml"), &own)?;
@@ -198,6 +201,7 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     assert_eq!(version, "0.1.1-1");
     assert_eq!(std::fs::read_to_string(&conffile)?, edited);
     assert_eq!(installed.readings()?, 1, "an upgrade keeps what was read");
+    assert_eq!(std::fs::read_to_string(installed.root.path("/etc/forebay/http.token"))?, token);
     let mut daemon = installed.start()?;
     subscribed(&installed)?;
     installed.read(22.5, 2)?;
@@ -214,7 +218,9 @@ fn the_package_installs_runs_is_upgraded_removed_and_purged() -> anyhow::Result<
     assert!(daemon.terminate(LIMIT)?.success());
 
     installed.root.run(&["dpkg", "--purge", "forebay"])?;
-    for gone in ["/var/lib/forebay", "/etc/forebay/forebay.toml", "/usr/share/doc/forebay"] {
+    for gone in
+        ["/var/lib/forebay", "/etc/forebay/http.token", "/etc/forebay/forebay.toml", "/usr/share/doc/forebay"]
+    {
         assert!(!installed.is_there(gone), "a purge leaves {gone}");
     }
     assert!(installed.is_there("/etc/forebay/conf.d/own.toml"), "a file of somebody else's stays");
@@ -239,6 +245,7 @@ fn the_files_are_right(installed: &Installed) -> anyhow::Result<()> {
         ("/usr/bin/forebay", "755 root:root"),
         ("/etc/forebay/forebay.toml", "644 root:root"),
         ("/etc/forebay/conf.d", "750 root:forebay"),
+        ("/etc/forebay/http.token", "640 root:forebay"),
         ("/var/lib/forebay", "750 forebay:forebay"),
         ("/usr/lib/systemd/system/forebay.service", "644 root:root"),
         ("/usr/lib/udev/rules.d/70-forebay.rules", "644 root:root"),

@@ -98,6 +98,12 @@ fn the_packaged_configuration_loads_and_each_of_its_suggestions_too() -> anyhow:
         text.replace("/var/lib/forebay", &directory).replace("/etc/forebay", &directory)
     };
     let file = scratch.path().join("forebay.toml");
+    for secret in ["mqtt.password", "influxdb.token", "http.token"] {
+        let path = scratch.path().join(secret);
+        std::fs::write(&path, "a-secret-of-some-length\n")?;
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640))?;
+    }
     std::fs::write(&file, here(&text))?;
     let loaded = forebay_gateway::config::load(&file)?;
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
@@ -108,12 +114,6 @@ fn the_packaged_configuration_loads_and_each_of_its_suggestions_too() -> anyhow:
     let suggested = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_toml);
     let suggested: Vec<_> = suggested.collect();
     assert!(suggested.len() > 12, "{suggested:#?}");
-    for secret in ["mqtt.password", "influxdb.token"] {
-        let path = scratch.path().join(secret);
-        std::fs::write(&path, "secret\n")?;
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640))?;
-    }
     std::fs::write(&file, here(&format!("{text}\n{}\n", suggested.join("\n"))))?;
     let config = forebay_gateway::config::load(&file)?.config;
     assert_eq!((config.mqtt.len(), config.mqtt[0].subscribe.len(), config.influxdb.len()), (1, 1, 1));
@@ -126,6 +126,10 @@ fn forebay_check_takes_the_packaged_configuration() -> anyhow::Result<()> {
     let scratch = Scratch::new("packaged-check")?;
     let text = std::fs::read_to_string(checkout("gateway/packaging/forebay.toml"))?;
     let file = scratch.path().join("forebay.toml");
+    let token = scratch.path().join("http.token");
+    std::fs::write(&token, "a-token-of-some-length\n")?;
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
+    let text = text.replace("/etc/forebay", &scratch.path().display().to_string());
     let port = forebay_tests::process::free_port()?;
     std::fs::write(
         &file,
