@@ -364,10 +364,54 @@ fn exit_status(done: anyhow::Result<ExitCode>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_well_defined() {
         Cli::command().debug_assert();
+    }
+
+    /// Every `forebay …` of a page, in its code and between its backquotes, without comments and what a shell does with it.
+    fn commands(page: &str) -> Vec<String> {
+        let quoted = page.split('`').skip(1).step_by(2).map(|text| text.replace('\n', " "));
+        let lines = page.lines().map(|line| line.trim_start_matches(['$', ' ']).to_owned());
+        let all = quoted.chain(lines).filter_map(|text| {
+            let text = text.strip_prefix("sudo ").unwrap_or(&text);
+            let text = text.strip_prefix("-u forebay ").unwrap_or(text);
+            let words = text.strip_prefix("forebay ")?;
+            // A sentence may begin with the name.
+            let is_command = words.starts_with(|c: char| c.is_ascii_lowercase()) && !words.ends_with('.');
+            is_command.then(|| words.split(['#', '|', '>', '&']).next().unwrap_or_default().trim().to_owned())
+        });
+        all.filter(|words| !words.is_empty()).collect()
+    }
+
+    #[test]
+    fn every_command_in_the_documentation_is_one() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let own = ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name));
+        let mut count = 0;
+        for page in pages.chain(own).filter(|path| path.extension().is_some_and(|e| e == "md")) {
+            for command in commands(&std::fs::read_to_string(&page).unwrap()) {
+                let words = command.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
+                let parsed = Cli::try_parse_from(["forebay"].into_iter().chain(words));
+                let kind = parsed.err().map(|error| error.kind());
+                // In a sentence a command may stand for all of its forms.
+                let is_one = kind.is_none_or(|kind| {
+                    matches!(
+                        kind,
+                        ErrorKind::MissingRequiredArgument
+                            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                    )
+                });
+                assert!(is_one, "{}: forebay {command}: {kind:?}", page.display());
+                count += 1;
+            }
+        }
+        eprintln!("{count} commands in the documentation");
+        assert!(count > 60, "only {count} commands are found");
     }
 }

@@ -18,6 +18,7 @@ use crate::journal::Options;
 mod brokers;
 mod data_dir;
 mod databases;
+mod mosquitto;
 mod ports;
 
 /// What was found out about one thing: a word in its favour, or what is wrong and how to mend it.
@@ -38,6 +39,11 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("journal", data_dir::check_journal(&config.data_dir, &options));
     report.line("ack", Ok(ack_finding(config)));
     report.line("clock", clock_finding(config.clock));
+    if config.mqtt.iter().any(|broker| mosquitto::is_here(&broker.host)) {
+        for danger in mosquitto::dangers(Path::new(mosquitto::FILE)) {
+            report.warn("mosquitto", &danger);
+        }
+    }
     for port in &config.serial {
         let known = running.as_ref().and_then(|status| status.sources.get(&port.selector.to_string()));
         let key = ports::key(&port.selector);
@@ -83,8 +89,17 @@ impl Report {
                 ("FAIL", text)
             }
         };
+        Report::print(mark, what, &text);
+    }
+
+    /// Something that works, and is not as it should be: no fault.
+    fn warn(&self, what: &str, text: &str) {
+        Report::print("warn", what, text);
+    }
+
+    fn print(mark: &str, what: &str, text: &str) {
         // Whoever closes the pipe has read enough; the exit code tells the rest.
-        drop(writeln!(io::stdout(), "{mark} {}: {}", plain(what), plain(&text)));
+        drop(writeln!(io::stdout(), "{mark} {}: {}", plain(what), plain(text)));
     }
 }
 

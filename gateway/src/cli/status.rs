@@ -21,14 +21,20 @@ const MAX_DEVICES: usize = 20;
 pub(super) fn run(data_dir: &Path, json: bool, watch: bool) -> Result<()> {
     let gateway = Gateway::find(data_dir)?;
     talk(async {
+        let mut was_there = false;
         loop {
-            let (text, status) = gateway.status().await?;
-            let page = match (json, watch) {
-                (true, _) => text + "\n",
-                (false, false) => render(&status),
-                // Home and clear: the page stands still while its numbers change.
-                (false, true) => format!("\x1b[H\x1b[2J{}", render(&status)),
+            let page = match gateway.status().await {
+                Ok((text, _)) if json => text + "\n",
+                Ok((_, status)) if watch => on_cleared(&render(&status)),
+                Ok((_, status)) => render(&status),
+                // Whoever watches sees the gateway come back.
+                Err(error) if was_there && watch && !json => on_cleared(&format!(
+                    "{}\nlooking for it again every second\n",
+                    plain(&format!("{error:#}"))
+                )),
+                Err(error) => return Err(error),
             };
+            was_there = true;
             let mut out = io::stdout().lock();
             match out.write_all(page.as_bytes()).and_then(|()| out.flush()) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -41,6 +47,11 @@ pub(super) fn run(data_dir: &Path, json: bool, watch: bool) -> Result<()> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     })
+}
+
+/// Home and clear: the page stands still while its numbers change.
+fn on_cleared(page: &str) -> String {
+    format!("\x1b[H\x1b[2J{page}")
 }
 
 /// The page.

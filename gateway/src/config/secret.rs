@@ -50,6 +50,12 @@ pub(super) fn read(
     }
 }
 
+/// Whether a line is a user's entry as `mosquitto_passwd` writes it: name, and a hash with its kind.
+fn is_hashed(line: &str) -> bool {
+    let hash = line.split_once(':').map(|(_, hash)| hash);
+    hash.is_some_and(|hash| ["$5$", "$6$", "$7$"].iter().any(|kind| hash.starts_with(kind)))
+}
+
 fn read_file(path: &Path) -> Result<(Secret, u32), String> {
     let name = path.display();
     let unreadable = |error| {
@@ -66,6 +72,11 @@ fn read_file(path: &Path) -> Result<(Secret, u32), String> {
         text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if secret.is_empty() {
         return Err(format!("{name} is empty; write the secret into it"));
+    }
+    if text.lines().all(is_hashed) {
+        return Err(format!(
+            "{name} is a password file of mosquitto, which holds hashes; write the password itself into a file of its own"
+        ));
     }
     if secret.contains(char::is_control) {
         return Err(format!(

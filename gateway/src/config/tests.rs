@@ -1101,6 +1101,10 @@ fn a_secret_file_holds_one_line() {
     let text = "[[mqtt]]\nurl = \"mqtt://a\"\nusername = \"u\"\npassword_file = \"password\"\n";
     for (content, expected) in [
         ("\n", "password is empty; write the secret into it"),
+        (
+            "forebay:$7$101$c2FsdA==$aGFzaA==\nother:$6$c2FsdA==$aGFzaA==\n",
+            "password is a password file of mosquitto, which holds hashes; write the password itself into a file of its own",
+        ),
         ("a\nb\n", "password holds more than one line or a control character; write only the secret into it"),
     ] {
         assert_eq!(
