@@ -6,14 +6,16 @@
 //! *Constraints.* The cursor stays one number, and the ledger counts a row when the cursor passes it: nothing is journaled
 //! for rows that went ahead. Neither side starves: fresh rows and the backlog take turns, one batch each.
 //!
-//! *Operation.* Once the backlog is more than a few batches, a second reader begins at the journal's end. A batch of it
-//! leaves when it is full or has waited a little, and costs at most [`REQUESTS_MAX`] requests; what the sink has
+//! *Operation.* Once the backlog is more than a few batches, a second reader begins a batch before the journal's end. What
+//! it has read leaves when it is a batch or has waited a little, and costs at most [`REQUESTS_MAX`] requests; what the sink has
 //! confirmed is remembered as ranges of offsets. When the cursor comes to them, their points are not sent again. A point
 //! that was refused is left to the cursor, which deals with refusals. If more rows come than its turns take, the second
-//! reader goes on at the journal's end, and what it leaves out is backlog.
+//! reader goes on a batch before the journal's end, and what it leaves out is backlog. Where the backlog cannot be read on,
+//! nothing goes ahead of it.
 //!
 //! *Failure.* The ranges are in memory, and few: what is forgotten, by a kill too, is sent once more, which changes nothing
-//! in a store where equal points overwrite. A sink that fails is waited for as ever, and the backlog has the next turn.
+//! in a store where equal points overwrite. A sink that fails is waited for as ever, and the backlog has the next turn. What
+//! went ahead and is then damaged in the journal is declared lost, although the sink has it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -77,16 +79,21 @@ impl Ahead {
         limits: Limits,
         backlog: &Gather,
     ) -> Option<Batch> {
+        if !backlog.is_full() {
+            return None;
+        }
         let end = *journal.watermark().borrow();
-        let batches = |from: Offset| end.0.saturating_sub(from.0) / (limits.points as u64).max(1);
+        let batch = (backlog.to().0 - backlog.from().0).max(1);
+        let batches = |from: Offset| end.0.saturating_sub(from.0) / batch;
+        let from = Offset(end.0.saturating_sub(batch)).max(backlog.to());
         match &mut self.fresh {
-            None if backlog.is_full() && batches(backlog.to()) >= BATCHES_BEHIND => {
+            None if batches(backlog.to()) >= BATCHES_BEHIND => {
                 let limits = Limits { linger: limits.linger.min(LINGER_MAX), ..limits };
                 let (audience, batcher) = (Arc::clone(audience), Batcher::new(limits));
-                self.fresh = Some(Gather::new(audience, journal.reader(end), batcher));
+                self.fresh = Some(Gather::new(audience, journal.reader(from), batcher));
             }
             Some(fresh) if fresh.from() <= backlog.to() => self.fresh = None,
-            Some(fresh) if batches(fresh.to()) >= BATCHES_LATE => fresh.restart(journal.reader(end)),
+            Some(fresh) if batches(fresh.to()) >= BATCHES_LATE => fresh.restart(journal.reader(from)),
             _ => {}
         }
         let fresh = self.fresh.as_mut()?;
@@ -95,8 +102,8 @@ impl Ahead {
             self.fresh = None;
             return None;
         }
-        let is_due = fresh.is_due(now) && !std::mem::take(&mut self.yields);
-        self.yields |= is_due;
+        let is_due = !std::mem::take(&mut self.yields) && fresh.is_due(now);
+        self.yields = is_due;
         is_due.then(|| fresh.take())
     }
 

@@ -236,6 +236,7 @@ impl<S: Sink> Driver<S> {
             Gather::new(Arc::clone(&self.audience), self.journal.reader(start), Batcher::new(limits));
         let mut watermark = self.journal.watermark();
         loop {
+            self.ahead.stored.pass(self.accounted);
             match self.gather(&mut gather, limits, &mut watermark).await? {
                 Next::PassHole(from, to) => {
                     self.declare_damage(from, to).await?;
@@ -259,7 +260,6 @@ impl<S: Sink> Driver<S> {
             let (points, whole) = self.commit(&batch, settled, gather).await?;
             batch.advance(points);
             self.served = batch.from();
-            self.ahead.stored.pass(self.accounted);
             self.delivery.handle_commit(points);
             if is_interrupted || !whole {
                 gather.restart(self.journal.reader(batch.from()));

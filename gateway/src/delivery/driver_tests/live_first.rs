@@ -25,13 +25,13 @@ fn is_of(device: &str, point: &(String, i64)) -> bool {
 /// A store that takes a backlog, and in whose first writes batches of fresh rows come in.
 fn with_fresh<F: FnMut(&[(String, i64)]) -> Outcome>(
     journal: &Journal,
-    writes: i64,
+    (writes, rows): (i64, i64),
     mut script: F,
 ) -> Store<impl FnMut(&[(String, i64)]) -> Outcome + use<F>> {
     let (journal, mut written) = (journal.clone(), 0);
     let script = move |points: &[(String, i64)]| {
         if written < writes {
-            submit(&journal, "new", written * 100..(written + 1) * 100);
+            submit(&journal, "new", written * rows..(written + 1) * rows);
         }
         written += 1;
         script(points)
@@ -43,16 +43,16 @@ fn with_fresh<F: FnMut(&[(String, i64)]) -> Outcome>(
 fn fresh_rows_take_turns_with_a_backlog_and_nothing_is_sent_twice() {
     let journal = journal();
     submit(&journal, "old", 0..BACKLOG);
-    let store = with_fresh(&journal, 4, |_| Outcome::Confirmed);
+    let store = with_fresh(&journal, (4, 100), |_| Outcome::Confirmed);
     let points = Arc::clone(&store.points);
     let running = start(&journal, store);
     until_delivered(&journal, &["main"]);
     let status = running.stop();
     let points = points.lock().unwrap().clone();
-    // Batches of 100: a fresh one behind each of the backlog, as long as there are any.
+    // Batches of 100: a fresh one before each of the backlog, as long as there are any. The freshest of all are the backlog's.
     let batches: Vec<&str> = points.chunks(100).map(|batch| batch[0].0.as_str()).collect();
     let (old, new) = ("m,device=old", "m,device=new");
-    assert_eq!(batches[..9], [old, new, old, new, old, new, old, new, old], "{batches:?}");
+    assert_eq!(batches[..9], [old, old, new, old, new, old, new, old, new], "{batches:?}");
     assert_eq!(points.len() as i64, BACKLOG + 400, "nothing is there twice");
     assert_eq!(points.iter().collect::<HashSet<_>>().len(), points.len());
     assert_eq!((ledger(&journal, "old", "main"), ledger(&journal, "new", "main")), ((3_000, 0), (400, 0)));
@@ -60,10 +60,27 @@ fn fresh_rows_take_turns_with_a_backlog_and_nothing_is_sent_twice() {
 }
 
 #[test]
+fn more_rows_than_the_turns_take_leave_no_side_without_a_turn() {
+    let journal = journal();
+    submit(&journal, "old", 0..BACKLOG);
+    let store = with_fresh(&journal, (6, 1_000), |_| Outcome::Confirmed);
+    let points = Arc::clone(&store.points);
+    let running = start(&journal, store);
+    until_delivered(&journal, &["main"]);
+    running.stop();
+    let points = points.lock().unwrap().clone();
+    let batches: Vec<&str> = points.chunks(100).map(|batch| batch[0].0.as_str()).collect();
+    let (old, new) = ("m,device=old", "m,device=new");
+    assert_eq!(batches[..8], [old, old, new, old, new, old, new, old], "{batches:?}");
+    assert_eq!(points.len() as i64, BACKLOG + 6_000);
+    assert_eq!(points.iter().collect::<HashSet<_>>().len(), points.len());
+}
+
+#[test]
 fn without_the_key_rows_go_in_order() {
     let journal = journal();
     submit(&journal, "old", 0..BACKLOG);
-    let store = with_fresh(&journal, 4, |_| Outcome::Confirmed);
+    let store = with_fresh(&journal, (4, 100), |_| Outcome::Confirmed);
     let points = Arc::clone(&store.points);
     let running = Running::start(&journal, "main", store);
     until_delivered(&journal, &["main"]);
@@ -76,7 +93,7 @@ fn without_the_key_rows_go_in_order() {
 fn a_bad_fresh_row_is_isolated_in_its_turn_and_its_neighbours_are_not_sent_again() {
     let journal = journal();
     submit(&journal, "old", 0..BACKLOG);
-    let store = with_fresh(&journal, 2, |points| {
+    let store = with_fresh(&journal, (2, 100), |points| {
         match points.iter().any(|point| is_of("new", point) && point.1 == 133) {
             true if points.len() == 1 => Outcome::RejectedAll { reason: "400: bad".into() },
             true => Outcome::Rejected { reason: "400: bad".into() },
@@ -106,7 +123,7 @@ fn a_sink_that_fails_ahead_gets_it_later_and_a_restart_forgets_only_what_went_ah
     submit(&journal, "old", 0..BACKLOG);
     // It takes the first fresh batch, fails at the second, and then altogether.
     let (mut fresh, mut written) = (0, 0);
-    let store = with_fresh(&journal, 2, move |points| {
+    let store = with_fresh(&journal, (2, 100), move |points| {
         written += 1;
         fresh += u64::from(is_of("new", &points[0]));
         if fresh >= 2 || written > 10 { retry() } else { Outcome::Confirmed }
@@ -141,13 +158,12 @@ fn what_went_ahead_is_not_declared_lost_when_the_journal_makes_room() {
     let journal =
         Journal::open(Arc::new(MemoryStorage::new()), &sized(2 << 20, WhenFull::DropOldest)).unwrap().0;
     submit(&journal, "old", 0..BACKLOG);
-    // After its first batch the store takes nothing of the backlog any more.
-    let mut has_begun = false;
-    let store = with_fresh(&journal, 1, move |points| {
+    // After a batch of each side the store takes nothing of the backlog any more.
+    let mut old_batches = 0;
+    let store = with_fresh(&journal, (1, 100), move |points| {
         let is_old = points.iter().any(|point| is_of("old", point));
-        let outcome = if is_old && has_begun { retry() } else { Outcome::Confirmed };
-        has_begun = true;
-        outcome
+        old_batches += usize::from(is_old);
+        if is_old && old_batches > 2 { retry() } else { Outcome::Confirmed }
     });
     let points = Arc::clone(&store.points);
     let running = start(&journal, store);
