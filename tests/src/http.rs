@@ -8,6 +8,9 @@ use serde_json::Value;
 /// The longest that one request may take; reading a whole run back is the slowest of them.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a connection may be idle and still be used again; the gateway closes it after ten seconds.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+
 /// A client with a runtime of its own.
 #[derive(Debug)]
 pub struct Http {
@@ -35,7 +38,9 @@ impl Http {
         // A second installation is refused and harmless: whoever came first installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).no_proxy().build()?;
+        // A server may close what is idle, and this runtime does not look meanwhile.
+        let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).pool_idle_timeout(IDLE_LIMIT);
+        let client = client.no_proxy().build()?;
         Ok(Http { runtime, client, authorization: None })
     }
 

@@ -37,6 +37,8 @@ async fn ask(client: reqwest::Client, url: String, flood: Arc<Flood>) {
         let count = match answer.map(|answer| answer.status().as_u16()) {
             Ok(200) => &flood.answered,
             Ok(503) => &flood.refused,
+            // Of one host there may be so many connections, and one more is closed.
+            Err(error) if error.is_connect() || error.is_request() && !error.is_timeout() => &flood.refused,
             other => {
                 flood.first.get_or_init(|| format!("{other:?}"));
                 &flood.strange
