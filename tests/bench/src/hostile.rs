@@ -95,7 +95,7 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
         site.end()?;
     }
     machine.look_again();
-    report::Report::new(&plan, machine, outcomes).publish(common)
+    report::Report::new(&plan, machine, &outcomes).publish(common)
 }
 
 impl Plan {

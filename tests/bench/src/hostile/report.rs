@@ -39,9 +39,9 @@ struct Compared {
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, machine: Machine, outcomes: Vec<Outcome>) -> Report {
+    pub(super) fn new(plan: &Plan, machine: Machine, outcomes: &[Outcome]) -> Report {
         let attacks: Vec<Compared> =
-            ATTACKERS.iter().map(|attacker| Compared::of(*attacker, &outcomes)).collect();
+            ATTACKERS.iter().map(|attacker| Compared::of(*attacker, outcomes)).collect();
         let bars = attacks.iter().map(|compared| {
             let name = format!("p99 of acks under {}, times that without", compared.attacker.name());
             Bar::at_most(&name, Some(compared.p99_ratio), P99_RATIO_MAX)
