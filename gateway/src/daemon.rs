@@ -96,9 +96,10 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let stats = Stats::new(clock::now_ns());
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let directory = config.data_dir.join(dead_letters::DIRECTORY);
     let dead_letters = Arc::new(DeadLetters::open_dir(&directory, config.dead_letters.max_bytes)?);
+    stats.set_dead_letters(&dead_letters);
+    let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let (store, reports) = (Arc::clone(&dead_letters), Arc::clone(&stats));
     let server = server.with_letters(Letters { store, directory, stats: reports });
     let horizon = Arc::new(Horizon::default());

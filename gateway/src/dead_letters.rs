@@ -120,7 +120,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::journal::Storage;
@@ -146,6 +146,7 @@ pub const MAX_BYTES_LEAST: u64 = 256 << 10;
 #[derive(Debug)]
 pub struct DeadLetters {
     writer: Mutex<Writer>,
+    dropped: Mutex<Dropped>,
 }
 
 /// What an append did.
@@ -160,7 +161,7 @@ pub struct Appended {
 }
 
 /// What had to go to make room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Letters.
     pub letters: u64,
@@ -222,8 +223,8 @@ impl DeadLetters {
         if max_bytes < MAX_BYTES_LEAST {
             return Err(OpenError::TooSmall { max_bytes });
         }
-        Chain::read(&storage)?;
-        Ok(DeadLetters { writer: Mutex::new(Writer::new(storage, max_bytes)) })
+        let dropped = Mutex::new(Chain::read(&storage)?.dropped);
+        Ok(DeadLetters { writer: Mutex::new(Writer::new(storage, max_bytes)), dropped })
     }
 
     /// Makes letters durable, those that are there already excepted.
@@ -234,11 +235,9 @@ impl DeadLetters {
         if letters.is_empty() {
             return Ok(Appended::default());
         }
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).append(letters)
+        self.write(|writer| writer.append(letters))
     }
-}
 
-impl DeadLetters {
     /// Makes durable that letters do not count any more; those that counted until now, each once.
     ///
     /// # Errors
@@ -247,7 +246,23 @@ impl DeadLetters {
         if letters.is_empty() {
             return Ok(Vec::new());
         }
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).remove(letters)
+        self.write(|writer| writer.remove(letters))
+    }
+
+    /// What had to go to make room since the directory was made. It waits for no disk.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<R>(&self, work: impl FnOnce(&mut Writer) -> R) -> R {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut writer);
+        let dropped = writer.dropped();
+        let mut known = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        // A writer that could not read what is there knows of none.
+        *known = Dropped { letters: known.letters.max(dropped.letters), rows: known.rows.max(dropped.rows) };
+        result
     }
 }
 
@@ -255,5 +270,13 @@ impl Dropped {
     fn add(&mut self, other: Dropped) {
         self.letters = self.letters.saturating_add(other.letters);
         self.rows = self.rows.saturating_add(other.rows);
+    }
+
+    /// What was dropped since it was `before`.
+    pub(crate) fn since(self, before: Dropped) -> Dropped {
+        Dropped {
+            letters: self.letters.saturating_sub(before.letters),
+            rows: self.rows.saturating_sub(before.rows),
+        }
     }
 }

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+use crate::dead_letters::{DeadLetters, Dropped};
 use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
@@ -40,7 +42,9 @@ pub struct Stats {
     told: Mutex<HashMap<Box<str>, Told>>,
     ports: Mutex<BTreeMap<PathBuf, Served>>,
     listen: OnceLock<SocketAddr>,
-    pulse: Mutex<Arc<Pulse>>,
+    /// With the monotonic millisecond of it, once there is one.
+    pulse: Mutex<Option<(u64, Arc<Pulse>)>>,
+    dead_letters: OnceLock<Arc<DeadLetters>>,
     /// What is known of native devices.
     pub natives: Natives,
     /// Rows of the gateway's own health that the journal did not take.
@@ -59,6 +63,9 @@ pub struct Told {
 /// Most native devices whose told sequence is remembered, as a bound; the journal knows fewer.
 const MAX_TOLD: usize = 65_536;
 
+/// How old what was measured may be, in milliseconds; a new measurement comes every second.
+const PULSE_MS_MAX: u64 = 5_000;
+
 impl Stats {
     /// Nothing has been reported yet.
     #[must_use]
@@ -71,6 +78,7 @@ impl Stats {
             ports: Mutex::default(),
             listen: OnceLock::new(),
             pulse: Mutex::default(),
+            dead_letters: OnceLock::new(),
             natives: Natives::default(),
             health_dropped: Counter::default(),
         })
@@ -142,15 +150,38 @@ impl Stats {
         lock(&self.ports).clone()
     }
 
-    /// Remembers what was measured.
+    /// Remembers what was measured now.
     pub fn set_pulse(&self, pulse: Pulse) {
-        *lock(&self.pulse) = Arc::new(pulse);
+        self.set_pulse_of(clock::monotonic_ms(), pulse);
     }
 
-    /// What was measured last.
+    fn set_pulse_of(&self, now_ms: u64, pulse: Pulse) {
+        *lock(&self.pulse) = Some((now_ms, Arc::new(pulse)));
+    }
+
+    /// What was measured last. What is too old to be of now is left out, and that is said.
     #[must_use]
     pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&lock(&self.pulse))
+        self.pulse_at(clock::monotonic_ms())
+    }
+
+    fn pulse_at(&self, now_ms: u64) -> Arc<Pulse> {
+        match &*lock(&self.pulse) {
+            None => Arc::default(),
+            Some((at_ms, pulse)) if now_ms.saturating_sub(*at_ms) <= PULSE_MS_MAX => Arc::clone(pulse),
+            Some(_) => Arc::new(Pulse { is_overdue: true, ..Pulse::default() }),
+        }
+    }
+
+    /// Where dead letters are kept; only the first call counts.
+    pub fn set_dead_letters(&self, dead_letters: &Arc<DeadLetters>) {
+        self.dead_letters.get_or_init(|| Arc::clone(dead_letters));
+    }
+
+    /// What had to go from the dead letters to make room for new ones, since the data directory was made.
+    #[must_use]
+    pub fn dead_letters_dropped(&self) -> Dropped {
+        self.dead_letters.get().map(|dead_letters| dead_letters.dropped()).unwrap_or_default()
     }
 
     /// Remembers which address the HTTP interface got; only the first call counts.
@@ -364,6 +395,16 @@ mod tests {
         assert_eq!(error.unwrap(), LastError { at_ns: 5, text: "ä".repeat(512) });
         source.set_state(SourceState::Connected);
         assert!(source.condition().1.is_some(), "the last error is history, not state");
+    }
+
+    #[test]
+    fn what_was_measured_is_not_repeated_for_ever() {
+        let stats = Stats::new(0);
+        assert_eq!(*stats.pulse_at(1_000_000), Pulse::default(), "nothing is expected yet");
+        stats.set_pulse_of(1_000, Pulse { journal: (7.0, 70.0), ..Pulse::default() });
+        assert_eq!(stats.pulse_at(1_000 + PULSE_MS_MAX).journal, (7.0, 70.0));
+        let later = stats.pulse_at(1_001 + PULSE_MS_MAX);
+        assert_eq!((later.journal, later.is_overdue), ((0.0, 0.0), true));
     }
 
     #[test]

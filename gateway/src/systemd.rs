@@ -149,6 +149,9 @@ fn line(journal: &Journal) -> String {
     let acks = match usage.state {
         Condition::Running => "acks are given".to_owned(),
         Condition::Full => usage.trouble.unwrap_or_else(|| "the journal is full; acks wait".to_owned()),
+        Condition::Stalled => {
+            usage.trouble.unwrap_or_else(|| "the disk does not answer; acks wait".to_owned())
+        }
         Condition::Failed => "the journal has failed; nothing is acked, see the log".to_owned(),
     };
     // A line of its own would be another variable.
@@ -158,8 +161,8 @@ fn line(journal: &Journal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Options;
     use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Options, STALLED_AFTER};
     use std::sync::Arc;
 
     fn journal() -> Journal {
@@ -194,6 +197,31 @@ mod tests {
         }
         assert_eq!(connect(OsStr::new("vsock:2:1")).unwrap_err().kind(), io::ErrorKind::Unsupported);
         assert_eq!(connect(OsStr::new("/nowhere/notify")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_gives_no_acks() {
+        let storage = MemoryStorage::new();
+        let (journal, _) = Journal::open(Arc::new(storage.clone()), &Options::sized(4 << 20)).unwrap();
+        storage.faults(|faults| faults.hold_syncs = true);
+        let idle = line(&journal);
+        let begun = std::time::Instant::now();
+        journal.register_sink("main").unwrap();
+        let await_line = |wanted: &str| loop {
+            let line = line(&journal);
+            if line.starts_with(wanted) || begun.elapsed() > Duration::from_secs(20) {
+                return line;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let held_up = await_line("the disk does not answer");
+        let after = begun.elapsed();
+        storage.faults(|faults| faults.hold_syncs = false);
+        let over = await_line("acks are given");
+        assert!(idle.starts_with("acks are given"), "nothing waits for the disk: {idle}");
+        assert!(held_up.starts_with("the disk does not answer"), "{held_up}");
+        assert!(after >= STALLED_AFTER, "it is given time: {after:?}");
+        assert!(over.starts_with("acks are given"), "{over}");
     }
 
     #[test]

@@ -100,12 +100,14 @@ fn the_manager_hears_when_acks_can_be_given_that_commits_go_on_and_that_the_end_
 /// A committer that does not come back from the disk takes no turns, and the manager is told of none.
 #[test]
 fn the_watchdog_is_not_fed_while_a_commit_hangs_and_is_again_once_it_is_through() -> anyhow::Result<()> {
-    /// How long each sync takes. A turn is asked for eight times meanwhile.
-    const HANG: Duration = Duration::from_secs(4);
+    /// How long each sync takes: longer than a commit may wait for the disk before that is told. A turn is asked for sixteen
+    /// times meanwhile.
+    const HANG: Duration = Duration::from_secs(8);
     let scratch = Scratch::new("systemd-hang")?;
     let manager = Manager::listen(&scratch.path().join("notify"))?;
     let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
-    let config = configure(scratch.path(), broker.port, free_port()?)?;
+    let http_port = free_port()?;
+    let config = configure(scratch.path(), broker.port, http_port)?;
     let strace = Strace::delay("fdatasync", HANG, &scratch.path().join("strace.txt"));
     let mut command = strace.wrap(&program().command("run", &config))?;
     command.env("NOTIFY_SOCKET", scratch.path().join("notify")).env("WATCHDOG_USEC", "2000000");
@@ -116,6 +118,19 @@ fn the_watchdog_is_not_fed_while_a_commit_hangs_and_is_again_once_it_is_through(
     wait_for("the subscription", LIMIT, || if is_connected() { Ok(()) } else { Err(tail(&log)) })?;
 
     publish(broker.port, vec![("sensors/esp/cellar".to_owned(), b"{\"n\":1}".to_vec())])?;
+    let (http, address) = (Http::new()?, format!("http://127.0.0.1:{http_port}"));
+    wait_for("the word that the disk does not answer", LIMIT, || {
+        let asked = http.get(&format!("{address}/readyz")).map_err(|error| format!("{error:#}"))?;
+        let is_told = asked.status == 503 && asked.body.contains("the disk does not answer");
+        if is_told { Ok(()) } else { Err(format!("{asked:?}")) }
+    })?;
+    let status = http.get_json(&format!("{address}/api/v1/status"))?;
+    let verdict = status["verdict"].as_str().unwrap_or_default();
+    // It may have come back between the two.
+    let is_stalled = status["journal"]["state"] == "stalled";
+    assert_eq!(verdict.contains("the disk does not answer"), is_stalled, "{verdict}");
+
+    publish(broker.port, vec![("sensors/esp/cellar".to_owned(), b"{\"n\":2}".to_vec())])?;
     let (mut longest, mut last, until) = (Duration::ZERO, Instant::now(), Instant::now() + LIMIT);
     while longest < HANG / 2 && Instant::now() < until {
         manager.until("WATCHDOG=1")?;

@@ -107,6 +107,11 @@ impl Writer {
         }
     }
 
+    /// What had to go to make room since the directory was made, as far as this writer has read it.
+    pub(super) fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
     pub(super) fn append(&mut self, letters: &[Letter]) -> Result<Appended, AppendError> {
         self.prepare()?;
         let fresh: Vec<Content<'_>> = self.fresh(letters)?.into_iter().map(Content::Letter).collect();

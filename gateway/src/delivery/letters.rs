@@ -387,6 +387,36 @@ mod tests {
     }
 
     #[test]
+    fn letters_that_make_room_for_others_are_counted_over_starts() {
+        let storage = MemoryStorage::new();
+        let carrier = carrier(&storage);
+        let of = |number: u64| Letter {
+            sink: "main".into(),
+            journal: carrier.journal.id(),
+            offset: Offset(number),
+            stage: Stage::Delivery,
+            at_ns: 5,
+            device: "d".into(),
+            rows: 2,
+            origin: "".into(),
+            reason: "no".into(),
+            body: vec![b'x'; 8 << 10].into(),
+            body_bytes: 8 << 10,
+        };
+        let stats = crate::stats::Stats::new(0);
+        assert_eq!(stats.dead_letters_dropped().letters, 0);
+        stats.set_dead_letters(&carrier.dead_letters);
+        for number in 0..100 {
+            keep(&carrier.dead_letters, &[of(number)]).unwrap();
+        }
+        let dropped = stats.dead_letters_dropped();
+        assert_eq!(dropped.letters, 100 - bodies(&storage).len() as u64);
+        assert!(dropped.letters > 0 && dropped.rows == 2 * dropped.letters, "{dropped:?}");
+        let again = DeadLetters::open(Arc::new(storage.clone()), MAX_BYTES_LEAST).unwrap();
+        assert_eq!(again.dropped(), dropped, "it is known before anything is written");
+    }
+
+    #[test]
     fn a_failed_journal_is_not_told_that_letters_are_lost() {
         let storage = MemoryStorage::new();
         let mut carrier = carrier(&storage);

@@ -82,7 +82,8 @@ impl Api {
 /// 200 while the committer lives, whatever brokers and databases do.
 pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
     match api.journal.usage().state {
-        Condition::Running | Condition::Full => (StatusCode::OK, "ok\n"),
+        // A restart would wait for the same disk.
+        Condition::Running | Condition::Full | Condition::Stalled => (StatusCode::OK, "ok\n"),
         Condition::Failed => {
             (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n")
         }
@@ -98,6 +99,9 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static 
         Condition::Running => (StatusCode::OK, "ok\n"),
         Condition::Full => {
             (StatusCode::SERVICE_UNAVAILABLE, "the journal is full; acks wait for the databases\n")
+        }
+        Condition::Stalled => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the disk does not answer; acks wait for it, see `dmesg`\n")
         }
         Condition::Failed => {
             (StatusCode::SERVICE_UNAVAILABLE, "the journal has failed; see the log and restart\n")

@@ -180,6 +180,19 @@ fn push_rows(page: &mut Page, status: &Status) {
         status.dead_lettered_rows,
     );
 
+    page.single(
+        "forebay_dead_letters_dropped_total",
+        "counter",
+        "Dead letters that made room for new ones and are lost, since the data directory was made.",
+        status.dead_letters_dropped.letters,
+    );
+    page.single(
+        "forebay_dead_letter_rows_dropped_total",
+        "counter",
+        "Rows of these dead letters.",
+        status.dead_letters_dropped.rows,
+    );
+
     let clock = &status.clock;
     page.single(
         "forebay_clock_trusted",
@@ -202,7 +215,7 @@ fn push_rows(page: &mut Page, status: &Status) {
 }
 
 /// The states that a journal can be in, as the status calls them.
-const JOURNAL_STATES: [&str; 3] = ["running", "full", "failed"];
+const JOURNAL_STATES: [&str; 4] = ["running", "full", "stalled", "failed"];
 
 fn push_journal(page: &mut Page, status: &Status) {
     let journal = &status.journal;

@@ -49,6 +49,7 @@ use crate::journal::Journal;
 use crate::query::Engine;
 use crate::sink::SinkError;
 use crate::stats::Stats;
+use crate::stats::pulse::OnDisk;
 use guard::Guard;
 use seats::Limits;
 
@@ -99,7 +100,8 @@ pub struct Server {
 
 impl Server {
     /// Listens on the configured address, and on the control socket in place of what a killed process left there. The
-    /// caller holds the lock on `data_dir`.
+    /// caller holds the lock on `data_dir`, and starts what delivers and receives after this, since what is lost lately is
+    /// counted from here on.
     ///
     /// # Errors
     /// One of the two cannot be had.
@@ -113,6 +115,8 @@ impl Server {
         info!("listening on http://{listen}");
         let (engine, auditor) = (Engine::new(config, journal)?, Auditor::new(config)?);
         let api = Api::new(journal.clone(), Arc::clone(stats), config, engine, auditor);
+        // What is lost from here on is news.
+        api.measure(&OnDisk::default());
         let token = Arc::new(Token::new(config.http.token.clone()));
         Ok(Server { tcp, control, api, token, letters: None })
     }

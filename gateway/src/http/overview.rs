@@ -4,7 +4,9 @@
 //! once and shared, and none where nobody looks on. It leaves out `devices`; `table.rs` has them by the page. A client that is
 //! slow gets the newest snapshot next, and none that it missed.
 //! *Operation.* [`follow`] measures once a second what [`crate::stats::pulse`] is about, for everybody who shows a status, and
-//! writes the snapshot down if there is a stream. An event `status` is one of them, in JSON.
+//! writes the snapshot down if there is a stream. An event `status` is one of them, in JSON. What it compares with first is
+//! taken when the interface is made, before anything is delivered or received.
+//! *Failure.* A disk that does not answer holds up nothing: what only it knows is left out meanwhile.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -17,18 +19,21 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Api;
 use crate::clock;
 use crate::stats::Machine;
-use crate::stats::pulse::{Counts, Meter};
+use crate::stats::pulse::{Counts, Meter, OnDisk};
 
 /// Most streams at a time.
 pub const STREAMS_MAX: usize = 16;
 /// How often there is an event.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long the disk may take to answer before a measurement goes without.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The newest snapshot, and who may have it.
 #[derive(Debug)]
@@ -56,19 +61,30 @@ impl Overviews {
 pub(super) async fn follow(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asking: Option<JoinHandle<OnDisk>> = None;
     loop {
         ticks.tick().await;
+        // It asks the disk how full it is, and the journal for its oldest rows. One that is stuck there is waited for.
+        let asked = asking.get_or_insert_with(|| {
+            let api = Arc::clone(&api);
+            spawn_blocking(move || OnDisk::ask(&api.journal, &api.overviews.data_dir, clock::now_ns()))
+        });
+        let answer = timeout(DISK_PATIENCE, asked).await.ok();
+        if answer.is_some() {
+            asking = None;
+        }
+        let on_disk = answer.and_then(Result::ok).unwrap_or_default();
         let measured = Arc::clone(&api);
-        // It asks the disk how full it is, and the journal for its oldest row.
-        tokio::task::spawn_blocking(move || measured.measure()).await.ok();
+        spawn_blocking(move || measured.measure(&on_disk)).await.ok();
     }
 }
 
 impl Api {
-    fn measure(&self) {
-        let Overviews { latest, meter, data_dir, started, .. } = &self.overviews;
-        let machine = Machine::read(data_dir, clock::monotonic().saturating_sub(*started));
-        let counts = Counts::of(&self.journal, &self.stats, clock::now_ns(), machine);
+    /// Measures once. It waits for no disk.
+    pub(super) fn measure(&self, on_disk: &OnDisk) {
+        let Overviews { latest, meter, started, .. } = &self.overviews;
+        let machine = Machine::of_process(clock::monotonic().saturating_sub(*started));
+        let counts = Counts::of(&self.journal, &self.stats, machine, on_disk);
         let pulse = meter.lock().unwrap_or_else(PoisonError::into_inner).take(clock::monotonic_ms(), counts);
         self.stats.set_pulse(pulse);
         if latest.receiver_count() > 0

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::dead_letters::{DeadLetters, Letter, Stage};
 use crate::journal::entry::{Cause, DeviceEntry, Fields, GapEntry, RowEntry};
 use crate::journal::memory::MemoryStorage;
-use crate::journal::{Class, Entry, Journal, Options, Refused};
+use crate::journal::{Class, Entry, Journal, Options, Refused, STALLED_AFTER};
 use crate::record::{Offset, Value};
 use crate::stats::{SourceState, Stats, Status};
 
@@ -321,6 +321,33 @@ async fn health_and_readiness_follow_the_journal() {
 }
 
 #[tokio::test]
+async fn a_disk_that_does_not_answer_is_told_of_and_an_idle_one_is_well() {
+    let served = Served::start().await;
+    served.rows("a", 0, 1).await;
+    tokio::time::sleep(2 * STALLED_AFTER).await;
+    assert_eq!(served.get("/readyz").await, (200, "ok\n".to_owned()), "nothing waits for the disk");
+
+    served.storage.faults(|faults| faults.hold_syncs = true);
+    let receipt = served.submit("a", 1, 2);
+    served.answers("/readyz", 503).await;
+    let (ready, health, status) =
+        (served.get("/readyz").await, served.get("/healthz").await, served.status().await);
+    // A journal is not closed before its disk answers, nor after an assertion.
+    served.storage.faults(|faults| faults.hold_syncs = false);
+    assert!(ready.0 == 503 && ready.1.contains("the disk does not answer"), "{ready:?}");
+    assert_eq!(health.0, 200, "a restart would wait for the same disk");
+    assert_eq!(status.journal.state, "stalled");
+    assert_eq!(
+        status.verdict,
+        "Nothing is being lost, but the disk does not answer, and what has come waits for it."
+    );
+    assert!(status.findings[0].cure.contains("dmesg"), "{}", status.findings[0].cure);
+    served.durable(receipt).await;
+    assert_eq!(served.get("/readyz").await, (200, "ok\n".to_owned()));
+    assert_eq!(served.status().await.verdict, "Nothing is being lost.");
+}
+
+#[tokio::test]
 async fn the_status_has_a_ledger_that_balances() {
     let served = Served::start().await;
     let device = DeviceEntry { device: "e6614104", name: "boiler", boot: 7, first: 0 };
@@ -366,6 +393,55 @@ async fn the_status_has_a_ledger_that_balances() {
     assert_eq!(status.sources["/dev/ttyACM0"].last_error.as_deref(), Some("unplugged; plug it in"));
 }
 
+/// What happens between the start of delivery and the first answer is no less lost.
+#[tokio::test]
+async fn what_is_lost_right_after_the_start_is_in_the_verdict() {
+    let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(4 << 20)).unwrap();
+    journal.register_sink("main").unwrap();
+    let gap = |from| GapEntry {
+        device: "a",
+        boot: 7,
+        from,
+        to: from + 4,
+        count: 4,
+        cause: Cause::Overflow,
+        sink: None,
+        stamped: false,
+        series: "forebay_gap,cause=overflow,device=a",
+        ns: 0,
+    };
+    let device = DeviceEntry { device: "a", name: "a", boot: 7, first: 0 };
+    let lose = |from: u64| {
+        let submitted: Result<((), Offset), Refused> = journal.submit(Class::Foreign, |_, submission| {
+            if from == 0 {
+                submission.add(&Entry::Device(device))?;
+            }
+            submission.add(&Entry::Gap(gap(from)))
+        });
+        submitted.unwrap();
+    };
+    lose(0);
+    let data_dir = tempfile::tempdir().unwrap();
+    let (stats, server) = bind(data_dir.path(), &journal).await.unwrap();
+    lose(4);
+    stats.source("mqtt://b").dropped_messages.add(3);
+    let server = tokio::spawn(server.serve());
+    let served = Served { data_dir, storage: MemoryStorage::new(), journal: journal.clone(), stats, server };
+    let told = async {
+        loop {
+            let status = served.status().await;
+            if status.lost_rows_lately > 0 {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, told).await.expect("it is never told");
+    assert_eq!(status.lost_rows_lately, 4, "what was lost before the start is no news");
+    assert_eq!(status.sources["mqtt://b"].dropped_messages_lately, 3);
+    assert!(status.verdict.starts_with("Rows are being lost: 4 were declared lost"), "{}", status.verdict);
+}
+
 /// The names that others depend on, read as plain JSON.
 #[tokio::test]
 async fn the_names_of_the_status_are_stable() {
@@ -389,6 +465,8 @@ async fn the_names_of_the_status_are_stable() {
         "/sinks/main/state",
         "/sinks/main/last_error",
         "/http/listen",
+        "/dead_letters_dropped/letters",
+        "/dead_letters_dropped/rows",
     ];
     for name in ledger_names.chain(others.map(str::to_owned)) {
         assert!(status.pointer(&name).is_some(), "{name} is missing in {body}");

@@ -77,6 +77,10 @@ pub(super) struct Intake {
     urgency: Urgency,
     /// Since when something is pending, if anything is.
     since: Instant,
+    /// Up to where the last commit goes, and when it began.
+    taken: (Offset, Instant),
+    /// When something became durable last.
+    pub(super) moved: Instant,
     /// Whether the end has yet to be marked.
     pub(super) mark_due: bool,
     /// Whether segments that were let go of are to be recycled or removed.
@@ -147,6 +151,7 @@ impl Intake {
         live_bytes: u64,
         spares_ready: Arc<AtomicUsize>,
     ) -> Intake {
+        let end = tail.end;
         Intake {
             state,
             scratch: Vec::new(),
@@ -173,6 +178,8 @@ impl Intake {
             too_small: false,
             urgency: Urgency::Idle,
             since: Instant::now(),
+            taken: (end, Instant::now()),
+            moved: Instant::now(),
             mark_due: false,
             retire_due: true,
             tidy_due: true,
@@ -208,6 +215,7 @@ impl Intake {
         std::mem::swap(&mut self.pending, taken);
         self.tail.at = sector_up(self.tail.at);
         self.urgency = Urgency::Idle;
+        self.taken = (self.tail.end, Instant::now());
     }
 
     /// How soon what is pending is to be committed.
@@ -226,6 +234,14 @@ impl Intake {
     /// long commit has waited enough.
     pub(super) fn commit_at(&self) -> Option<Instant> {
         self.urgency.patience(self.options.commit_interval).map(|patience| self.since + patience)
+    }
+
+    /// For how long what should be durable has waited without getting on, when everything below `watermark` is; none if
+    /// nothing is due.
+    pub(super) fn held_up(&self, watermark: Offset) -> Option<Duration> {
+        let (end, began) = self.taken;
+        let due = if watermark < end { began } else { self.commit_at()? };
+        Instant::now().checked_duration_since(due.max(self.moved))
     }
 
     /// Whether another spare is to be made now. The second one can wait until half of the segment is full: most often a

@@ -67,6 +67,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -93,6 +94,10 @@ use segment::{HeaderRead, SegmentHeader, SegmentId, Segments};
 use spare::Spares;
 use storage::Directory;
 use writer::Committer;
+
+/// For how long the disk may hold up a commit before that is told: longer than a card takes that tidies up inside.
+pub(crate) const STALLED_AFTER: Duration =
+    if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
 
 /// Name of the file whose lock keeps a second process out.
 const LOCK_FILE: &str = "lock";
@@ -329,16 +334,28 @@ impl Journal {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let intake = self.shared.intake();
+        let watermark = *self.shared.watermark.borrow();
+        let held_up = intake.held_up(watermark).filter(|held_up| *held_up >= STALLED_AFTER);
+        let state = match intake.condition() {
+            Condition::Running if held_up.is_some() => Condition::Stalled,
+            state => state,
+        };
+        let stalled = held_up.filter(|_| state == Condition::Stalled).map(|held_up| {
+            format!(
+                "the disk does not answer: what has come has waited for it for {} s, and so have acks; see in `dmesg` what \
+                 ails the disk under data_dir",
+                held_up.as_secs()
+            )
+        });
+        let troubles = [&intake.commit_trouble, &intake.retire_trouble, &intake.spare_trouble];
         Usage {
             bytes: intake.file_bytes(),
             max_bytes: self.shared.options.max_bytes,
-            watermark: *self.shared.watermark.borrow(),
+            watermark,
             end: intake.tail.end,
             submission_bytes_max: intake.submission_bytes_max(),
-            state: intake.condition(),
-            trouble: [&intake.commit_trouble, &intake.retire_trouble, &intake.spare_trouble]
-                .into_iter()
-                .find_map(Clone::clone),
+            state,
+            trouble: stalled.or_else(|| troubles.into_iter().find_map(Clone::clone)),
         }
     }
 

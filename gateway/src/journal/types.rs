@@ -160,6 +160,8 @@ pub enum Condition {
     Running,
     /// Not until databases confirm, or the disk has room.
     Full,
+    /// It does, and commits nothing: the disk does not answer.
+    Stalled,
     /// Not until the next start.
     Failed,
 }

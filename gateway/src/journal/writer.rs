@@ -381,6 +381,7 @@ impl Committer {
         drop(recent);
         let mut intake = self.shared.intake();
         intake.mark_due = true;
+        intake.moved = Instant::now();
         intake.commits.commits += 1;
         intake.commits.entries += entries;
         intake.commits.bytes += commit.len() as u64;

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SourceState;
 use super::status::{SinkReport, SourceReport, Status};
+use crate::dead_letters::Dropped;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Rows are being lost, or are refused.
+    /// Rows are being lost.
     Loss,
     /// Nothing is lost, and somebody has to do something before it is.
     Trouble,
@@ -36,8 +37,12 @@ impl Finding {
     /// What is wrong in this status, worst first.
     #[must_use]
     pub fn all(status: &Status) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = losses(status).into_iter().chain(journal(status)).collect();
+        let mut findings: Vec<Finding> = losses(status).into_iter().collect();
+        findings.extend(status.sources.iter().flat_map(|(name, source)| losses_of_source(name, source)));
+        findings.extend(losses_of_letters(status).into_iter().chain(losses_of_health(status)));
+        findings.extend(journal(status).into_iter().chain(measuring(status)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| of_sink(name, sink)));
+        findings.extend(status.sinks.iter().filter_map(|(name, sink)| refusals(name, sink)));
         findings.extend(status.sources.iter().filter_map(|(name, source)| of_source(name, source)));
         findings.extend(clock(status));
         findings.sort_by_key(|finding| finding.severity);
@@ -74,6 +79,73 @@ fn losses(status: &Status) -> Option<Finding> {
     (rows > 0).then(|| Finding::new(Severity::Loss, what, cure))
 }
 
+fn losses_of_source(name: &str, source: &SourceReport) -> impl Iterator<Item = Finding> + use<> {
+    let own = source.dropped_messages_lately;
+    let own = (own > 0).then(|| {
+        Finding::new(
+            Severity::Loss,
+            format!("{own} messages of {name} at QoS 0 were dropped in the last ten seconds"),
+            "They came faster than the journal could take them, and nobody sends them again. Let the sender publish, and \
+             [[mqtt.subscribe]] ask, at QoS 1, so that they wait at the broker; see what else is wrong here: a full \
+             journal, or a disk that is too slow.",
+        )
+    });
+    let broker = source.broker_dropped_messages_lately;
+    let broker = (broker > 0).then(|| {
+        Finding::new(
+            Severity::Loss,
+            format!("the broker {name} dropped {broker} messages in the last ten seconds"),
+            "Its queue for this client or another one was full; it does not say whose. Raise max_queued_messages of \
+             mosquitto, see docs/guarantees.md.",
+        )
+    });
+    own.into_iter().chain(broker)
+}
+
+fn losses_of_letters(status: &Status) -> Option<Finding> {
+    let Dropped { letters, rows } = status.dead_letters_dropped_lately;
+    (letters > 0).then(|| {
+        Finding::new(
+            Severity::Loss,
+            format!("{letters} dead letters with {rows} rows made room for new ones in the last ten seconds"),
+            "Raise [dead_letters] max_bytes, and see with `forebay dead-letters list` why there are so many.",
+        )
+    })
+}
+
+fn losses_of_health(status: &Status) -> Option<Finding> {
+    let rows = status.health_dropped_rows_lately;
+    (rows > 0).then(|| {
+        Finding::new(
+            Severity::Loss,
+            format!("{rows} rows of the gateway's own health were dropped in the last ten seconds"),
+            "The journal is full, or the gateway's clock is not believed yet; readings have the room that there is.",
+        )
+    })
+}
+
+/// What a database refuses is kept aside, and no loss.
+fn refusals(name: &str, sink: &SinkReport) -> Option<Finding> {
+    let rows = sink.rows_rejected_lately;
+    (rows > 0).then(|| {
+        Finding::new(
+            Severity::Trouble,
+            format!("the database {name} refused {rows} rows in the last ten seconds, which are kept aside"),
+            "`forebay dead-letters list` says why. Mend that, and have them sent again with `forebay dead-letters replay`.",
+        )
+    })
+}
+
+fn measuring(status: &Status) -> Option<Finding> {
+    status.is_measuring_overdue.then(|| {
+        Finding::new(
+            Severity::Trouble,
+            "nothing was measured for five seconds, so that losses would not be seen",
+            "The machine is too busy, or its disk does not answer; see `top`, and `dmesg`.",
+        )
+    })
+}
+
 fn journal(status: &Status) -> Option<Finding> {
     let journal = &status.journal;
     let trouble = journal.last_error.clone();
@@ -90,6 +162,11 @@ fn journal(status: &Status) -> Option<Finding> {
             "the journal is full, so that senders are held back",
             "Bring back the database that lacks rows, or raise [journal] max_bytes; what devices cannot keep meanwhile they \
              declare as lost.",
+        )),
+        "stalled" => Some(Finding::new(
+            Severity::Trouble,
+            "the disk does not answer, and what has come waits for it",
+            trouble.unwrap_or_else(|| "See in `dmesg` what ails the disk under data_dir.".to_owned()),
         )),
         _ => trouble.map(|trouble| Finding::new(Severity::Trouble, "the disk has trouble", trouble)),
     }
@@ -143,6 +220,7 @@ mod tests {
     use crate::clock::Belief;
     use crate::journal::memory::MemoryStorage;
     use crate::journal::{Journal, Options};
+    use crate::stats::pulse::{SinkPulse, SourcePulse};
     use crate::stats::{Pulse, Stats};
 
     fn status(change: impl FnOnce(&Stats)) -> Status {
@@ -194,12 +272,64 @@ mod tests {
         );
     }
 
+    fn of_pulse(pulse: Pulse) -> (Severity, String, String) {
+        let mut status = status(|stats| {
+            stats.source("mqtt://a").recover();
+            stats.sink("main");
+            stats.set_pulse(pulse);
+        });
+        assert_eq!(status.findings.len(), 1, "{:?}", status.findings);
+        let Finding { severity, what, .. } = status.findings.remove(0);
+        (severity, what, status.verdict)
+    }
+
+    #[test]
+    fn whatever_is_lost_by_the_way_is_a_loss() {
+        let source = |dropped, broker_dropped| Pulse {
+            sources: [(
+                "mqtt://a".to_owned(),
+                SourcePulse { dropped, broker_dropped, ..SourcePulse::default() },
+            )]
+            .into(),
+            ..Pulse::default()
+        };
+        let letters = Pulse { letters_dropped: Dropped { letters: 2, rows: 9 }, ..Pulse::default() };
+        let health = Pulse { health_dropped: 1, ..Pulse::default() };
+        for (pulse, expected) in [
+            (source(4, 0), "4 messages of mqtt://a at QoS 0 were dropped in the last ten seconds"),
+            (source(0, 5), "the broker mqtt://a dropped 5 messages in the last ten seconds"),
+            (letters, "2 dead letters with 9 rows made room for new ones in the last ten seconds"),
+            (health, "1 rows of the gateway's own health were dropped in the last ten seconds"),
+        ] {
+            let (severity, what, verdict) = of_pulse(pulse);
+            assert_eq!((severity, what.as_str()), (Severity::Loss, expected));
+            assert_eq!(verdict, format!("Rows are being lost: {expected}."));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_or_unknown_is_no_reason_to_say_that_all_is_well() {
+        let sink = SinkPulse { rejected: 3, ..SinkPulse::default() };
+        let refused = Pulse { sinks: [("main".to_owned(), sink)].into(), ..Pulse::default() };
+        let overdue = Pulse { is_overdue: true, ..Pulse::default() };
+        for (pulse, expected) in [
+            (refused, "the database main refused 3 rows in the last ten seconds, which are kept aside"),
+            (overdue, "nothing was measured for five seconds, so that losses would not be seen"),
+        ] {
+            let (severity, what, verdict) = of_pulse(pulse);
+            assert_eq!((severity, what.as_str()), (Severity::Trouble, expected));
+            assert_eq!(verdict, format!("Nothing is being lost, but {expected}."));
+        }
+    }
+
     #[test]
     fn rates_are_those_that_were_measured_last() {
         let status = status(|stats| {
             stats.source("a").recover();
             stats.sink("main");
-            let pulse = Pulse { sources: [("a".to_owned(), 2.5)].into(), lost_lately: 3, ..Pulse::default() };
+            let source = SourcePulse { rows_per_s: 2.5, ..SourcePulse::default() };
+            let pulse =
+                Pulse { sources: [("a".to_owned(), source)].into(), lost_lately: 3, ..Pulse::default() };
             stats.set_pulse(pulse);
         });
         assert_eq!((status.sources["a"].rows_per_s, status.lost_rows_lately), (2.5, 3));

@@ -38,12 +38,17 @@ impl Machine {
     /// Asks, for a process that has run for `uptime`. The disk is asked too, which may wait for it.
     #[must_use]
     pub fn read(data_dir: &Path, uptime: Duration) -> Machine {
+        Machine { disk_free_bytes: disk_free_bytes(data_dir), ..Machine::of_process(uptime) }
+    }
+
+    /// The same without the disk.
+    #[must_use]
+    pub fn of_process(uptime: Duration) -> Machine {
         Machine::begin();
-        let disk = rustix::fs::statvfs(data_dir).ok();
         let account = ACCOUNT.get().and_then(Option::as_ref);
         let status = std::fs::read_to_string("/proc/self/status").ok();
         Machine {
-            disk_free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            disk_free_bytes: None,
             resident_bytes: status
                 .and_then(|status| number_in(&status, "VmRSS:"))
                 .map(|kibibytes| kibibytes.saturating_mul(1024)),
@@ -51,6 +56,12 @@ impl Machine {
             written_bytes: account.and_then(written),
         }
     }
+}
+
+/// Asks the disk, which may wait for it.
+pub(super) fn disk_free_bytes(data_dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(data_dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn written(account: &File) -> Option<u64> {

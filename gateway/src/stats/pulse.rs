@@ -4,8 +4,11 @@
 //! says is a [`Pulse`], which [`Stats`] keeps for everybody who writes down a status.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
+use super::machine::disk_free_bytes;
 use super::{Machine, Stats, Status};
+use crate::dead_letters::Dropped;
 use crate::journal::entry::Cause;
 use crate::journal::{Entry, Journal, Read, State};
 use crate::record::Offset;
@@ -20,18 +23,35 @@ const FRAMES_MAX: usize = 64;
 /// What was measured last; nothing before the first measurement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pulse {
-    /// Rows that each source hands to intake in a second.
-    pub sources: BTreeMap<String, f64>,
+    /// Each source.
+    pub sources: BTreeMap<String, SourcePulse>,
     /// Each sink.
     pub sinks: BTreeMap<String, SinkPulse>,
     /// Entries and bytes that the journal commits in a second.
     pub journal: (f64, f64),
     /// Rows declared lost in the last [`WINDOW_MS`].
     pub lost_lately: u64,
+    /// Rows of the gateway's own health that the journal did not take in that time.
+    pub health_dropped: u64,
+    /// What had to go from the dead letters in that time.
+    pub letters_dropped: Dropped,
+    /// Whether nothing of this is known, since measuring gets stuck.
+    pub is_overdue: bool,
     /// The process and its disk.
     pub machine: Machine,
     /// Bytes that the process has written to disks in a day, by the mean since its start; none in its first minute.
     pub written_bytes_per_day: Option<u64>,
+}
+
+/// How a source gets on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SourcePulse {
+    /// Rows that it hands to intake in a second.
+    pub rows_per_s: f64,
+    /// Messages at QoS 0 that it let go of in the last [`WINDOW_MS`].
+    pub dropped: u64,
+    /// Messages that its broker has dropped in that time.
+    pub broker_dropped: u64,
 }
 
 /// How delivery to one sink gets on.
@@ -41,23 +61,40 @@ pub struct SinkPulse {
     pub rows_per_s: f64,
     /// How long the oldest row that it lacks has been waiting, by the row's own time; 0 if it lacks none.
     pub backlog_age_s: Option<u64>,
-    /// When it will have caught up, if it goes on so; none while its backlog does not shrink.
+    /// When it will have caught up, if it goes on so; none while its backlog does not shrink, or by nothing that it confirms.
     pub drain_s: Option<u64>,
+    /// Rows that it has refused in the last [`WINDOW_MS`].
+    pub rejected: u64,
 }
 
 /// What [`Meter`] is given.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Rows handed to intake, by source.
-    pub sources: BTreeMap<String, u64>,
+    /// By source.
+    pub sources: BTreeMap<String, SourceCounts>,
     /// By sink.
     pub sinks: BTreeMap<String, SinkCounts>,
     /// Entries and bytes that the journal has committed.
     pub journal: (u64, u64),
     /// Rows declared lost, by anybody.
     pub lost: u64,
+    /// Rows of the gateway's own health that the journal did not take.
+    pub health_dropped: u64,
+    /// What had to go from the dead letters.
+    pub letters_dropped: Dropped,
     /// The process and its disk.
     pub machine: Machine,
+}
+
+/// What [`Meter`] is given of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Rows handed to intake.
+    pub received: u64,
+    /// Messages at QoS 0 that were let go of.
+    pub dropped: u64,
+    /// Messages that the broker has dropped since its own start, where it tells.
+    pub broker_dropped: Option<u64>,
 }
 
 /// What [`Meter`] is given of a sink.
@@ -69,6 +106,17 @@ pub struct SinkCounts {
     pub backlog: u64,
     /// How long the oldest of them has been waiting.
     pub age_s: Option<u64>,
+    /// Rows refused.
+    pub rejected: u64,
+}
+
+/// What only the disk knows, and tells only while it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Bytes of it that the gateway's user may still fill.
+    pub free_bytes: Option<u64>,
+    /// How long the oldest row that each sink lacks has been waiting, in seconds.
+    pub ages: BTreeMap<String, Option<u64>>,
 }
 
 /// Compares counters with those of a while ago.
@@ -85,14 +133,21 @@ impl Pulse {
     pub(super) fn write_into(&self, status: &mut Status) {
         (status.journal.entries_per_s, status.journal.bytes_per_s) = self.journal;
         for (name, source) in &mut status.sources {
-            source.rows_per_s = self.sources.get(name).copied().unwrap_or(0.0);
+            let pulse = self.sources.get(name).copied().unwrap_or_default();
+            source.rows_per_s = pulse.rows_per_s;
+            source.dropped_messages_lately = pulse.dropped;
+            source.broker_dropped_messages_lately = pulse.broker_dropped;
         }
         for (name, sink) in &mut status.sinks {
             let pulse = self.sinks.get(name).copied().unwrap_or_default();
             sink.rows_per_s = pulse.rows_per_s;
             (sink.backlog_age_s, sink.drain_s) = (pulse.backlog_age_s, pulse.drain_s);
+            sink.rows_rejected_lately = pulse.rejected;
         }
         status.lost_rows_lately = self.lost_lately;
+        status.health_dropped_rows_lately = self.health_dropped;
+        status.dead_letters_dropped_lately = self.letters_dropped;
+        status.is_measuring_overdue = self.is_overdue;
         (status.machine, status.written_bytes_per_day) = (self.machine, self.written_bytes_per_day);
     }
 }
@@ -108,26 +163,19 @@ impl Meter {
         let (from_ms, from) = self.past.front().cloned().unwrap_or_else(|| (now_ms, counts.clone()));
         let passed_ms = now_ms.saturating_sub(from_ms);
         let rate = |now: u64, before: u64| per_second(now.saturating_sub(before), passed_ms);
-        let source = |(name, now): (&String, &u64)| {
-            let before = from.sources.get(name).unwrap_or(now);
-            (name.clone(), rate(*now, *before))
+        let source = |(name, now): (&String, &SourceCounts)| {
+            (name.clone(), now.since(from.sources.get(name), passed_ms))
         };
-        let sink = |(name, now): (&String, &SinkCounts)| {
-            let before = from.sinks.get(name).unwrap_or(now);
-            let shrunk = before.backlog.saturating_sub(now.backlog);
-            let drain_s = match (now.backlog, shrunk) {
-                (0, _) => Some(0),
-                (_, 0) => None,
-                (backlog, shrunk) => Some(backlog.saturating_mul(passed_ms) / shrunk / 1_000),
-            };
-            let rows_per_s = rate(now.confirmed, before.confirmed);
-            (name.clone(), SinkPulse { rows_per_s, backlog_age_s: now.age_s, drain_s })
-        };
+        let sink =
+            |(name, now): (&String, &SinkCounts)| (name.clone(), now.since(from.sinks.get(name), passed_ms));
         let pulse = Pulse {
             sources: counts.sources.iter().map(source).collect(),
             sinks: counts.sinks.iter().map(sink).collect(),
             journal: (rate(counts.journal.0, from.journal.0), rate(counts.journal.1, from.journal.1)),
             lost_lately: counts.lost.saturating_sub(from.lost),
+            health_dropped: counts.health_dropped.saturating_sub(from.health_dropped),
+            letters_dropped: counts.letters_dropped.since(from.letters_dropped),
+            is_overdue: false,
             machine: counts.machine,
             written_bytes_per_day: self.per_day(now_ms, counts.machine.written_bytes),
         };
@@ -148,23 +196,81 @@ impl Meter {
     }
 }
 
+impl SourceCounts {
+    /// What has changed since it was `before`. The counters of a source that was not there began with nothing.
+    fn since(&self, before: Option<&SourceCounts>, passed_ms: u64) -> SourcePulse {
+        let received = self.received.saturating_sub(before.unwrap_or(self).received);
+        let broker_dropped = match (before.and_then(|before| before.broker_dropped), self.broker_dropped) {
+            (Some(before), Some(now)) if now >= before => now - before,
+            // The broker began anew.
+            (Some(_), Some(now)) => now,
+            _ => 0,
+        };
+        SourcePulse {
+            rows_per_s: per_second(received, passed_ms),
+            dropped: self.dropped.saturating_sub(before.map_or(0, |before| before.dropped)),
+            broker_dropped,
+        }
+    }
+}
+
+impl SinkCounts {
+    /// What has changed since it was `before`.
+    fn since(&self, before: Option<&SinkCounts>, passed_ms: u64) -> SinkPulse {
+        let rejected = self.rejected.saturating_sub(before.map_or(0, |before| before.rejected));
+        let before = before.unwrap_or(self);
+        let confirmed = self.confirmed.saturating_sub(before.confirmed);
+        // Rows also go from a backlog by being evicted, refused or left out, and none of that is delivery.
+        let progress = before.backlog.saturating_sub(self.backlog).min(confirmed);
+        let drain_s = match (self.backlog, progress) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            (backlog, progress) => Some(backlog.saturating_mul(passed_ms) / progress / 1_000),
+        };
+        let rows_per_s = per_second(confirmed, passed_ms);
+        SinkPulse { rows_per_s, backlog_age_s: self.age_s, drain_s, rejected }
+    }
+}
+
 impl Counts {
-    /// The counters as they are now. It may read the journal, and so wait for the disk.
+    /// The counters as they are now. It waits for no disk: what that tells is handed in, if it has told.
     #[must_use]
-    pub fn of(journal: &Journal, stats: &Stats, now_ns: i64, machine: Machine) -> Counts {
+    pub fn of(journal: &Journal, stats: &Stats, machine: Machine, on_disk: &OnDisk) -> Counts {
         let commits = journal.commits();
         let (lost, owed) = journal.with_state(|state| (lost(state), owed(state)));
-        let mut sinks = BTreeMap::new();
-        for (name, cursor, backlog) in owed {
-            let confirmed = 0;
-            let age_s = if backlog == 0 { Some(0) } else { age_s(journal, cursor, now_ns) };
-            sinks.insert(name, SinkCounts { confirmed, backlog, age_s });
+        let mut sinks: BTreeMap<String, SinkCounts> = BTreeMap::new();
+        for (name, _, backlog) in owed {
+            let age_s = if backlog == 0 { Some(0) } else { on_disk.ages.get(&name).copied().flatten() };
+            sinks.insert(name, SinkCounts { backlog, age_s, ..SinkCounts::default() });
         }
         for (name, status) in stats.sinks() {
-            sinks.entry(name).or_default().confirmed = status.snapshot().confirmed_rows;
+            let (sink, status) = (sinks.entry(name).or_default(), status.snapshot());
+            (sink.confirmed, sink.rejected) = (status.confirmed_rows, status.rejected_rows);
         }
-        let sources = stats.sources().into_iter().map(|(name, source)| (name, source.rows_received.get()));
-        Counts { sources: sources.collect(), sinks, journal: (commits.entries, commits.bytes), lost, machine }
+        let source = |(name, source): (String, std::sync::Arc<super::SourceStats>)| {
+            let report = source.report();
+            let (received, dropped) = (report.rows_received, report.dropped_messages);
+            (name, SourceCounts { received, dropped, broker_dropped: report.broker_dropped_messages })
+        };
+        Counts {
+            sources: stats.sources().into_iter().map(source).collect(),
+            sinks,
+            journal: (commits.entries, commits.bytes),
+            lost,
+            health_dropped: stats.health_dropped.get(),
+            letters_dropped: stats.dead_letters_dropped(),
+            machine: Machine { disk_free_bytes: on_disk.free_bytes, ..machine },
+        }
+    }
+}
+
+impl OnDisk {
+    /// Asks the disk, and may wait for it for as long as it does not answer.
+    #[must_use]
+    pub fn ask(journal: &Journal, data_dir: &Path, now_ns: i64) -> OnDisk {
+        let owed = journal.with_state(owed).into_iter().filter(|(_, _, backlog)| *backlog > 0);
+        let ages = owed.map(|(name, cursor, _)| (name, age_s(journal, cursor, now_ns))).collect();
+        OnDisk { free_bytes: disk_free_bytes(data_dir), ages }
     }
 }
 
@@ -219,10 +325,18 @@ mod tests {
 
     fn counts(received: u64, confirmed: u64, backlog: u64) -> Counts {
         Counts {
-            sources: BTreeMap::from([("s".to_owned(), received)]),
-            sinks: BTreeMap::from([("main".to_owned(), SinkCounts { confirmed, backlog, age_s: Some(3) })]),
+            sources: BTreeMap::from([(
+                "s".to_owned(),
+                SourceCounts { received, dropped: 0, broker_dropped: None },
+            )]),
+            sinks: BTreeMap::from([(
+                "main".to_owned(),
+                SinkCounts { confirmed, backlog, age_s: Some(3), rejected: 0 },
+            )]),
             journal: (received, received * 100),
             lost: received / 100,
+            health_dropped: 0,
+            letters_dropped: Dropped::default(),
             machine: Machine { written_bytes: Some(received * 1_000), ..Machine::default() },
         }
     }
@@ -230,16 +344,20 @@ mod tests {
     #[test]
     fn rates_are_those_of_the_last_seconds() {
         let mut meter = Meter::default();
-        assert_eq!(meter.take(5_000, counts(500, 0, 500)).sources["s"], 0.0, "nothing to compare with");
+        assert_eq!(
+            meter.take(5_000, counts(500, 0, 500)).sources["s"].rows_per_s,
+            0.0,
+            "nothing to compare with"
+        );
         let pulse = meter.take(6_000, counts(600, 10, 590));
-        assert_eq!((pulse.sources["s"], pulse.sinks["main"].rows_per_s), (100.0, 10.0));
+        assert_eq!((pulse.sources["s"].rows_per_s, pulse.sinks["main"].rows_per_s), (100.0, 10.0));
         assert_eq!((pulse.sinks["main"].drain_s, pulse.sinks["main"].backlog_age_s), (None, Some(3)));
         assert_eq!((pulse.journal, pulse.lost_lately), ((100.0, 10_000.0), 1));
         for second in 7..60 {
             meter.take(second * 1_000, counts(600, 10, 590));
         }
         let pulse = meter.take(60_000, counts(605, 10, 590));
-        assert_eq!(pulse.sources["s"], 0.5, "what was before the window does not count");
+        assert_eq!(pulse.sources["s"].rows_per_s, 0.5, "what was before the window does not count");
         assert_eq!(pulse.lost_lately, 0);
         assert!(meter.past.len() <= 12, "the past is bounded");
     }
@@ -251,6 +369,46 @@ mod tests {
         let pulse = meter.take(2_000, counts(0, 300, 800));
         assert_eq!(pulse.sinks["main"].drain_s, Some(8), "800 rows, 100 a second");
         assert_eq!(meter.take(3_000, counts(0, 300, 0)).sinks["main"].drain_s, Some(0));
+    }
+
+    #[test]
+    fn only_what_is_confirmed_drains_a_backlog() {
+        let mut meter = Meter::default();
+        meter.take(0, counts(0, 0, 1_000));
+        let pulse = meter.take(2_000, counts(0, 0, 400));
+        assert_eq!(pulse.sinks["main"].drain_s, None, "600 were evicted, and none confirmed");
+        let pulse = meter.take(4_000, counts(0, 40, 300));
+        assert_eq!(pulse.sinks["main"].drain_s, Some(30), "300 rows, 10 a second");
+    }
+
+    #[test]
+    fn what_goes_lost_by_the_way_is_told_while_it_is_news() {
+        let with = |dropped, broker_dropped, rejected, letters| {
+            let mut counts = counts(0, 0, 0);
+            let (name, received) = ("s".to_owned(), 0);
+            counts.sources.insert(name, SourceCounts { received, dropped, broker_dropped });
+            counts.sinks.entry("main".to_owned()).or_default().rejected = rejected;
+            counts.health_dropped = dropped;
+            counts.letters_dropped = Dropped { letters, rows: 2 * letters };
+            counts
+        };
+        let told = |pulse: &Pulse| {
+            let (source, sink) = (pulse.sources["s"], pulse.sinks["main"]);
+            assert_eq!(pulse.health_dropped, source.dropped);
+            assert_eq!(pulse.letters_dropped.rows, 2 * pulse.letters_dropped.letters);
+            (source.dropped, source.broker_dropped, sink.rejected, pulse.letters_dropped.letters)
+        };
+        let mut meter = Meter::default();
+        // Neither the source nor the sink were there when it began.
+        meter.take(0, Counts::default());
+        assert_eq!(
+            told(&meter.take(1_000, with(2, Some(900), 5, 1))),
+            (2, 0, 5, 1),
+            "the broker's are older"
+        );
+        assert_eq!(told(&meter.take(11_500, with(2, Some(907), 5, 1))), (0, 7, 0, 0));
+        assert_eq!(told(&meter.take(12_000, with(3, Some(4), 6, 3))), (1, 4, 1, 2), "the broker began anew");
+        assert_eq!(told(&meter.take(30_000, with(3, Some(4), 6, 3))), (0, 0, 0, 0));
     }
 
     #[test]

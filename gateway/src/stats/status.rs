@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, Ledger, Machine, SourceState, SourceStats, Stats};
 use crate::clock::Belief;
+use crate::dead_letters::Dropped;
 use crate::delivery::status::SinkStatus;
 use crate::journal::clocks::Clocks;
 use crate::journal::entry::Cause;
@@ -49,6 +50,16 @@ pub struct Status {
     /// Rows of the gateway's own health that the journal did not take since the start.
     #[serde(default)]
     pub health_dropped_rows: u64,
+    /// The same in the last ten seconds.
+    #[serde(default)]
+    pub health_dropped_rows_lately: u64,
+    /// What had to go from the dead letters to make room for new ones (`[dead_letters] max_bytes`), since the data directory
+    /// was made.
+    #[serde(default)]
+    pub dead_letters_dropped: Dropped,
+    /// The same in the last ten seconds.
+    #[serde(default)]
+    pub dead_letters_dropped_lately: Dropped,
     /// The journal.
     pub journal: JournalReport,
     /// By broker or port.
@@ -60,6 +71,10 @@ pub struct Status {
     /// Rows declared lost in the last ten seconds.
     #[serde(default)]
     pub lost_rows_lately: u64,
+    /// Whether nothing has been measured for five seconds, so that rates, and all that is of the last ten seconds, are left
+    /// out.
+    #[serde(default)]
+    pub is_measuring_overdue: bool,
     /// The process and its disk.
     #[serde(default)]
     pub machine: Machine,
@@ -115,7 +130,7 @@ pub struct JournalReport {
     pub watermark: u64,
     /// Every entry below this offset was submitted.
     pub end: u64,
-    /// `running`, `full` or `failed`.
+    /// `running`, `full`, `stalled` (the disk does not answer) or `failed`.
     pub state: String,
     /// What is wrong with the disk, and what to do about it; none while all is well.
     pub last_error: Option<String>,
@@ -159,6 +174,9 @@ pub struct SourceReport {
     /// Messages since the start that came at QoS 0 and were let go of, because older ones waited for room in the journal.
     #[serde(default)]
     pub dropped_messages: u64,
+    /// The same in the last ten seconds.
+    #[serde(default)]
+    pub dropped_messages_lately: u64,
     /// Messages since the start that came at QoS 0, by subscription: what does not arrive of these nobody sends again.
     #[serde(default)]
     pub unprotected_messages: BTreeMap<String, u64>,
@@ -171,6 +189,9 @@ pub struct SourceReport {
     /// Messages that the broker has dropped since its own start, for whatever client, where it tells.
     #[serde(default)]
     pub broker_dropped_messages: Option<u64>,
+    /// By how many that has grown in the last ten seconds.
+    #[serde(default)]
+    pub broker_dropped_messages_lately: u64,
     /// Connections made since the start.
     pub connects: u64,
     /// What comes from it cannot be acknowledged: what does not arrive here is lost, and nobody knows how much that is.
@@ -196,6 +217,9 @@ pub struct SinkReport {
     pub rows_confirmed: u64,
     /// Rows refused since the start.
     pub rows_rejected: u64,
+    /// The same in the last ten seconds.
+    #[serde(default)]
+    pub rows_rejected_lately: u64,
     /// Writes that failed and were repeated since the start.
     pub retries: u64,
     /// Requests or transactions since the start, failed ones included.
@@ -243,11 +267,15 @@ impl Status {
             gap_rows: lost_causes().map(|cause| (cause.as_str().to_owned(), 0)).collect(),
             dead_lettered_rows: 0,
             health_dropped_rows: stats.health_dropped.get(),
+            health_dropped_rows_lately: 0,
+            dead_letters_dropped: stats.dead_letters_dropped(),
+            dead_letters_dropped_lately: Dropped::default(),
             journal: JournalReport::of(journal),
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),
             http: HttpReport { listen: stats.listen().map(|listen| listen.to_string()).unwrap_or_default() },
             lost_rows_lately: 0,
+            is_measuring_overdue: false,
             machine: Machine::default(),
             written_bytes_per_day: None,
             findings: Vec::new(),
@@ -331,6 +359,7 @@ impl JournalReport {
             state: match usage.state {
                 Condition::Running => "running",
                 Condition::Full => "full",
+                Condition::Stalled => "stalled",
                 Condition::Failed => "failed",
             }
             .to_owned(),
@@ -378,6 +407,7 @@ impl SourceStats {
             bad_messages: self.bad_messages.get(),
             doubtful_messages: self.doubtful_messages.get(),
             dropped_messages: self.dropped_messages.get(),
+            dropped_messages_lately: 0,
             unprotected_messages: super::lock(&self.unprotected_messages)
                 .iter()
                 .map(|(filter, count)| (filter.clone(), count.get()))
@@ -385,6 +415,7 @@ impl SourceStats {
             alarm: queue.alarm,
             queue_alarms: self.queue_alarms.get(),
             broker_dropped_messages: queue.dropped,
+            broker_dropped_messages_lately: 0,
             connects: self.connects.get(),
             unprotected: self.unprotected.load(Ordering::Relaxed),
             rows_per_s: 0.0,
