@@ -39,7 +39,7 @@ impl Finding {
     pub fn all(status: &Status) -> Vec<Finding> {
         let mut findings: Vec<Finding> = losses(status).into_iter().collect();
         findings.extend(status.sources.iter().flat_map(|(name, source)| losses_of_source(name, source)));
-        findings.extend(losses_of_letters(status).into_iter().chain(losses_of_health(status)));
+        findings.extend(losses_of_letters(status).into_iter().chain(dropped_health(status)));
         findings.extend(journal(status).into_iter().chain(measuring(status)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| of_sink(name, sink)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| refusals(name, sink)));
@@ -113,11 +113,12 @@ fn losses_of_letters(status: &Status) -> Option<Finding> {
     })
 }
 
-fn losses_of_health(status: &Status) -> Option<Finding> {
+/// They are no readings, and none of them can be dated while the clock is not believed.
+fn dropped_health(status: &Status) -> Option<Finding> {
     let rows = status.health_dropped_rows_lately;
     (rows > 0).then(|| {
         Finding::new(
-            Severity::Loss,
+            Severity::Trouble,
             format!("{rows} rows of the gateway's own health were dropped in the last ten seconds"),
             "The journal is full, or the gateway's clock is not believed yet; readings have the room that there is.",
         )
@@ -294,12 +295,10 @@ mod tests {
             ..Pulse::default()
         };
         let letters = Pulse { letters_dropped: Dropped { letters: 2, rows: 9 }, ..Pulse::default() };
-        let health = Pulse { health_dropped: 1, ..Pulse::default() };
         for (pulse, expected) in [
             (source(4, 0), "4 messages of mqtt://a at QoS 0 were dropped in the last ten seconds"),
             (source(0, 5), "the broker mqtt://a dropped 5 messages in the last ten seconds"),
             (letters, "2 dead letters with 9 rows made room for new ones in the last ten seconds"),
-            (health, "1 rows of the gateway's own health were dropped in the last ten seconds"),
         ] {
             let (severity, what, verdict) = of_pulse(pulse);
             assert_eq!((severity, what.as_str()), (Severity::Loss, expected));
@@ -312,7 +311,9 @@ mod tests {
         let sink = SinkPulse { rejected: 3, ..SinkPulse::default() };
         let refused = Pulse { sinks: [("main".to_owned(), sink)].into(), ..Pulse::default() };
         let overdue = Pulse { is_overdue: true, ..Pulse::default() };
+        let health = Pulse { health_dropped: 1, ..Pulse::default() };
         for (pulse, expected) in [
+            (health, "1 rows of the gateway's own health were dropped in the last ten seconds"),
             (refused, "the database main refused 3 rows in the last ten seconds, which are kept aside"),
             (overdue, "nothing was measured for five seconds, so that losses would not be seen"),
         ] {
