@@ -73,7 +73,6 @@ fn values_that_differ_by_a_rounding_are_drawn_like_any_others() -> anyhow::Resul
         site.pair_of(device, values)?;
         browser.await_text("#devices", device)?;
         browser.run(&format!("document.querySelector('#chart-device').value = {device:?}; document.querySelector('#chart-form').requestSubmit()"))?;
-        // What was just stored may not be in the first answer.
         let caption = browser.await_text("#chart-caption", &format!("weather value of {device}"))?;
         assert!(caption.contains("in windows of 20 s"), "{caption}");
         let lines = browser.run("return document.querySelectorAll('#chart .grid').length")?;
