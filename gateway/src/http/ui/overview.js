@@ -121,7 +121,7 @@ function lag({ backlog_rows: backlog, backlog_age_s: age }) {
   return age < KEEPS_UP_S ? KEEPS_UP : `${span(age)} behind`;
 }
 
-function showLedger(ledger) {
+function showLedger({ ledger }) {
   const lost = Object.values(ledger.gaps).reduce((sum, number) => sum + number, 0);
   const numbers = { ...ledger, lost };
   const items = [["learned", "learned, of which", "Devices have told of them."], ...LEDGER];
