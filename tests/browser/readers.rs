@@ -42,6 +42,26 @@ fn everything_can_be_reached_and_used_by_keyboard() -> anyhow::Result<()> {
     site.finish()
 }
 
+#[test]
+fn the_focus_stays_where_it_is_when_rows_change_their_order() -> anyhow::Result<()> {
+    let site = Site::start("browser-focus")?;
+    let browser = &site.browser;
+    browser.await_text("#devices", "serial-1")?;
+    browser.run(
+        "window.held = [...document.querySelectorAll('#devices tr')].at(-1).querySelector('button'); held.focus()",
+    )?;
+    browser.run("const sort = document.querySelector('#sort'); sort.value = 'rows'; sort.dispatchEvent(new Event('input'))")?;
+    // It sends ten rows a second, more than the hour of others that are before it.
+    browser.await_true("another place of the row", "held.closest('tr').nextElementSibling !== null")?;
+    assert_eq!(browser.run("return document.activeElement === held && held.isConnected")?, true);
+    // What is read out to those who do not see the chart.
+    assert_eq!(
+        browser.run("return document.querySelector('#chart-caption').getAttribute('aria-live')")?,
+        "polite"
+    );
+    site.finish()
+}
+
 /// Words whose contrast to what is behind them is below that of WCAG 2 AA, each with its contrast.
 const PALE: &str = "
     const parts = (color) => color.match(/[\\d.]+/g).map(Number);

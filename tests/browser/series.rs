@@ -46,3 +46,40 @@ fn a_series_is_drawn_with_what_lies_between() -> anyhow::Result<()> {
     assert!(told.is_empty(), "the console: {told:?}");
     site.finish()
 }
+
+/// Pairs of numbers for a scale, each with how many lines it gets.
+const SCALES: &str = "
+    const { niceTicks } = await import('/ui/chart.js');
+    const [most, least] = [Number.MAX_VALUE, Number.MIN_VALUE];
+    const pairs = [
+        [0.3, 0.1 + 0.2], [1013.25, 1013.2500000000001], [1e16, 1e16 + 2], [0, 0], [0, least], [-most, most], [most, most],
+        [1e-310, 2e-310], [NaN, NaN], [-Infinity, Infinity], [Infinity, -Infinity], [5, Infinity], [21.3, 24.8],
+    ];
+    const isGood = (ticks) => ticks.length > 1 && ticks.length <= 8 && ticks.every(Number.isFinite) && ticks[0] < ticks.at(-1);
+    return [niceTicks(21.3, 24.8), pairs.filter((pair) => !isGood(niceTicks(...pair))).map(String)];
+";
+
+#[test]
+fn values_that_differ_by_a_rounding_are_drawn_like_any_others() -> anyhow::Result<()> {
+    let site = Site::start("browser-flat")?;
+    let browser = &site.browser;
+    let scales = browser.run(&format!("return (async () => {{ {SCALES} }})()"))?;
+    assert_eq!(scales, serde_json::json!([[21, 22, 23, 24, 25], []]));
+    for (device, values) in [
+        ("third", [0.3, 0.1 + 0.2]),
+        ("pressure", [1013.25, 1_013.250_000_000_000_1]),
+        ("great", [1e16, 1e16 + 2.0]),
+    ] {
+        site.pair_of(device, values)?;
+        browser.await_text("#devices", device)?;
+        browser.run(&format!("document.querySelector('#chart-device').value = {device:?}; document.querySelector('#chart-form').requestSubmit()"))?;
+        let caption = browser.await_text("#chart-caption", &format!("weather value of {device}"))?;
+        assert!(caption.contains("in windows of 20 s"), "{caption}");
+        let lines = browser.run("return document.querySelectorAll('#chart .grid').length")?;
+        assert!(lines.as_u64().is_some_and(|lines| (2..=8).contains(&lines)), "{lines} lines");
+        let wrong =
+            browser.run("return /NaN|Infinity/.test(document.querySelector('#chart-plot').innerHTML)")?;
+        assert_eq!(wrong, false, "{device} is drawn at a place that is none");
+    }
+    site.finish()
+}

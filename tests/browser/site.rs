@@ -5,8 +5,8 @@ use std::f64::consts::TAU;
 use std::time::Duration;
 
 use forebay_tests::clock::wall_ns;
-use forebay_tests::device::publish;
-use forebay_tests::gateway::Settings;
+use forebay_tests::device::{RING_BYTES, publish};
+use forebay_tests::gateway::{Gateway, Settings};
 use forebay_tests::services::InfluxDb;
 use forebay_tests::world::{DRAIN_LIMIT, Load, Scratch, World};
 use serde_json::json;
@@ -38,19 +38,29 @@ pub(crate) struct Site {
 impl Site {
     /// Starts everything and opens the page. The sensors have sent an hour of readings.
     pub(crate) fn start(test: &str) -> anyhow::Result<Site> {
+        let site = Site::start_by(test, "", Gateway::resume)?;
+        site.open()?;
+        Ok(site)
+    }
+
+    /// The same, with further `tables` in the configuration of a gateway that `start` starts, and no page yet.
+    pub(crate) fn start_by(
+        test: &str,
+        tables: &str,
+        start: impl FnOnce(&mut Gateway) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Site> {
         let scratch = Scratch::new(test)?;
         let server = InfluxDb::start(&scratch.path().join("influxdb"))?;
         let browser = Browser::start(&scratch.path().join("browser"))?;
-        let tables = Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
+        let tables = format!("{tables}{}", Settings::influxdb_1(&server.url(), InfluxDb::DATABASE));
         let load = Load { serial: 2, native: 2, json: 0, period: Duration::from_millis(100) };
-        let world = World::start(scratch, load, tables)?;
+        let world = World::start_by::<RING_BYTES>(scratch, load, tables, start)?;
         let site = Site { browser, server, world };
         let now_ns = wall_ns();
         let steps = HISTORY.as_secs() / STEP.as_secs();
         let times = (0..steps).map(|step| now_ns - (steps - step).cast_signed() * STEP.as_nanos() as i64);
         let messages = times.flat_map(|ns| SENSORS.map(|sensor| reading(sensor, ns))).collect();
         publish(site.world.broker.port, messages)?;
-        site.open()?;
         Ok(site)
     }
 
@@ -68,6 +78,16 @@ impl Site {
     /// A reading of a device that has any name.
     pub(crate) fn reading_of(&self, device: &str) -> anyhow::Result<()> {
         publish(self.world.broker.port, vec![reading((device, "lab", 20.0), wall_ns())])
+    }
+
+    /// Two readings of a device, one after the other, as a message says its value.
+    pub(crate) fn pair_of(&self, device: &str, values: [f64; 2]) -> anyhow::Result<()> {
+        let ns = wall_ns();
+        let messages = values.into_iter().zip([ns - STEP.as_nanos() as i64, ns]).map(|(value, ns)| {
+            let payload = json!({ "time": ns, "value": value });
+            (format!("sensors/{device}/lab"), payload.to_string().into_bytes())
+        });
+        publish(self.world.broker.port, messages.collect())
     }
 
     /// A message that cannot be read.

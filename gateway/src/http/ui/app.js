@@ -5,7 +5,7 @@ import { startChart } from "/ui/chart.js";
 import { startDevices, refreshDevices } from "/ui/devices.js";
 import { showLetters, startLetters } from "/ui/letters.js";
 import { showStatus, startWear } from "/ui/overview.js";
-import { at, mark, time, write } from "/ui/view.js";
+import { at, attempt, mark, time, write } from "/ui/view.js";
 
 /** Events come once a second; so many milliseconds without one are worth a word. */
 const STALE_MS = 4000;
@@ -17,10 +17,7 @@ let lost = null;
 function onEvent(data) {
   latest = JSON.parse(data);
   latestMs = Date.now();
-  showStatus(latest);
-  showLetters(latest);
-  refreshDevices(latest);
-  showLink();
+  for (const show of [showStatus, showLetters, refreshDevices, showLink]) attempt(show, latest);
 }
 
 function onState(state, why) {

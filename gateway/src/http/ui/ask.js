@@ -5,10 +5,14 @@ import { at, write } from "/ui/view.js";
 const TOKEN = "forebay-token";
 /** A stream that says nothing for so long is given up; there is an event every second. */
 const SILENCE_MS = 8000;
+/** An answer that takes longer is given up, unless the one who asks says otherwise. */
+const PATIENCE_MS = 8000;
 /** The longest pause before it is tried again. */
 const PAUSE_MS_MAX = 5000;
 /** An event that is longer is none of ours. */
 const EVENT_LENGTH_MAX = 16 << 20;
+/** What a header can carry, and no token has more. */
+const SENDABLE = /^[\x21-\x7e]+$/;
 
 /** An answer that is none of success. */
 export class Refusal extends Error {
@@ -18,23 +22,41 @@ export class Refusal extends Error {
   }
 }
 
-/** Asks, and asks for the token if the gateway wants one. */
-export async function ask(path, options = {}) {
+/**
+ * Asks, and asks for the token if the gateway wants one. Returns the answer, whose content may still be on its way, and what
+ * stops that. The time in which the gateway has to answer does not run while the form for the token is open.
+ */
+async function ask(path, options, patienceMs) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = stored();
     const headers = new Headers(options.headers);
     if (token) headers.set("Authorization", `Bearer ${token}`);
-    const answer = await fetch(path, { cache: "no-store", ...options, headers });
-    if (answer.status !== 401) return answer;
+    const stop = new AbortController();
+    const asked = fetch(path, { cache: "no-store", ...options, headers, signal: stop.signal });
+    const answer = await within(patienceMs, stop, asked);
+    if (answer.status !== 401) return { answer, stop };
+    stop.abort();
     await another(token);
   }
 }
 
-/** The JSON of an answer; throws a [`Refusal`] with the gateway's own words. */
-export async function askJson(path, options) {
-  const answer = await ask(path, options);
-  if (answer.ok) return answer.json();
-  throw new Refusal(answer.status, words(await answer.text()));
+/** Waits for the network so many milliseconds; throws a [`Refusal`] if it is silent for longer, or gone. */
+async function within(patienceMs, stop, work) {
+  const timer = Number.isFinite(patienceMs) ? setTimeout(() => stop.abort(), patienceMs) : undefined;
+  try {
+    return await work;
+  } catch {
+    throw new Refusal(0, "the gateway does not answer");
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The JSON of an answer; throws a [`Refusal`] with the gateway's own words, or one that says that there are none. */
+export async function askJson(path, options = {}, patienceMs = PATIENCE_MS) {
+  const { answer, stop } = await ask(path, options, patienceMs);
+  if (answer.ok) return within(patienceMs, stop, answer.json());
+  throw new Refusal(answer.status, words(await within(patienceMs, stop, answer.text())));
 }
 
 /** What a refusal says: plain text, or an error with cause and cure. */
@@ -47,11 +69,19 @@ function words(text) {
   }
 }
 
+/** The token that is kept, if a header can carry it. */
+function stored() {
+  const token = sessionStorage.getItem(TOKEN);
+  if (token === null || SENDABLE.test(token)) return token;
+  sessionStorage.removeItem(TOKEN);
+  return null;
+}
+
 let waiting = null;
 
 /** Resolves once there is another token than this. */
 function another(token) {
-  if (sessionStorage.getItem(TOKEN) !== token) return Promise.resolve();
+  if (stored() !== token) return Promise.resolve();
   waiting ??= new Promise((resolve) => {
     const form = at("token");
     write(at("token-why"), token ? "The gateway does not take this token." : "The gateway wants a token.");
@@ -59,7 +89,12 @@ function another(token) {
     at("token-text").focus();
     form.onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem(TOKEN, at("token-text").value.trim());
+      const text = at("token-text").value.trim();
+      if (!SENDABLE.test(text)) {
+        write(at("token-why"), "A token has letters, digits and signs of ASCII only, and no space. Copy it again from its file.");
+        return;
+      }
+      sessionStorage.setItem(TOKEN, text);
       at("token-text").value = "";
       form.hidden = true;
       waiting = null;
@@ -89,14 +124,12 @@ export async function follow(path, onEvent, onState) {
 }
 
 async function listen(path, onData) {
-  const stop = new AbortController();
+  const { answer, stop } = await ask(path, {}, PATIENCE_MS);
+  if (!answer.ok) throw new Refusal(answer.status, (await within(PATIENCE_MS, stop, answer.text())).trim());
   let heard = Date.now();
-  const answer = await ask(path, { signal: stop.signal });
-  if (!answer.ok) throw new Refusal(answer.status, (await answer.text()).trim());
   const watch = setInterval(() => Date.now() - heard > SILENCE_MS && stop.abort(), 1000);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  heard = Date.now();
   try {
     for (;;) {
       const { value, done } = await reader.read();

@@ -8,6 +8,12 @@ const WINDOWS = 180;
 const LIMIT = 10000;
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [260, 58, 10, 10, 26];
 const ROWS_SHOWN = 100;
+/** A database that is slow gives up after a minute; the answer that says so is waited for. */
+const PATIENCE_MS = 65_000;
+/** Values that differ by a smaller part of themselves differ by what rounding makes of them. */
+const SAME = 1e-9;
+/** No scale has more lines, whatever its values are. */
+const TICKS_MAX = 8;
 
 let status = () => null;
 let asked = 0;
@@ -67,7 +73,7 @@ async function load() {
   }
 }
 
-const query = (parameters) => askJson(`/api/v1/query?${new URLSearchParams(parameters)}`);
+const query = (parameters) => askJson(`/api/v1/query?${new URLSearchParams(parameters)}`, {}, PATIENCE_MS);
 
 function nothing(device, answer) {
   drawn = null;
@@ -109,7 +115,8 @@ function join(chosen, mean, min, max) {
     return new Map(mine.map(({ ns, fields }) => [ns, fields[chosen.field]]));
   };
   const [means, mins, maxs] = [of(mean), of(min), of(max)];
-  return [...means].map(([ns, mean]) => ({ ms: ns / 1e6, mean, min: mins.get(ns) ?? mean, max: maxs.get(ns) ?? mean }));
+  const all = [...means].map(([ns, mean]) => ({ ms: ns / 1e6, mean, min: mins.get(ns) ?? mean, max: maxs.get(ns) ?? mean }));
+  return all.filter(({ mean, min, max }) => [mean, min, max].every(Number.isFinite));
 }
 
 function plot() {
@@ -119,7 +126,8 @@ function plot() {
   const ticks = niceTicks(Math.min(...windows.map(({ min }) => min)), Math.max(...windows.map(({ max }) => max)));
   const [low, high] = [ticks[0], ticks[ticks.length - 1]];
   const x = (ms) => LEFT + ((ms - fromMs) / (endMs - fromMs)) * (width - LEFT - RIGHT);
-  const y = (of) => TOP + ((high - of) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+  // By halves: the difference of the greatest numbers that there are is none.
+  const y = (of) => TOP + ((high / 2 - of / 2) / (high / 2 - low / 2)) * (HEIGHT - TOP - BOTTOM);
   Object.assign(drawn, { x, y, width });
   const svg = draw("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": caption() });
   for (const tick of ticks) {
@@ -159,14 +167,20 @@ function runs(windows, everyMs) {
   return all;
 }
 
-/** Four or so round numbers from below the least to above the greatest. */
-function niceTicks(least, most) {
-  const spread = most > least ? most - least : Math.max(1, Math.abs(most)) / 10;
-  const rough = spread / 4;
+/** Four or so round numbers from below the least to above the greatest; two at least, and never more than `TICKS_MAX`. */
+export function niceTicks(least, most) {
+  if (!Number.isFinite(least) || !Number.isFinite(most) || most < least) return [0, 1];
+  const size = Math.max(Math.abs(least), Math.abs(most));
+  const isFlat = most - least <= Math.max(SAME * size, 1e-300);
+  const rough = isFlat ? Math.max(1, size) / 40 : most / 4 - least / 4;
   const ten = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((of) => of * ten).find((of) => of >= rough);
+  const step = [1, 2, 5, 10].map((of) => of * ten).find((of) => of >= rough) ?? rough;
+  const first = Math.floor(least / step);
   const ticks = [];
-  for (let index = Math.floor(least / step); index <= Math.ceil(most / step) || ticks.length < 2; index += 1) ticks.push(index * step);
+  for (let index = first; index < first + TICKS_MAX; index += 1) {
+    ticks.push(Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, index * step)));
+    if (index * step >= most && ticks.length > 1) break;
+  }
   return ticks;
 }
 

@@ -130,7 +130,8 @@ function picture(known, spark) {
 
 function line(spark) {
   const [least, most] = [Math.min(...spark), Math.max(...spark)];
-  const y = (of) => (most > least ? 22 - (20 * (of - least)) / (most - least) : 12);
+  // By halves: the difference of the greatest numbers that there are is none.
+  const y = (of) => (most > least ? 22 - (20 * (of / 2 - least / 2)) / (most / 2 - least / 2 || 1) : 12);
   const step = 92 / Math.max(1, spark.length - 1);
   return spark.map((of, index) => `${(2 + index * step).toFixed(1)},${y(of).toFixed(1)}`).join(" ");
 }

@@ -1,6 +1,6 @@
 // What the status says: the verdict, the path, the ledger, backlogs, sources and databases, wear.
 
-import { at, bytes, count, make, mark, name as put, rate, row, rows, some, span, write } from "/ui/view.js";
+import { at, attempt, bytes, count, make, mark, name as put, rate, row, rows, some, span, write } from "/ui/view.js";
 
 const LEDGER = [
   ["confirmed", "stored", "A database has confirmed them."],
@@ -26,31 +26,35 @@ const STATES = {
   connected: "✓ connected",
   running: "✓ running",
   starting: "… starting",
+  waiting: "○ waiting for a device",
   disconnected: "✕ not there",
   retrying: "↻ away, tried again",
   holding: "! waits for you",
   stopped: "■ stopped",
 };
+/** States that want somebody; those that this page does not know are left to the findings. */
+const BAD = ["disconnected", "retrying", "holding"];
 /** A backlog that is younger is what a batch waits for. */
 const KEEPS_UP_S = 10;
+const KEEPS_UP = "keeps up";
 
 export function showStatus(status) {
-  showVerdict(status);
-  showPath(status);
-  showLedger(status.ledger);
-  showBacklog(status);
-  showParts(status);
-  showWear(status);
-  const host = location.host;
-  write(at("about"), `${host} · ${status.version} · up ${span((status.now_ns - status.started_ns) / 1e9)}`);
+  for (const show of [showAbout, showVerdict, showPath, showLedger, showBacklog, showParts, showWear]) attempt(show, status);
 }
+
+function showAbout(status) {
+  write(at("about"), `${location.host} · ${status.version} · up ${span((status.now_ns - status.started_ns) / 1e9)}`);
+}
+
+/** A state in words. */
+const inWords = (state) => STATES[state] ?? (state ? String(state) : "✕ not configured");
 
 function showVerdict(status) {
   const severity = status.findings[0]?.severity ?? "none";
   mark(at("verdict"), "data-severity", severity);
   write(at("verdict-mark"), MARKS[severity] ?? "!");
   write(at("verdict-text"), status.verdict);
-  document.title = severity === "none" ? "Forebay" : `${MARKS[severity]} Forebay`;
+  document.title = severity === "none" ? "Forebay" : `${MARKS[severity] ?? "!"} Forebay`;
   rows(at("findings"), status.findings, ({ what }) => what, build, update);
 
   function build() {
@@ -59,7 +63,7 @@ function showVerdict(status) {
   }
   function update({ head, text }, { what, cure }) {
     write(head, what.replace(/^the /, "The "));
-    write(text, cure);
+    write(text, cure ?? "");
   }
 }
 
@@ -68,10 +72,11 @@ function showPath(status) {
   const connected = sources.filter(({ state }) => state === "connected").length;
   const { journal } = status;
   write(at("path-devices"), some(status.device_count, "device"));
-  write(at("path-sources"), `${connected} of ${some(sources.length, "source")} connected`);
-  mark(at("node-sensors"), "data-state", connected === sources.length ? "well" : "trouble");
-  const incoming = sources.reduce((sum, source) => sum + source.rows_per_s, 0);
-  pipe(at("pipe-in"), at("rate-in"), incoming, journal.state !== "running");
+  const waiting = sources.filter(({ state }) => state === "waiting").length;
+  const others = waiting > 0 ? `, ${some(waiting, "waits", "wait")} for a device` : "";
+  write(at("path-sources"), `${connected} of ${some(sources.length, "source")} connected${others}`);
+  mark(at("node-sensors"), "data-state", sources.some(({ state }) => BAD.includes(state)) ? "trouble" : "well");
+  pipe(at("pipe-in"), at("rate-in"), sum(sources.map((source) => source.rows_per_s)), journal.state !== "running");
 
   const level = journal.max_bytes ? (100 * journal.bytes) / journal.max_bytes : 0;
   at("water").style.height = `${Math.max(4, Math.min(100, level))}%`;
@@ -90,10 +95,16 @@ function buildLane([name]) {
 }
 
 function updateLane({ line, number, node, text }, [, sink]) {
-  const isWell = !["retrying", "holding"].includes(sink.state);
+  const isWell = !BAD.includes(sink.state);
   pipe(line, number, sink.rows_per_s, !isWell);
   mark(node, "data-state", isWell ? "well" : "trouble");
-  write(text, isWell ? lag(sink) : STATES[sink.state]);
+  write(text, isWell ? lag(sink) : inWords(sink.state));
+}
+
+/** The sum of those numbers that are known; none if no number is. */
+function sum(numbers) {
+  const known = numbers.filter(Number.isFinite);
+  return known.length > 0 || numbers.length === 0 ? known.reduce((all, number) => all + number, 0) : null;
 }
 
 /** A line that moves as fast as rows do, up to a limit; one that is blocked says so. */
@@ -105,10 +116,12 @@ function pipe(element, number, perSecond, isBlocked) {
 }
 
 function lag({ backlog_rows: backlog, backlog_age_s: age }) {
-  return backlog === 0 || (age ?? 0) < KEEPS_UP_S ? "keeps up" : `${span(age)} behind`;
+  if (backlog === 0) return KEEPS_UP;
+  if (!Number.isFinite(age)) return `${some(backlog, "row")} behind`;
+  return age < KEEPS_UP_S ? KEEPS_UP : `${span(age)} behind`;
 }
 
-function showLedger(ledger) {
+function showLedger({ ledger }) {
   const lost = Object.values(ledger.gaps).reduce((sum, number) => sum + number, 0);
   const numbers = { ...ledger, lost };
   const items = [["learned", "learned, of which", "Devices have told of them."], ...LEDGER];
@@ -139,19 +152,20 @@ function showBacklog(status) {
   };
   rows(at("backlog"), Object.entries(status.sinks), ([name]) => name, build, ({ cells }, [, sink]) => {
     write(cells[1], count(sink.backlog_rows));
-    write(cells[2], sink.backlog_rows === 0 ? "–" : sink.backlog_age_s === null ? "not known" : `${span(sink.backlog_age_s)} old`);
+    write(cells[2], sink.backlog_rows === 0 ? "–" : !Number.isFinite(sink.backlog_age_s) ? "not known" : `${span(sink.backlog_age_s)} old`);
     write(cells[3], caughtUp(sink));
   });
   const { journal, machine } = status;
   const left = Math.max(0, journal.max_bytes - journal.bytes);
   const lasts = journal.bytes_per_s > 0 ? `, enough for ${span(left / journal.bytes_per_s)} at the present pace` : "";
-  const disk = machine.disk_free_bytes === null ? "" : ` The disk has ${bytes(machine.disk_free_bytes)} free.`;
+  const disk = !Number.isFinite(machine?.disk_free_bytes) ? "" : ` The disk has ${bytes(machine.disk_free_bytes)} free.`;
   write(at("room"), `The journal has room for ${bytes(left)} more without any database${lasts}.${disk}`);
 }
 
 function caughtUp(sink) {
-  if (lag(sink) === "keeps up") return "now";
-  return sink.drain_s === null ? "not at the present pace" : `in about ${span(sink.drain_s)}`;
+  if (lag(sink) === KEEPS_UP) return "now";
+  if (Number.isFinite(sink.drain_s)) return `in about ${span(sink.drain_s)}`;
+  return Number.isFinite(sink.backlog_age_s) ? "not at the present pace" : "not known";
 }
 
 function showParts(status) {
@@ -162,9 +176,8 @@ function showParts(status) {
     return made;
   };
   rows(at("parts"), parts, ([name]) => name, build, ({ cells, element }, [, part]) => {
-    const isBad = ["disconnected", "retrying", "holding"].includes(part.state);
-    mark(element, "data-state", isBad || part.alarm ? "trouble" : "well");
-    write(cells[1], STATES[part.state] ?? (part.state || "✕ not configured"));
+    mark(element, "data-state", BAD.includes(part.state) || part.alarm ? "trouble" : "well");
+    write(cells[1], inWords(part.state));
     write(cells[2], rate(part.rows_per_s));
     write(cells[3], part.alarm ?? part.last_error ?? "none");
   });
@@ -183,10 +196,11 @@ export function startWear() {
 }
 
 function showWear({ machine, written_bytes_per_day: aDay, journal }) {
-  perDay = aDay;
+  perDay = Number.isFinite(aDay) ? aDay : null;
+  const written = machine?.written_bytes;
   const items = [
-    ["Written a day", aDay === null ? "known a minute after the start" : bytes(aDay, 1000)],
-    ["Written since the start", machine.written_bytes === null ? "not told by this kernel" : bytes(machine.written_bytes, 1000)],
+    ["Written a day", perDay === null ? "known a minute after the start" : bytes(perDay, 1000)],
+    ["Written since the start", Number.isFinite(written) ? bytes(written, 1000) : "not told by this kernel"],
     ["Of the journal", bytes(journal.bytes_written, 1000)],
     ["Commits", count(journal.commits)],
   ];

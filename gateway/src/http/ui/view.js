@@ -34,11 +34,13 @@ export function mark(element, name, value) {
 }
 
 /**
- * Brings the rows of a table up to date: one for each item, kept by its key, so that the focus stays where it is. `build` makes a
- * row and returns what `update` is given with each later item.
+ * Brings the rows of a table up to date: one for each item, kept by its key. The focus stays where it is when rows change their
+ * order, and goes to the heading of the section when its row goes. `build` makes a row and returns what `update` is given with
+ * each later item.
  */
 export function rows(body, items, keyOf, build, update) {
   const known = body.known ?? (body.known = new Map());
+  const held = body.contains(document.activeElement) ? document.activeElement : null;
   const wanted = new Map(items.map((item) => [keyOf(item), item]));
   for (const [key, row] of known) {
     if (!wanted.has(key)) {
@@ -56,6 +58,22 @@ export function rows(body, items, keyOf, build, update) {
     update(row, item);
     if (row.element === next) next = next.nextElementSibling;
     else body.insertBefore(row.element, next);
+  }
+  // What is moved or removed loses the focus.
+  if (held && document.activeElement !== held) refocus(held.isConnected ? held : body.closest("section")?.querySelector("h2"));
+}
+
+function refocus(element) {
+  if (element?.tagName === "H2") element.tabIndex = -1;
+  element?.focus({ preventScroll: true });
+}
+
+/** Calls `show`; what it cannot make sense of is told to the console, and leaves the rest of the page alone. */
+export function attempt(show, of) {
+  try {
+    show(of);
+  } catch (error) {
+    console.error(error);
   }
 }
 
@@ -75,14 +93,18 @@ export function row(labels, { numeric = [], tight = [], loose = [] } = {}) {
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
+/** What stands for a number that is not known. */
+const NONE = "–";
+
 /** 12,345,678 */
-export const count = (number) => whole.format(number);
+export const count = (number) => (Number.isFinite(number) ? whole.format(number) : NONE);
 
 /** One noun or several. */
 export const some = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
 /** A rate with as many digits as it is worth. */
 export function rate(number) {
+  if (!Number.isFinite(number)) return NONE;
   if (number === 0) return "0";
   if (number < 0.01) return "< 0.01";
   return number < 10 ? String(Number(number.toPrecision(2))) : count(number);
@@ -90,6 +112,7 @@ export function rate(number) {
 
 /** 4.1 MiB, or with a base of 1000, 4.3 MB. */
 export function bytes(number, base = 1024) {
+  if (!Number.isFinite(number)) return NONE;
   const units = base === 1024 ? ["bytes", "KiB", "MiB", "GiB", "TiB"] : ["bytes", "kB", "MB", "GB", "TB"];
   let unit = 0;
   while (number >= base && unit < units.length - 1) {
@@ -101,6 +124,7 @@ export function bytes(number, base = 1024) {
 
 /** A span of time in its two largest units. */
 export function span(seconds) {
+  if (!Number.isFinite(seconds)) return NONE;
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   let left = Math.max(0, Math.round(seconds));
   const first = units.findIndex(([, length]) => left >= length);
