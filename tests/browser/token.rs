@@ -25,6 +25,10 @@ fn a_token_is_asked_for_kept_and_sent_with_everything() -> anyhow::Result<()> {
     browser.open(&site.world.gateway.url("/"))?;
     browser.await_text("#token-why", "The gateway wants a token.")?;
     assert_eq!(browser.run("return document.activeElement.id")?, "token-text");
+    // No header can carry it, so it is never sent.
+    browser.write("schl\u{fc}ssel-\u{1f511}")?;
+    browser.press(ENTER)?;
+    browser.await_text("#token-why", "of ASCII")?;
     browser.write("wrong")?;
     browser.press(ENTER)?;
     browser.await_text("#token-why", "The gateway does not take this token.")?;

@@ -10,6 +10,9 @@ const PAUSE_MS_MAX = 5000;
 /** An event that is longer is none of ours. */
 const EVENT_LENGTH_MAX = 16 << 20;
 
+/** A token may have these characters, and no others fit into a header. */
+const TOKEN_FORM = /^[!-~]+$/;
+
 /** An answer that is none of success. */
 export class Refusal extends Error {
   constructor(status, text) {
@@ -21,7 +24,7 @@ export class Refusal extends Error {
 /** Asks, and asks for the token if the gateway wants one. */
 export async function ask(path, options = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = storedToken();
     const headers = new Headers(options.headers);
     if (token) headers.set("Authorization", `Bearer ${token}`);
     const answer = await fetch(path, { cache: "no-store", ...options, headers });
@@ -47,11 +50,19 @@ function words(text) {
   }
 }
 
+/** The token of this tab, if there is one that can be sent. */
+function storedToken() {
+  const token = sessionStorage.getItem(TOKEN);
+  if (token === null || TOKEN_FORM.test(token)) return token;
+  sessionStorage.removeItem(TOKEN);
+  return null;
+}
+
 let waiting = null;
 
 /** Resolves once there is another token than this. */
 function another(token) {
-  if (sessionStorage.getItem(TOKEN) !== token) return Promise.resolve();
+  if (storedToken() !== token) return Promise.resolve();
   waiting ??= new Promise((resolve) => {
     const form = at("token");
     write(at("token-why"), token ? "The gateway does not take this token." : "The gateway wants a token.");
@@ -59,7 +70,13 @@ function another(token) {
     at("token-text").focus();
     form.onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem(TOKEN, at("token-text").value.trim());
+      const given = at("token-text").value.trim();
+      if (!TOKEN_FORM.test(given)) {
+        at("token-text").value = "";
+        write(at("token-why"), "A token has letters, digits and signs of ASCII, and no spaces; copy it as it is in the file.");
+        return;
+      }
+      sessionStorage.setItem(TOKEN, given);
       at("token-text").value = "";
       form.hidden = true;
       waiting = null;
