@@ -5,16 +5,17 @@
 //! it and for at most [`DRAIN`]; the journal closes. What is left is delivered by the next start.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{self, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use forebay_shared::ids::Epoch;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -38,7 +39,7 @@ use crate::source::native::{Clocks, Schemas};
 use crate::source::{Context, sparkplug};
 use crate::stats::{Machine, Stats};
 use crate::systemd::Manager;
-use reload::Reload;
+use reload::{Reload, Reloader};
 use sources::Sources;
 
 mod reload;
@@ -87,6 +88,12 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     harden::allow_files();
     // The HTTP clients share one implementation of TLS; a second call finds it in place, which is as well.
     rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything that takes its time: a signal that comes early is heard later, and ends nothing half-way.
+    let mut signals = {
+        let _within = runtime.enter();
+        Signals::new()
+    };
     let manager = Arc::new(Manager::of_this_process());
     manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
@@ -95,7 +102,6 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
 
     let stats = Stats::new(clock::now_ns());
     let (stop_sinks, sinks_stop) = watch::channel(false);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let directory = config.data_dir.join(dead_letters::DIRECTORY);
     let dead_letters = Arc::new(DeadLetters::open_dir(&directory, config.dead_letters.max_bytes)?);
     stats.set_dead_letters(&dead_letters);
@@ -133,6 +139,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     };
     let sources = Sources::start(config, context)?;
     let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
+    let reloader = Reloader::start(reload)?;
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
     manager.ready();
@@ -148,19 +155,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
         let (watcher, watched) = (Arc::clone(&manager), journal.clone());
         let watching = tokio::spawn(async move { watcher.watch(&watched).await });
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
-        let reload = Arc::new(Mutex::new(reload));
-        let mut signals = Signals::new();
-        let signal = loop {
-            match signals.next().await {
-                Signal::Stop(name) => break name,
-                Signal::Reload => {
-                    manager.reloading();
-                    let reload = Arc::clone(&reload);
-                    tokio::task::spawn_blocking(move || lock(&reload).run()).await.ok();
-                    manager.ready();
-                }
-            }
-        };
+        let signal = run_until_stopped(&mut signals, &reloader, &manager).await;
         info!("{signal}: stopping");
         manager.stopping();
         watching.abort();
@@ -169,7 +164,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
         measuring.inspect(tokio::task::JoinHandle::abort);
         // The page and the control socket answer while the last rows are delivered.
         let stopping = tokio::task::spawn_blocking(move || {
-            lock(&reload).sources.stop();
+            reloader.stop();
             clocks.save(believed_offset(believed));
             stop_sinks.send_replace(true);
             join(sinks);
@@ -182,6 +177,21 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     // An audit that still counts must not hold up the end.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Has the configuration read again as often as SIGHUP says so, until another signal says to stop: which one.
+async fn run_until_stopped(signals: &mut Signals, reloader: &Reloader, manager: &Manager) -> &'static str {
+    loop {
+        match signals.next().await {
+            Signal::Stop(name) => return name,
+            Signal::Reload => manager.reloading(),
+        }
+        let done = reloader.order();
+        tokio::select! {
+            _ = done => manager.ready(),
+            name = signals.stop() => return name,
+        }
+    }
 }
 
 fn open_journal(config: &Config) -> Result<Journal> {
@@ -233,27 +243,44 @@ enum Signal {
 }
 
 /// The signals that are heard; one that the system does not let be heard is as if it never came.
-struct Signals([(Option<tokio::signal::unix::Signal>, Signal); 3]);
+struct Signals {
+    stops: [(Option<unix::Signal>, &'static str); 2],
+    hangup: Option<unix::Signal>,
+}
 
 impl Signals {
+    /// Hears them from now on. Needs the runtime.
     fn new() -> Signals {
-        Signals([
-            (signal(SignalKind::terminate()).ok(), Signal::Stop("SIGTERM")),
-            (signal(SignalKind::interrupt()).ok(), Signal::Stop("SIGINT")),
-            (signal(SignalKind::hangup()).ok(), Signal::Reload),
-        ])
+        let hear = |kind| unix::signal(kind).ok();
+        let stops = [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")];
+        Signals { stops: stops.map(|(kind, name)| (hear(kind), name)), hangup: hear(SignalKind::hangup()) }
     }
 
     async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (heard, meaning) in &mut self.0 {
-                if heard.as_mut().is_some_and(|heard| heard.poll_recv(context).is_ready()) {
-                    return Poll::Ready(*meaning);
-                }
+        poll_fn(|context| {
+            if let Poll::Ready(name) = self.poll_stop(context) {
+                return Poll::Ready(Signal::Stop(name));
             }
-            Poll::Pending
+            match self.hangup.as_mut().map(|heard| heard.poll_recv(context)) {
+                Some(Poll::Ready(_)) => Poll::Ready(Signal::Reload),
+                _ => Poll::Pending,
+            }
         })
         .await
+    }
+
+    /// The next one that says to stop. Another is kept for later.
+    async fn stop(&mut self) -> &'static str {
+        poll_fn(|context| self.poll_stop(context)).await
+    }
+
+    fn poll_stop(&mut self, context: &mut task::Context<'_>) -> Poll<&'static str> {
+        for (heard, name) in &mut self.stops {
+            if heard.as_mut().is_some_and(|heard| heard.poll_recv(context).is_ready()) {
+                return Poll::Ready(name);
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -403,10 +430,6 @@ fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
     };
     write().with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(id)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {

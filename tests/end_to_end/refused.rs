@@ -2,6 +2,8 @@
 //! mended.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -153,6 +155,56 @@ fn one_type_conflict_in_5000_is_kept_with_its_reason_and_stored_once_it_is_mende
     assert_eq!(point.column("v").and_then(Value::as_str), Some("a text"));
     assert_eq!(point.column("time").and_then(Value::as_i64), Some(ns + 3_210), "its own time");
     assert_eq!(point.tag("device"), "esp");
+    site.finish()
+}
+
+#[test]
+fn with_the_token_what_was_refused_is_sent_again_over_tcp_and_the_page_is_for_everybody() -> anyhow::Result<()>
+{
+    const TOKEN: &str = "the-token-of-this-test-0123456789";
+    let mut site = Site::start("refused-token")?;
+    let ns = wall_ns();
+    site.write(&format!("other v=1.5 {ns}"))?;
+    site.send(format!("other,device=esp v=\"a text\" {ns}"), 0, 1)?;
+    site.world.gateway.kill();
+    site.world.gateway.require_token(TOKEN)?;
+    site.world.gateway.resume()?;
+    let (stranger, bearer) = (Http::new()?, Http::bearing(TOKEN)?);
+    let url = |path: &str| site.world.gateway.url(path);
+    for path in ["/", "/ui/app.js", "/ui/ask.js", "/ui/letters.js", "/healthz"] {
+        assert_eq!(stranger.get(&url(path))?.status, 200, "{path}");
+    }
+    let closed = ["/api/v1/status/live", "/api/v1/devices/table", "/api/v1/dead-letters", "/api/v1/live"];
+    for path in closed {
+        assert_eq!(stranger.get(&url(path))?.status, 401, "{path}");
+    }
+    let mut stream = TcpStream::connect(site.world.gateway.http_address())?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(stream, "GET /api/v1/status/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n")?;
+    let event = BufReader::new(stream).lines().find(|line| {
+        line.as_ref().map_or(true, |line| line.contains("event: status") || line.starts_with("HTTP/1.1 4"))
+    });
+    let event = event.context("the stream has ended")??;
+    assert_eq!(event, "event: status", "the token opens the stream");
+
+    let list = bearer.get_json(&url("/api/v1/dead-letters?limit=100"))?;
+    let id = list["letters"][0]["id"].as_str().context("no letter")?.to_owned();
+    // As the button of the page does.
+    let replay = |http: &Http| {
+        let body = format!("{{\"ids\":[\"{id}\"]}}");
+        http.post(&url("/api/v1/dead-letters/replay"), "application/json", body)
+    };
+    assert_eq!(replay(&stranger)?.status, 401);
+    let done = |http: &Http| -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&replay(http)?.successful("replay")?.body)?)
+    };
+    let kept = done(&bearer)?;
+    assert_eq!((&kept["gone"], &kept["kept"]), (&0.into(), &1.into()), "nothing is mended yet: {kept}");
+    site.query("DROP MEASUREMENT other")?;
+    let gone = done(&bearer)?;
+    assert_eq!((&gone["gone"], &gone["kept"]), (&1.into(), &0.into()), "{gone}");
+    site.settle(1, 0)?;
+    assert_eq!(site.points("other")?.len(), 1);
     site.finish()
 }
 

@@ -1,18 +1,24 @@
-//! SIGHUP while readings come: what can change does, nothing is lost or stored twice, and a broken file changes nothing.
+//! SIGHUP while readings come: what can change does, nothing is lost or stored twice, and a broken file changes nothing. What
+//! has not changed is not touched.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
 use forebay_tests::clock::wait_for;
-use forebay_tests::gateway::{Gateway, Settings};
+use forebay_tests::closing::Closing;
+use forebay_tests::gateway::{Gateway, Settings, data_dir};
 use forebay_tests::http::Http;
 use forebay_tests::mqtt::{Client, Message};
 use forebay_tests::proxy::MqttTap;
+use forebay_tests::pty::Line;
 use forebay_tests::readback::influxql;
 use forebay_tests::services::{InfluxDb, Mosquitto};
 use serde_json::Value;
@@ -50,9 +56,59 @@ impl Site {
         })
     }
 
+    /// Waits until the log has said something so often.
+    fn await_said(&self, what: &str, times: usize) -> anyhow::Result<()> {
+        wait_for(what, DRAIN_LIMIT, || match self.count(what) {
+            Ok(count) if count >= times => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
+    /// Waits until the sources are connected that often, and there are no others.
+    fn await_connects(&self, wanted: &[(&Path, u64)]) -> anyhow::Result<()> {
+        wait_for("the sources", DRAIN_LIMIT, || {
+            let status = self.gateway.status().map_err(|error| format!("{error:#}"))?;
+            let sources = status["sources"].as_object().cloned().unwrap_or_default();
+            let is_as_wanted = wanted.iter().all(|(path, connects)| {
+                sources.get(&*path.to_string_lossy()).is_some_and(|source| {
+                    source["connects"] == *connects && (source["state"] == "connected") == (*connects > 0)
+                })
+            });
+            if is_as_wanted && sources.len() == wanted.len() { Ok(()) } else { Err(format!("{sources:?}")) }
+        })
+    }
+
     fn count(&self, what: &str) -> anyhow::Result<usize> {
         Ok(self.gateway.log_text()?.matches(what).count())
     }
+}
+
+/// How much a thread of the gateway gives way to others.
+fn nice(id: u32, thread: &str) -> anyhow::Result<i32> {
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        let (head, tail) = stat.rsplit_once(") ").context("no name")?;
+        if head.ends_with(&format!("({thread}")) {
+            // The state, which is the first here, is the third field, and this is the nineteenth.
+            return tail.split(' ').nth(16).and_then(|text| text.parse().ok()).context("no number");
+        }
+    }
+    anyhow::bail!("there is no thread {thread}")
+}
+
+/// Makes a pipe under this name; whoever reads from it waits.
+fn pipe(path: &Path) -> anyhow::Result<()> {
+    let made = std::process::Command::new("mkfifo").arg(path).status()?;
+    ensure!(made.success(), "mkfifo ended with {made}");
+    Ok(())
+}
+
+/// Waits until somebody reads from a pipe; it waits until what is returned is dropped.
+fn await_reader(path: &Path) -> anyhow::Result<File> {
+    let options = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    wait_for("somebody to read from the pipe", DRAIN_LIMIT, || {
+        File::options().write(true).custom_flags(options).open(path).map_err(|error| error.to_string())
+    })
 }
 
 /// Publishes numbers without a time of their own until it is over; how many there were.
@@ -117,6 +173,9 @@ fn a_reload_under_load_loses_nothing_and_stores_nothing_twice() -> anyhow::Resul
             Client::connect(broker.port, "more", true)?.publish(&[Message::new("more/x", "7")])?;
         }
     }
+    let id = site.gateway.id().context("it runs")?;
+    let (begun, committer) = (nice(id, "mqtt")?, nice(id, "committer")?);
+    ensure!(begun == committer, "a source that was begun anew has nice {begun}, the committer {committer}");
     over.store(true, Ordering::Relaxed);
     loading.join().map_err(|_| anyhow::anyhow!("the load has panicked"))??;
     let sent = sent.load(Ordering::Relaxed);
@@ -190,6 +249,124 @@ fn a_reload_applies_what_it_can_and_names_the_rest() -> anyhow::Result<()> {
         }
     })?;
     site.gateway.close(DRAIN_LIMIT)?;
+    scratch.passed();
+    Ok(())
+}
+
+#[test]
+fn what_could_not_be_begun_is_begun_by_the_next_reload() -> anyhow::Result<()> {
+    let scratch = Scratch::new("reload-back")?;
+    let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
+    let tap = MqttTap::start(broker.port)?;
+    let source = |client_id: &str| {
+        format!("[[mqtt]]\nurl = \"{}\"\n{client_id}native = false\n{SUBSCRIBE}", tap.url())
+    };
+    let (named, unnamed) = (source("client_id = \"one\"\n"), source(""));
+    let settings = Settings { mqtt: None, ports: Vec::new(), tables: named.clone() };
+    let directory = scratch.path().join("gateway");
+    let gateway = Gateway::start(program(), &directory, &settings)?;
+    let base = std::fs::read_to_string(gateway.config())?;
+    let mut site = Site { gateway, tables: named.clone(), base };
+    tap.wait_for_subscriptions(1, 1, DRAIN_LIMIT)?;
+
+    // Without a client id the gateway needs one of its own, which is nowhere to be had.
+    let client_id = data_dir(&directory).join("client-id");
+    std::fs::create_dir(&client_id)?;
+    std::fs::write(site.gateway.config(), site.base.replace(&named, &unnamed))?;
+    site.gateway.reload()?;
+    site.await_said("a source cannot be started", 1)?;
+    site.reload(&named)?;
+    tap.wait_for_subscriptions(2, 1, DRAIN_LIMIT)?;
+    Client::connect(broker.port, "after", true)?.publish(&[Message::new("load/d0", "{\"n\":1}")])?;
+    wait_for("a row", DRAIN_LIMIT, || match site.gateway.status() {
+        Ok(status) if status["sources"][tap.url()]["rows_acked"] == 1 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    // What runs as it should is not touched.
+    site.reload(&named)?;
+    ensure!(tap.figures().connections == 2, "{:?}", tap.figures());
+    site.gateway.close(DRAIN_LIMIT)?;
+    scratch.passed();
+    Ok(())
+}
+
+#[test]
+fn a_serial_port_that_stays_as_it_is_is_not_touched() -> anyhow::Result<()> {
+    let scratch = Scratch::new("reload-serial")?;
+    let path = |name: &str| scratch.path().join(name);
+    let [a, b, c, any] = ["a", "b", "c", "any-1"].map(path);
+    let plugged = [Line::plug_in(&a)?, Line::plug_in(&b)?, Line::plug_in(&c)?, Line::plug_in(&any)?];
+    let port = |path: &Path| format!("[[serial]]\nport = {path:?}\n");
+    let first = port(&a) + &port(&b);
+    let settings = Settings { mqtt: None, ports: Vec::new(), tables: first.clone() };
+    let gateway = Gateway::start(program(), &path("gateway"), &settings)?;
+    let base = std::fs::read_to_string(gateway.config())?;
+    let mut site = Site { gateway, tables: first, base };
+    site.await_connects(&[(&a, 1), (&b, 1)])?;
+    // One is served otherwise, one comes, and one that stays changes its place.
+    let slow = port(&b) + "baud = 9600\n";
+    site.reload(&(slow.clone() + &port(&c) + &port(&a)))?;
+    site.await_connects(&[(&a, 1), (&b, 2), (&c, 1)])?;
+    site.reload(&(port(&a) + &port(&c)))?;
+    site.await_connects(&[(&a, 1), (&c, 1)])?;
+    // A pattern has what no path has, until one has it.
+    let pattern = path("any*");
+    let claimed = format!("[[serial]]\nport = {pattern:?}\nclaim = \"any\"\n") + &port(&a);
+    site.reload(&claimed)?;
+    site.await_connects(&[(&a, 1), (&pattern, 1)])?;
+    site.reload(&(claimed + &port(&any)))?;
+    wait_for("the path to have its port", DRAIN_LIMIT, || {
+        let status = site.gateway.status().map_err(|error| format!("{error:#}"))?;
+        let of = |path: &Path| status["sources"][&*path.to_string_lossy()].clone();
+        let is_moved = of(&any)["state"] == "connected" && of(&pattern)["state"] == "starting";
+        if is_moved && of(&a)["connects"] == 1 { Ok(()) } else { Err(status.to_string()) }
+    })?;
+    // None at all, and one again.
+    site.reload("")?;
+    site.await_connects(&[])?;
+    site.reload(&slow)?;
+    site.await_connects(&[(&b, 1)])?;
+    site.gateway.close(DRAIN_LIMIT)?;
+    plugged.map(Line::unplug);
+    scratch.passed();
+    Ok(())
+}
+
+#[test]
+fn a_signal_that_comes_while_something_takes_its_time_is_heard() -> anyhow::Result<()> {
+    let scratch = Scratch::new("reload-early")?;
+    let directory = scratch.path().join("gateway");
+    let gateway = Gateway::configure(program(), &directory, &Settings::default())?;
+    let base = std::fs::read_to_string(gateway.config())?;
+    let mut site = Site { gateway, tables: String::new(), base };
+    // The start waits for this file, and a reload that comes meanwhile waits for the start.
+    let clocks = data_dir(&directory).join("clocks");
+    std::fs::create_dir_all(data_dir(&directory))?;
+    pipe(&clocks)?;
+    site.gateway.launch()?;
+    let writer = await_reader(&clocks)?;
+    site.gateway.reload()?;
+    drop(writer);
+    site.gateway.await_ready()?;
+    site.await_said("SIGHUP: the configuration was read again", 1)?;
+
+    // A reload waits for this file, and a stop that comes meanwhile is heard at once.
+    site.gateway.closes(Closing::Unaudited("the configuration is a pipe"));
+    std::fs::remove_file(site.gateway.config())?;
+    pipe(&site.gateway.config())?;
+    site.gateway.reload()?;
+    let writer = await_reader(&site.gateway.config())?;
+    let log = directory.join("gateway.log");
+    let waiting = std::thread::spawn(move || {
+        let heard = wait_for("the stop", DRAIN_LIMIT, || match std::fs::read_to_string(&log) {
+            Ok(text) if text.contains("SIGTERM: stopping") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        drop(writer);
+        heard
+    });
+    site.gateway.close(DRAIN_LIMIT)?;
+    waiting.join().map_err(|_| anyhow::anyhow!("the waiting has panicked"))??;
     scratch.passed();
     Ok(())
 }

@@ -7,8 +7,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::sources::Sources;
@@ -25,9 +28,50 @@ pub(super) struct Reload {
     pub(super) token: Arc<Token>,
 }
 
+/// The thread that applies configurations, and has the sources. It is begun before the main thread gives way to others, since
+/// the threads that it starts have as much of a claim on the processor as itself.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    orders: SyncSender<oneshot::Sender<()>>,
+    thread: JoinHandle<()>,
+}
+
+impl Reloader {
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(mut reload: Reload) -> Result<Reloader> {
+        let (orders, heard) = sync_channel::<oneshot::Sender<()>>(1);
+        let work = move || {
+            for done in heard {
+                reload.run();
+                // Whoever stops does not wait for it.
+                done.send(()).ok();
+            }
+            reload.sources.stop();
+        };
+        let thread = Builder::new().name("reload".to_owned()).spawn(work)?;
+        Ok(Reloader { orders, thread })
+    }
+
+    /// Has the configuration read again; what is returned resolves when that is done.
+    pub(super) fn order(&self) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        // One that waits already has not read the file yet, and does for both.
+        self.orders.try_send(done).ok();
+        told
+    }
+
+    /// Stops all sources, and waits for their end, and for that of what was ordered.
+    pub(super) fn stop(self) {
+        drop(self.orders);
+        // A panic has ended the process already.
+        self.thread.join().ok();
+    }
+}
+
 impl Reload {
     /// Does it. It waits for sources to end.
-    pub(super) fn run(&mut self) {
+    fn run(&mut self) {
         // What was acked is safe all the same.
         if let Err(error) = self.apply() {
             error!("SIGHUP: {error:#}");
@@ -54,9 +98,10 @@ impl Reload {
         }
         self.apply_to_process(&wanted);
         let applied = Config { mqtt: wanted.mqtt, serial: wanted.serial, ..self.running.clone() };
-        if (&applied.mqtt, &applied.serial) != (&self.running.mqtt, &self.running.serial) {
-            self.sources.change(&applied).context("a source cannot be started again; restart the gateway")?;
-        }
+        // Also if it is what was last applied: a source that could not be begun then does not run.
+        self.sources.change(&applied).context(
+            "a source cannot be started; mend the cause and send SIGHUP again, or restart the gateway",
+        )?;
         self.running = applied;
         info!("SIGHUP: the configuration was read again");
         Ok(())

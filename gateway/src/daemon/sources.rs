@@ -1,5 +1,5 @@
-//! The sources that run, each with its own word to stop, so that one whose configuration has changed can be begun anew while
-//! the others go on.
+//! The sources that run, each broker with its own word to stop, so that one whose configuration has changed can be begun anew
+//! while the others go on. The thread of the serial ports is told what is wanted now, and does the same for each `[[serial]]`.
 
 use std::path::PathBuf;
 use std::thread::{Builder, JoinHandle};
@@ -17,8 +17,8 @@ pub(super) struct Sources {
     context: Context,
     data_dir: PathBuf,
     brokers: Vec<(Mqtt, Running)>,
-    /// The ports, which share a thread.
-    serial: Option<(Vec<Serial>, Running)>,
+    /// The ports that are wanted, which share a thread; there is none before there is a port.
+    serial: Option<(watch::Sender<Vec<Serial>>, Running)>,
 }
 
 /// A thread, and how it is stopped.
@@ -35,11 +35,14 @@ impl Running {
         let thread = Builder::new().name(name.to_owned()).spawn(move || run(&context))?;
         Ok(Running { stop, thread })
     }
+}
 
-    fn stop(self) {
-        self.stop.send_replace(true);
-        join(vec![self.thread]);
+/// Tells all of them to stop before it waits for any.
+fn stop(all: Vec<Running>) {
+    for running in &all {
+        running.stop.send_replace(true);
     }
+    join(all.into_iter().map(|running| running.thread).collect());
 }
 
 impl Sources {
@@ -55,30 +58,30 @@ impl Sources {
     }
 
     /// Begins anew whatever is configured otherwise than it runs, and lets all others be. A source that stops has sent the acks
-    /// of what was committed, and its broker sends the rest again to the next.
+    /// of what was committed, and its broker sends the rest again to the next. What runs as it should is never touched, so this
+    /// may be done again at any time.
     ///
     /// # Errors
-    /// The system gives no thread, or the client id cannot be had. Some sources then do not run.
+    /// The system gives no thread, or the client id cannot be had. Sources that this concerns do not run then.
     pub(super) fn change(&mut self, config: &Config) -> Result<()> {
         let (kept, gone): (Vec<_>, Vec<_>) =
             self.brokers.drain(..).partition(|(broker, _)| config.mqtt.contains(broker));
         self.brokers = kept;
-        for (broker, running) in gone {
-            running.stop();
+        let (gone, running): (Vec<Mqtt>, Vec<Running>) = gone.into_iter().unzip();
+        stop(running);
+        for broker in gone {
             info!("{} is left: its configuration has changed", broker.url);
             if !config.mqtt.iter().any(|other| other.url == broker.url) {
                 self.context.stats.forget_source(&broker.url);
             }
         }
+        let mut result = Ok(());
         for broker in &config.mqtt {
             if !self.brokers.iter().any(|(running, _)| running == broker) {
-                self.start_broker(broker)?;
+                result = result.and(self.start_broker(broker));
             }
         }
-        if self.serial.as_ref().is_none_or(|(ports, _)| *ports != config.serial) {
-            self.change_serial(&config.serial)?;
-        }
-        Ok(())
+        result.and(self.change_serial(&config.serial))
     }
 
     fn start_broker(&mut self, broker: &Mqtt) -> Result<()> {
@@ -95,34 +98,23 @@ impl Sources {
     }
 
     fn change_serial(&mut self, ports: &[Serial]) -> Result<()> {
-        if let Some((gone, running)) = self.serial.take() {
-            running.stop();
-            info!("serial ports are left: their configuration has changed");
-            for port in gone.iter().filter(|port| !ports.iter().any(|p| p.selector == port.selector)) {
-                self.context.stats.forget_source(&port.selector.to_string());
-            }
+        if let Some((wanted, _)) = &self.serial {
+            wanted.send_if_modified(|wanted| {
+                let is_changed = *wanted != ports;
+                ports.clone_into(wanted);
+                is_changed
+            });
+        } else if !ports.is_empty() {
+            let (wanted, heard) = watch::channel(ports.to_vec());
+            let run = move |context: &Context| serial::run(heard, context);
+            self.serial = Some((wanted, Running::start("serial", &self.context, run)?));
         }
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let reporters = ports.iter().map(|port| {
-            let name = port.selector.to_string();
-            let stats = self.context.stats.source(&name);
-            (port.clone(), Reporter::new(name, stats))
-        });
-        let reporters = reporters.collect();
-        let run = move |context: &Context| serial::run(reporters, context);
-        self.serial = Some((ports.to_vec(), Running::start("serial", &self.context, run)?));
         Ok(())
     }
 
     /// Stops all of them, and waits for their end.
     pub(super) fn stop(&mut self) {
         let brokers = self.brokers.drain(..).map(|(_, running)| running);
-        let all: Vec<Running> = brokers.chain(self.serial.take().map(|(_, running)| running)).collect();
-        for running in &all {
-            running.stop.send_replace(true);
-        }
-        join(all.into_iter().map(|running| running.thread).collect());
+        stop(brokers.chain(self.serial.take().map(|(_, running)| running)).collect());
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dead_letters;
 use super::refusals::{Reason, Refusals};
-use super::seats::Peer;
+use super::seats::{Activity, Doing, Peer, UnderWay};
 use super::serve::PENALTY;
 use crate::config::Secret;
 
@@ -175,6 +175,7 @@ fn is_equal(given: &[u8], token: &[u8]) -> bool {
 pub(super) async fn on_tcp(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let open = is_open(request.uri().path());
     let response = match guard.look(&request) {
+        Ok(()) if open => open_to_all(request, next).await,
         Ok(()) => {
             let is_quick = request.uri().path() != dead_letters::REPLAY;
             bounded(request, next, is_quick.then_some(ANSWER_PATIENCE)).await
@@ -185,6 +186,7 @@ pub(super) async fn on_tcp(State(guard): State<Arc<Guard>>, request: Request, ne
             let mut response = (status, text).into_response();
             if reason == Reason::Token {
                 // Whoever tries tokens is to do so slowly.
+                let _penalty = begin(&request, Doing::Penalty);
                 sleep(PENALTY).await;
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -199,8 +201,24 @@ pub(super) async fn on_control(request: Request, next: Next) -> Response {
     dressed(bounded(request, next, None).await, false)
 }
 
+/// What a connection begins with a request, if the connection is known.
+fn begin(request: &Request, doing: Doing) -> Option<UnderWay> {
+    request.extensions().get::<Arc<Activity>>().map(|activity| activity.begin(doing))
+}
+
+/// Answers what anybody may have, and waits for nothing: such a request has no body that matters.
+async fn open_to_all(request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let headers = [(ALLOW, "GET, HEAD")];
+        return (StatusCode::METHOD_NOT_ALLOWED, headers, "this can only be read; use GET\n").into_response();
+    }
+    let (parts, _) = request.into_parts();
+    next.run(Request::from_parts(parts, Body::empty())).await
+}
+
 /// Takes a request's body before it is handed on, so that no handler waits for a client.
 async fn bounded(request: Request, next: Next, limit: Option<Duration>) -> Response {
+    let coming = begin(&request, Doing::Body);
     let (parts, body) = request.into_parts();
     let body = if body.is_end_stream() {
         body
@@ -214,6 +232,7 @@ async fn bounded(request: Request, next: Next, limit: Option<Duration>) -> Respo
             Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body took too long\n").into_response(),
         }
     };
+    drop(coming);
     let answer = next.run(Request::from_parts(parts, body));
     let Some(limit) = limit else { return answer.await };
     timeout(limit, answer).await.unwrap_or_else(|_| {

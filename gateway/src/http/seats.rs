@@ -2,8 +2,10 @@
 //!
 //! **Constraints.** The kernel's queue of those that wait to be accepted is one for everybody, so nobody is left in it:
 //! whoever comes is let in, or is closed at once. **Operation.** Where there is no place, the oldest connection that only
-//! waits for a request makes room: of the peer itself if that has its share, else of the peer that has most. One that is
-//! being answered is never closed for another. **Failure.** If all are being answered, the new one is closed, and counted.
+//! waits for a request, or for the body of one, makes room: of the peer itself if that has its share, else of the peer that
+//! has most. One that is being made to wait for a wrong token makes room too, but never for its own peer, which could else
+//! try the next token at once. One that is being answered is never closed for another. **Failure.** If there is none that can
+//! make room, the new one is closed, and counted.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,39 +43,70 @@ pub(super) struct Limits {
     pub(super) share: usize,
 }
 
+/// What may take its time on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// A request is being answered, from its head until the client has read the answer.
+    Answer,
+    /// Of such a request the body is still to come.
+    Body,
+    /// Such a client, or one that sent what is no request, is made to wait.
+    Penalty,
+}
+
 /// What one connection is doing.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Answers that are being made or read by their client; at most one and a half, since a next one may begin early.
-    answers: AtomicU32,
+    /// How many of each [`Doing`] are under way: at most one and a half, since a next one may begin early.
+    counts: [AtomicU32; 3],
     /// Bytes wait for the client to take them.
     is_writing: AtomicBool,
 }
 
+/// For whom a connection may be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// For anybody: nothing is owed to its client.
+    Loose,
+    /// For other peers: its client is made to wait.
+    Penalised,
+    /// For nobody: it is being answered.
+    Firm,
+}
+
 impl Activity {
-    /// An answer begins; it ends when what is returned is dropped.
-    pub(super) fn answer(self: &Arc<Activity>) -> Answering {
-        self.answers.fetch_add(1, Ordering::Relaxed);
-        Answering(Arc::clone(self))
+    /// Something begins; it ends when what is returned is dropped.
+    pub(super) fn begin(self: &Arc<Activity>, doing: Doing) -> UnderWay {
+        self.counts[doing as usize].fetch_add(1, Ordering::Relaxed);
+        UnderWay { activity: Arc::clone(self), doing }
     }
 
     pub(super) fn set_writing(&self, is_writing: bool) {
         self.is_writing.store(is_writing, Ordering::Relaxed);
     }
 
-    /// Nothing is asked and nothing is owed.
-    fn is_waiting(&self) -> bool {
-        self.answers.load(Ordering::Relaxed) == 0 && !self.is_writing.load(Ordering::Relaxed)
+    fn claim(&self) -> Claim {
+        let [answers, bodies, penalties] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        if answers > bodies + penalties || self.is_writing.load(Ordering::Relaxed) {
+            Claim::Firm
+        } else if penalties > 0 {
+            Claim::Penalised
+        } else {
+            Claim::Loose
+        }
     }
 }
 
-/// Lasts as long as an answer is being made and sent.
+/// Lasts as long as something is under way on a connection.
 #[derive(Debug)]
-pub(super) struct Answering(Arc<Activity>);
+pub(super) struct UnderWay {
+    activity: Arc<Activity>,
+    doing: Doing,
+}
 
-impl Drop for Answering {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.answers.fetch_sub(1, Ordering::Relaxed);
+        self.activity.counts[self.doing as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -154,17 +187,18 @@ enum Room {
 
 fn room(taken: &[Taken], limits: Limits, peer: Peer) -> Room {
     let count = |peer: Peer| taken.iter().filter(|other| other.peer == peer).count();
-    let waiting = || taken.iter().enumerate().filter(|(_, other)| other.activity.is_waiting());
     let own = count(peer);
     if own >= limits.share {
-        let oldest = waiting().find(|(_, other)| other.peer == peer);
+        let is_loose = |other: &Taken| other.peer == peer && other.activity.claim() == Claim::Loose;
+        let oldest = taken.iter().enumerate().find(|(_, other)| is_loose(other));
         return oldest.map_or(Room::None, |(index, _)| Room::Instead(index));
     }
     if taken.len() < limits.total {
         return Room::Free;
     }
     // Of several peers with as many, that of the oldest connection.
-    let counted = waiting().map(|(index, other)| (index, count(other.peer)));
+    let not_firm = taken.iter().enumerate().filter(|(_, other)| other.activity.claim() != Claim::Firm);
+    let counted = not_firm.map(|(index, other)| (index, count(other.peer)));
     let most = counted.reduce(|first, next| if next.1 > first.1 { next } else { first });
     most.filter(|(_, others)| *others > own).map_or(Room::None, |(index, _)| Room::Instead(index))
 }
@@ -192,7 +226,7 @@ mod tests {
     fn whoever_has_its_share_makes_room_for_itself() {
         let seats = Seats::new(LIMITS);
         let held = filled(&seats, &[1, 1, 2, 1]);
-        let answering = held[0].as_ref().unwrap().activity.answer();
+        let answering = held[0].as_ref().unwrap().activity.begin(Doing::Answer);
         let newest = seats.take(9, peer(1));
         assert!(newest.is_some());
         assert_eq!(ids(&seats), [0, 2, 3, 9], "the oldest that waits goes, not one that is answered");
@@ -205,7 +239,8 @@ mod tests {
     fn a_peer_whose_connections_are_all_answered_gets_no_further_one_and_others_do() {
         let seats = Seats::new(LIMITS);
         let held = filled(&seats, &[1, 1, 1]);
-        let answers: Vec<Answering> = held.iter().flatten().map(|seat| seat.activity.answer()).collect();
+        let answer = |seat: &Seat| seat.activity.begin(Doing::Answer);
+        let answers: Vec<UnderWay> = held.iter().flatten().map(answer).collect();
         assert!(seats.take(9, peer(1)).is_none());
         assert!(seats.take(10, peer(2)).is_some());
         drop(answers);
@@ -228,6 +263,41 @@ mod tests {
         let one = seats.take(7, peer(3));
         assert!(one.is_some() && seats.take(8, peer(3)).is_none());
         drop((held, others));
+    }
+
+    #[test]
+    fn a_request_whose_body_does_not_come_makes_room_for_its_own_peer_and_for_others() {
+        let seats = Seats::new(LIMITS);
+        let held = filled(&seats, &[1, 1, 1]);
+        let begin = |doing: Doing| move |seat: &Seat| seat.activity.begin(doing);
+        let answers: Vec<UnderWay> = held.iter().flatten().map(begin(Doing::Answer)).collect();
+        let bodies: Vec<UnderWay> = held.iter().flatten().map(begin(Doing::Body)).collect();
+        let newest = seats.take(9, peer(1));
+        assert!(newest.is_some());
+        assert_eq!(ids(&seats), [1, 2, 9]);
+        // They have come, and are answered.
+        drop(bodies);
+        let others = [(20, 2), (21, 2), (22, 3)].map(|(id, last)| seats.take(id, peer(last)));
+        let newest_is_answered = newest.as_ref().map(begin(Doing::Answer));
+        assert!(seats.take(10, peer(1)).is_none());
+        assert!(seats.take(11, peer(4)).is_some());
+        drop((answers, newest_is_answered, others));
+    }
+
+    #[test]
+    fn whoever_pays_for_a_wrong_token_makes_room_for_others_but_not_for_itself() {
+        let seats = Seats::new(LIMITS);
+        let held = filled(&seats, &[1, 1, 1, 2, 2, 3]);
+        let begin = |doing: Doing| move |seat: &Seat| seat.activity.begin(doing);
+        let answers: Vec<UnderWay> = held.iter().flatten().map(begin(Doing::Answer)).collect();
+        assert!(seats.take(7, peer(4)).is_none(), "all are being answered");
+        let penalties: Vec<UnderWay> = held.iter().take(3).flatten().map(begin(Doing::Penalty)).collect();
+        assert!(seats.take(8, peer(1)).is_none(), "the next token at once");
+        let newest = seats.take(9, peer(4));
+        assert!(newest.is_some());
+        assert_eq!(ids(&seats), [1, 2, 3, 4, 5, 9]);
+        assert!(seats.take(10, peer(2)).is_none(), "whoever has as many makes no room");
+        drop((answers, penalties));
     }
 
     #[test]

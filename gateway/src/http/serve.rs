@@ -24,7 +24,9 @@ use tracing::{debug, error};
 
 use super::patient::{PATIENCE, Patient};
 use super::refusals::{Reason, Refusals};
-use super::seats::{Activity, Answering, Limits, Peer, Seats};
+use super::seats::{Activity, Doing, Limits, Peer, Seats, UnderWay};
+use crate::clock;
+use crate::stats::RateLimit;
 
 /// Longest time for the head of a request, from the end of the one before.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -70,12 +72,15 @@ impl Listener for UnixListener {
 /// Serves a listener for ever.
 pub(super) async fn serve<L: Listener>(listener: L, router: Router, limits: Limits, refusals: Arc<Refusals>) {
     let seats = Seats::new(limits);
+    let mut saying = RateLimit::once_a_minute();
     for id in 0.. {
         let (io, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_connection(&error) {
-                    error!("the HTTP interface cannot accept a connection: {error}");
+                    if let Some(further) = saying.allow(clock::monotonic()) {
+                        error!(further, "the HTTP interface cannot accept a connection: {error}");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
@@ -111,12 +116,13 @@ where
 {
     let io = TokioIo::new(Patient::new(io, Arc::clone(activity), PATIENCE));
     let answer = service_fn(|mut request: Request<Incoming>| {
-        let answering = activity.answer();
+        let answer_begun = activity.begin(Doing::Answer);
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(activity));
         let answer = TowerToHyperService::new(router.clone()).call(request);
         async move {
             Ok::<_, std::convert::Infallible>(
-                answer.await?.map(|body| Counted { body, _answering: answering }),
+                answer.await?.map(|body| Counted { body, _answer: answer_begun }),
             )
         }
     });
@@ -129,7 +135,7 @@ where
     if let Err(error) = connection.serve_connection(io, answer).await {
         debug!(%error, "an HTTP connection has ended");
         if error.is_parse() {
-            let _place = activity.answer();
+            let _penalty = activity.begin(Doing::Penalty);
             tokio::time::sleep(PENALTY).await;
         }
     }
@@ -138,7 +144,7 @@ where
 /// The body of an answer, which counts until it is sent or given up.
 struct Counted {
     body: Body,
-    _answering: Answering,
+    _answer: UnderWay,
 }
 
 impl HttpBody for Counted {

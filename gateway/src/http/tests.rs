@@ -3,14 +3,14 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{BindError, Letters, Server};
+use super::{BindError, Letters, Server, TCP_LIMITS};
 use crate::config::Config;
 use crate::dead_letters::{DeadLetters, Letter, Stage};
 use crate::journal::entry::{Cause, DeviceEntry, Fields, GapEntry, RowEntry};
@@ -115,6 +115,14 @@ impl Served {
         stream
     }
 
+    /// Sends the head of a request, and nothing of the body that it announces.
+    async fn without_body(&self, line: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.stats.listen().unwrap()).await.unwrap();
+        let head = format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
     /// Status code and body.
     async fn get(&self, path: &str) -> (u16, String) {
         let mut text = String::new();
@@ -128,6 +136,33 @@ impl Served {
         assert_eq!(code, 200);
         serde_json::from_str(&body).unwrap()
     }
+}
+
+#[tokio::test]
+async fn what_is_open_to_all_waits_for_no_body() {
+    let served = Served::start().await;
+    for (line, code) in
+        [("POST /healthz", 405), ("DELETE /", 405), ("OPTIONS /ui/app.js", 405), ("GET /ui/app.js", 200)]
+    {
+        let began = Instant::now();
+        let mut stream = served.without_body(line).await;
+        let answer = tokio::time::timeout(PATIENCE, read_until(&mut stream, "\r\n\r\n")).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{line}: {answer}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{line} waits for a body");
+        assert!(code != 405 || answer.contains("allow: GET, HEAD"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn whose_bodies_do_not_come_keeps_nobody_out() {
+    let served = Served::start().await;
+    let mut held = Vec::new();
+    for _ in 0..TCP_LIMITS.share {
+        held.push(served.without_body("GET /api/v1/status").await);
+    }
+    let (code, text) =
+        tokio::time::timeout(Duration::from_secs(5), served.get("/api/v1/status")).await.unwrap();
+    assert_eq!(code, 200, "{text}");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@
 //! [`claims`] says which port may be had. A port that appears is left to a path that is still missing for one look: the
 //! links in `/dev/serial/by-id` come a moment after the port. Each open port has two threads of its own ([`port`]), so
 //! that what may block blocks nobody; its task hands the thread over after every chunk, so that a port which never stops
-//! babbling has one turn in as many as there are ports. A control frame that finds no place before the writing thread is
+//! babbling has one turn in as many as there are ports. What is configured may change meanwhile: a `[[serial]]` that stays as
+//! it is keeps its ports, all others let go of theirs, and resting ports are tried at once. A control frame that finds no place before the writing thread is
 //! lost like any other, and the link makes up for it.
 
 mod claims;
@@ -22,8 +23,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use forebay_shared::ids::Millis;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, LocalSet};
+use tracing::info;
 
 use super::{Context, Reporter, sleep_until};
 use crate::clock;
@@ -37,25 +39,27 @@ use serve::{How, Task};
 /// How often ports are looked for, in milliseconds.
 const LOOK_EVERY_MS: u64 = 250;
 
-/// Serves the configured ports until the context says to stop. Blocks its thread.
-pub fn run(ports: Vec<(config::Serial, Reporter)>, context: &Context) {
+/// Serves the `wanted` ports, which may change, until the context says to stop. Blocks its thread.
+pub fn run(wanted: watch::Receiver<Vec<config::Serial>>, context: &Context) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            for (_, reporter) in &ports {
+            for config in wanted.borrow().iter() {
+                let reporter = reporter(&config.selector, context);
                 reporter.disconnected(&format!("cannot start a runtime for serial ports: {e}"));
             }
             return;
         }
     };
-    for (config, reporter) in &ports {
-        if matches!(config.speech, Speech::Text(_)) {
-            reporter.stats().set_unprotected();
-        }
-    }
-    LocalSet::new().block_on(&runtime, Keeper::new(ports, context.clone()).keep());
+    LocalSet::new().block_on(&runtime, Keeper::new(wanted, context.clone()).keep());
     // What is still being opened must not hold up the end.
     runtime.shutdown_background();
+}
+
+fn reporter(selector: &SerialSelector, context: &Context) -> Reporter {
+    let name = selector.to_string();
+    let stats = context.stats.source(&name);
+    Reporter::new(name, stats)
 }
 
 /// The ports that a selector stands for, of those that are there now, by path. `there` are all that have hardware: a
@@ -88,8 +92,12 @@ pub(crate) fn find(selector: &SerialSelector, there: &[Found]) -> Vec<(PathBuf, 
 
 /// The task that looks for ports.
 struct Keeper {
-    entries: Vec<Entry>,
-    /// Positions of the entries, the one that has precedence first.
+    wanted: watch::Receiver<Vec<config::Serial>>,
+    /// By numbers that are given once: those that are wanted, and those that still have a port to let go of.
+    entries: BTreeMap<usize, Entry>,
+    /// How many there ever were.
+    entered: usize,
+    /// The numbers of those that are wanted, the one that has precedence first.
     order: Vec<usize>,
     claims: Claims,
     places: Places,
@@ -104,6 +112,8 @@ struct Entry {
     config: Rc<config::Serial>,
     reporter: Rc<Reporter>,
     served: BTreeMap<PortId, Rc<Notify>>,
+    /// It has not looked for ports yet.
+    is_new: bool,
 }
 
 /// What became of a port that was claimed.
@@ -115,26 +125,67 @@ struct Ended {
 }
 
 impl Keeper {
-    fn new(ports: Vec<(config::Serial, Reporter)>, context: Context) -> Keeper {
-        let entries: Vec<Entry> = ports
-            .into_iter()
-            .map(|(config, reporter)| Entry {
-                config: Rc::new(config),
-                reporter: Rc::new(reporter),
-                served: BTreeMap::new(),
-            })
-            .collect();
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        // Of one kind, the one that comes first in the configuration.
-        order.sort_by_key(|at| entries[*at].config.selector.rank());
-        Keeper {
-            entries,
-            order,
+    fn new(wanted: watch::Receiver<Vec<config::Serial>>, context: Context) -> Keeper {
+        let mut keeper = Keeper {
+            wanted,
+            entries: BTreeMap::new(),
+            entered: 0,
+            order: Vec::new(),
             claims: Claims::default(),
             places: Places::default(),
             context,
             tasks: JoinSet::new(),
             seen: BTreeSet::new(),
+        };
+        keeper.adopt();
+        keeper
+    }
+
+    /// Takes over what is wanted now.
+    fn adopt(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let mut former = std::mem::take(&mut self.order);
+        for config in &wanted {
+            let known = former.iter().position(|at| *self.entries[at].config == *config);
+            let at = known.map(|known| former.remove(known));
+            let at = at.unwrap_or_else(|| self.enter(config));
+            self.order.push(at);
+        }
+        for at in former {
+            self.leave(at, &wanted);
+        }
+        let entries = &self.entries;
+        // Of one kind, the one that comes first in the configuration.
+        self.order.sort_by_key(|at| entries[at].config.selector.rank());
+        // Whoever is new may succeed where others failed.
+        self.claims.keep(|_| false);
+    }
+
+    fn enter(&mut self, config: &config::Serial) -> usize {
+        let reporter = Rc::new(reporter(&config.selector, &self.context));
+        reporter.stats().set_state(SourceState::Starting);
+        if matches!(config.speech, Speech::Text(_)) {
+            reporter.stats().set_unprotected();
+        }
+        let config = Rc::new(config.clone());
+        let at = self.entered;
+        self.entered += 1;
+        self.entries.insert(at, Entry { config, reporter, served: BTreeMap::new(), is_new: true });
+        at
+    }
+
+    /// Lets go of the ports of an entry that is not wanted any more.
+    fn leave(&mut self, at: usize, wanted: &[config::Serial]) {
+        let Some(entry) = self.entries.get(&at) else { return };
+        info!("{} is left: its configuration has changed", entry.config.selector);
+        if wanted.iter().all(|other| other.selector != entry.config.selector) {
+            self.context.stats.forget_source(entry.reporter.name());
+        }
+        for leave in entry.served.values() {
+            leave.notify_one();
+        }
+        if entry.served.is_empty() {
+            self.entries.remove(&at);
         }
     }
 
@@ -146,26 +197,31 @@ impl Keeper {
                 self.look();
                 next_look = clock::monotonic_ms() + LOOK_EVERY_MS;
             }
+            let is_looking = !self.order.is_empty();
             tokio::select! {
-                () = sleep_until(Some(next_look)) => {}
+                () = sleep_until(is_looking.then_some(next_look)) => {}
                 Some(Ok(ended)) = self.tasks.join_next() => self.ended(ended),
+                Ok(()) = self.wanted.changed() => {
+                    self.adopt();
+                    next_look = 0;
+                }
                 () = context.stopped() => break,
             }
         }
         while self.tasks.join_next().await.is_some() {}
-        for entry in &self.entries {
-            entry.reporter.stats().set_state(SourceState::Stopped);
+        for at in &self.order {
+            self.entries[at].reporter.stats().set_state(SourceState::Stopped);
         }
     }
 
     /// Goes through all `[[serial]]` once, and claims what is there.
     fn look(&mut self) {
         let claims = |entry: &Entry| entry.config.selector.is_claim();
-        let hardware = if self.entries.iter().any(claims) { self.places.ports() } else { Vec::new() };
+        let hardware = if self.entries.values().any(claims) { self.places.ports() } else { Vec::new() };
         let (mut there, mut paths) = (BTreeSet::new(), BTreeSet::new());
         let mut a_path_is_missing = false;
         for at in self.order.clone() {
-            let entry = &self.entries[at];
+            let entry = &self.entries[&at];
             let selector = &entry.config.selector;
             let found = find(selector, &hardware);
             if found.is_empty() {
@@ -178,7 +234,7 @@ impl Keeper {
             }
             entry.leave_others(&found);
             for (path, id) in found {
-                let may_be_named = a_path_is_missing && self.entries[at].config.selector.is_claim();
+                let may_be_named = a_path_is_missing && self.entries[&at].config.selector.is_claim();
                 if !may_be_named || self.seen.contains(&id) {
                     self.claim(at, &path, id);
                 }
@@ -189,30 +245,23 @@ impl Keeper {
         self.claims.keep(|id| there.contains(&id));
         self.context.stats.keep_ports(&paths);
         self.seen = there;
+        for entry in self.entries.values_mut() {
+            entry.is_new = false;
+        }
     }
 
     fn claim(&mut self, at: usize, path: &Path, id: PortId) {
-        let reporter = &self.entries[at].reporter;
+        let entry = &self.entries[&at];
         match self.claims.claim(Millis(clock::monotonic_ms()), id, at) {
             Ok(()) => {}
             Err(Denied::Served(by)) => {
-                let (this, other) = (&self.entries[at].config.selector, &self.entries[by].config.selector);
-                // Whoever claims any port knows that others have theirs.
-                if by != at && !matches!(this, SerialSelector::Any(_)) {
-                    let path = path.display();
-                    reporter.trouble(
-                        "claimed",
-                        &format!(
-                            "{path} is served for the [[serial]] {other} already; remove one of the two"
-                        ),
-                    );
-                }
+                self.wait_for(at, by, path, id);
                 return;
             }
             Err(Denied::Resting) => return,
             Err(Denied::Full) => {
                 let path = path.display();
-                reporter.trouble(
+                entry.reporter.trouble(
                     "full",
                     &format!("{path} is not served: {PORTS_MAX} ports are, which is the limit"),
                 );
@@ -222,21 +271,45 @@ impl Keeper {
         let leave = Rc::new(Notify::new());
         let task = Task {
             path: path.to_owned(),
-            config: Rc::clone(&self.entries[at].config),
-            reporter: Rc::clone(reporter),
+            config: Rc::clone(&entry.config),
+            reporter: Rc::clone(&entry.reporter),
             context: self.context.clone(),
             places: self.places.clone(),
             leave: Rc::clone(&leave),
         };
-        self.entries[at].served.insert(id, leave);
+        if let Some(entry) = self.entries.get_mut(&at) {
+            entry.served.insert(id, leave);
+        }
         self.tasks.spawn_local(async move {
             let path = task.path.clone();
             Ended { entry: at, id, path, how: task.serve().await }
         });
     }
 
+    /// A port that one entry wants is served for another.
+    fn wait_for(&self, at: usize, by: usize, path: &Path, id: PortId) {
+        let place = |at: usize| self.order.iter().position(|other| *other == at);
+        // One that is not wanted any more lets go of it.
+        if by == at || place(by).is_none() {
+            return;
+        }
+        let (this, other) = (&self.entries[&at], &self.entries[&by]);
+        if this.is_new && place(at) < place(by) {
+            other.served.get(&id).inspect(|leave| leave.notify_one());
+        } else if !matches!(this.config.selector, SerialSelector::Any(_)) {
+            // Whoever claims any port knows that others have theirs.
+            let (path, other) = (path.display(), &other.config.selector);
+            let why = format!("{path} is served for the [[serial]] {other} already; remove one of the two");
+            this.reporter.trouble("claimed", &why);
+        }
+    }
+
     fn ended(&mut self, ended: Ended) {
-        let Ended { entry, id, path, how } = ended;
+        let Ended { entry: at, id, path, how } = ended;
+        if !self.order.contains(&at) {
+            self.let_go(at, id);
+            return;
+        }
         let end = match &how {
             How::Left => End::Gone { valid: true },
             How::HungUp { valid, .. } => End::Gone { valid: *valid },
@@ -244,11 +317,16 @@ impl Keeper {
             How::NotOpened { .. } => End::Failed,
         };
         let pause_ms = self.claims.release(Millis(clock::monotonic_ms()), id, end);
-        let entry = &mut self.entries[entry];
+        let Some(entry) = self.entries.get_mut(&at) else { return };
         entry.served.remove(&id);
         let name = path.display();
         let (state, why) = match how {
-            How::Left => return,
+            How::Left => {
+                if entry.served.is_empty() {
+                    entry.reporter.stats().set_state(SourceState::Starting);
+                }
+                return;
+            }
             How::HungUp { error, .. } => (PortState::Failed, format!("serial port {name} is gone: {error}")),
             How::Foreign => {
                 let (patience, pause) = (PATIENCE_MS / 1000, pause_ms / 1000);
@@ -266,6 +344,16 @@ impl Keeper {
             entry.reporter.disconnected(&why);
         } else {
             entry.reporter.trouble("port", &why);
+        }
+    }
+
+    /// A port that was served for an entry which is not wanted any more is free.
+    fn let_go(&mut self, at: usize, id: PortId) {
+        self.claims.release(Millis(clock::monotonic_ms()), id, End::Gone { valid: true });
+        let Some(entry) = self.entries.get_mut(&at) else { return };
+        entry.served.remove(&id);
+        if entry.served.is_empty() {
+            self.entries.remove(&at);
         }
     }
 }

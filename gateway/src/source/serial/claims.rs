@@ -28,7 +28,7 @@ const FOREIGN_MS: (u32, u32) = (10_000, 600_000);
 /// Why a port is not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It is served already, for the `[[serial]]` of that position.
+    /// It is served already, for the `[[serial]]` of that number.
     Served(usize),
     /// It rests.
     Resting,
@@ -65,7 +65,7 @@ struct Claim {
 }
 
 impl Claims {
-    /// Claims a port for the `[[serial]]` at position `by`.
+    /// Claims a port for the `[[serial]]` of the number `by`.
     pub(super) fn claim(&mut self, now: Millis, id: PortId, by: usize) -> Result<(), Denied> {
         let served = self.ports.values().filter(|claim| claim.by.is_some()).count();
         match self.ports.get(&id) {

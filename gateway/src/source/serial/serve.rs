@@ -21,7 +21,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How the serving of a port ended.
 pub(super) enum How {
-    /// The gateway stops, or the path leads to another port now.
+    /// The gateway stops, or the port is not wanted any more.
     Left,
     /// The port is gone.
     HungUp { error: io::Error, valid: bool },
@@ -122,7 +122,7 @@ impl Task {
                 _ = watermark.changed(), if line.awaits_commit() => {}
                 _ = room.changed() => {}
                 () = sleep_until(deadline.map(|at| at.0)) => {}
-                () = self.leave.notified() => return How::Left,
+                () = self.leave.notified() => break,
                 () = self.context.stopped() => break,
             }
         }
