@@ -24,6 +24,7 @@ mod export;
 mod journal;
 pub(crate) mod log;
 mod manual;
+mod owner;
 mod ports;
 mod query;
 mod sinks;

@@ -10,11 +10,12 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value as Scalar;
 
 use super::control::{Gateway, NotRunning, talk};
+use super::owner;
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Journal, Options};
@@ -152,13 +153,7 @@ impl Source {
             Err(error) if error.is::<NotRunning>() => {}
             Err(error) => return Err(error),
         }
-        let directory = config.data_dir.join("journal");
-        if !directory.is_dir() {
-            bail!(
-                "there is no journal in {} yet; the gateway makes it when it first runs",
-                config.data_dir.display()
-            );
-        }
+        let directory = owner::journal_of(&config.data_dir)?;
         let options = Options::from(&config.journal);
         let (journal, _) = Journal::open_dir(&directory, &options)
             .context("no gateway answers, so the journal is read itself")?;
