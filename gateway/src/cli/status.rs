@@ -103,6 +103,7 @@ fn render(status: &Status) -> String {
         let state = match source.state {
             SourceState::Starting => "starting",
             SourceState::Connected => "connected",
+            SourceState::Waiting => "waiting for a device",
             SourceState::Disconnected => "disconnected",
             SourceState::Stopped => "stopped",
         };

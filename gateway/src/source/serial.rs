@@ -104,6 +104,8 @@ struct Entry {
     config: Rc<config::Serial>,
     reporter: Rc<Reporter>,
     served: BTreeMap<PortId, Rc<Notify>>,
+    /// Whether a port of it has brought something valid since the gateway's start, so that somebody misses it once it is gone.
+    has_understood: bool,
 }
 
 /// What became of a port that was claimed.
@@ -122,6 +124,7 @@ impl Keeper {
                 config: Rc::new(config),
                 reporter: Rc::new(reporter),
                 served: BTreeMap::new(),
+                has_understood: false,
             })
             .collect();
         let mut order: Vec<usize> = (0..entries.len()).collect();
@@ -170,11 +173,7 @@ impl Keeper {
             let found = find(selector, &hardware);
             if found.is_empty() {
                 a_path_is_missing |= !selector.is_claim();
-                if entry.served.is_empty() {
-                    entry.reporter.missing(&format!(
-                        "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
-                    ));
-                }
+                entry.is_missing();
             }
             entry.leave_others(&found);
             for (path, id) in found {
@@ -198,7 +197,11 @@ impl Keeper {
             Err(Denied::Served(by)) => {
                 let (this, other) = (&self.entries[at].config.selector, &self.entries[by].config.selector);
                 // Whoever claims any port knows that others have theirs.
-                if by != at && !matches!(this, SerialSelector::Any(_)) {
+                if matches!(this, SerialSelector::Any(_)) {
+                    if reporter.stats().condition().0 == SourceState::Starting {
+                        reporter.waiting();
+                    }
+                } else if by != at {
                     let path = path.display();
                     reporter.trouble(
                         "claimed",
@@ -246,6 +249,7 @@ impl Keeper {
         let pause_ms = self.claims.release(Millis(clock::monotonic_ms()), id, end);
         let entry = &mut self.entries[entry];
         entry.served.remove(&id);
+        entry.has_understood |= matches!(how, How::HungUp { valid: true, .. });
         let name = path.display();
         let (state, why) = match how {
             How::Left => return,
@@ -271,6 +275,21 @@ impl Keeper {
 }
 
 impl Entry {
+    /// No port is there that it stands for.
+    fn is_missing(&self) {
+        let selector = &self.config.selector;
+        if !self.served.is_empty() {
+            // Its task is about to see it.
+        } else if selector.is_claim() && !self.has_understood {
+            // Nobody has said that there must be one.
+            self.reporter.waiting();
+        } else {
+            self.reporter.missing(&format!(
+                "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
+            ));
+        }
+    }
+
     /// Lets go of ports that its path does not lead to any more. One that leads nowhere may be only renamed.
     fn leave_others(&self, found: &[(PathBuf, PortId)]) {
         if self.config.selector.is_claim() || found.is_empty() {

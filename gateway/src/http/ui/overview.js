@@ -26,6 +26,7 @@ const STATES = {
   connected: "✓ connected",
   running: "✓ running",
   starting: "… starting",
+  waiting: "… waits for a device",
   disconnected: "✕ not there",
   retrying: "↻ away, tried again",
   holding: "! waits for you",
@@ -69,7 +70,8 @@ function showPath(status) {
   const { journal } = status;
   write(at("path-devices"), some(status.device_count, "device"));
   write(at("path-sources"), `${connected} of ${some(sources.length, "source")} connected`);
-  mark(at("node-sensors"), "data-state", connected === sources.length ? "well" : "trouble");
+  const isWell = sources.every(({ state }) => ["connected", "waiting"].includes(state));
+  mark(at("node-sensors"), "data-state", isWell ? "well" : "trouble");
   const incoming = sources.reduce((sum, source) => sum + source.rows_per_s, 0);
   pipe(at("pipe-in"), at("rate-in"), incoming, journal.state !== "running");
 
