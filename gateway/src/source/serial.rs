@@ -278,9 +278,11 @@ impl Entry {
     /// No port is there that it stands for.
     fn is_missing(&self) {
         let selector = &self.config.selector;
+        // The task of one that has just gone is about to see it.
         if !self.served.is_empty() {
-            // Its task is about to see it.
-        } else if selector.is_claim() && !self.has_understood {
+            return;
+        }
+        if selector.is_claim() && !self.has_understood {
             // Nobody has said that there must be one.
             self.reporter.waiting();
         } else {
