@@ -134,7 +134,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
-    manager.ready();
+    manager.ready(&journal);
 
     // Whoever asks over HTTP waits for those who read and write; a thread has a claim of its own.
     if let Err(error) = rustix::process::setpriority_process(None, HTTP_NICE) {
@@ -156,7 +156,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
                     manager.reloading();
                     let reload = Arc::clone(&reload);
                     tokio::task::spawn_blocking(move || lock(&reload).run()).await.ok();
-                    manager.ready();
+                    manager.ready(&journal);
                 }
             }
         };
