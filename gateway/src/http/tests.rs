@@ -420,7 +420,10 @@ async fn metrics_have_their_names_and_help() {
             assert!(page.contains(&format!("# {head} {name} ")), "{name} has no {head}");
         }
     }
-    assert!(!page.contains(r#"forebay_source_connected{source="usb:2e8a:*"}"#), "that would be an alert:\n{page}");
+    assert!(
+        !page.contains(r#"forebay_source_connected{source="usb:2e8a:*"}"#),
+        "that would be an alert:\n{page}"
+    );
     for name in ["forebay_rows_confirmed_total", "forebay_journal_bytes"] {
         assert!(page.contains(&format!("# TYPE {name} ")), "{name}");
     }
