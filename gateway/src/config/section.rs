@@ -279,9 +279,11 @@ impl<'a> Section<'a> {
         (!matches!(value.kind, Kind::Refused)).then_some(value)
     }
 
-    /// Always `None`, so that callers can go on with their default.
+    /// Always `None`, so that callers can go on with their default. Of what was refused already there is no more to say.
     fn wrong_type<T>(&self, key: &str, found: &Kind, expected: &str) -> Option<T> {
-        self.fault(key, format!("is {}; it takes {expected}", found.name()));
+        if !matches!(found, Kind::Refused) {
+            self.fault(key, format!("is {}; it takes {expected}", found.name()));
+        }
         None
     }
 }

@@ -1123,14 +1123,14 @@ fn a_secret_file_holds_one_line() {
 #[test]
 fn who_only_looks_for_the_gateway_needs_neither_its_variables_nor_its_secrets() {
     let text = "data_dir = \"${DIR}\"\n[http]\nlisten = \"0.0.0.0:1\"\ntoken_file = \"${CREDENTIALS}/http.token\"\n\
-        query_sink = \"main\"\n[[influxdb]]\nname = \"main\"\nurl = \"http://a\"\norg = \"${ORG}\"\nbucket = \"b\"\n\
+        query_sink = \"main\"\n[tags]\nsite = \"${SITE}\"\n[[influxdb]]\nname = \"main\"\nurl = \"http://a\"\norg = \"${ORG}\"\nbucket = \"b\"\n\
         token_file = \"no-such-file\"\n[[serial]]\nusb = \"2e8a:*\"\n";
     let dir = directory(&[("forebay.toml", text)]);
     let loaded = load_for(dir.path(), Purpose::Whereabouts).unwrap();
     assert_eq!(loaded.config.data_dir, Path::new("/data"));
     let told = |problems: &[Problem]| problems.iter().map(|p| (p.line, p.key.clone())).collect::<Vec<_>>();
     let absent = loaded.complete().map(drop).unwrap_err();
-    let keys = [(4, "http.token_file"), (9, "influxdb.org"), (11, "influxdb.token_file")];
+    let keys = [(4, "http.token_file"), (7, "tags.site"), (11, "influxdb.org"), (13, "influxdb.token_file")];
     assert_eq!(told(absent.problems()), keys.map(|(line, key)| (Some(line), key.to_owned())));
     // The gateway itself needs them all, and hears of nothing that only follows from that.
     assert_eq!(load_dir(dir.path()).map(drop), Err(absent));
