@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn only_root_in_a_directory_of_somebody_else_is_in_the_way() {
-        let user = |uid| Uid::from_raw(uid);
+        let user = Uid::from_raw;
         assert!(keeps_owner_out(user(0), 998));
         assert!(!keeps_owner_out(user(0), 0) && !keeps_owner_out(user(998), 998));
         assert!(!keeps_owner_out(user(1000), 998), "the system refuses it already");
