@@ -184,7 +184,8 @@ impl Bench {
         let url = format!("{}/query?q={create}", self.database.url());
         self.http.post(&url, "text/plain", String::new())?.successful("CREATE DATABASE")?;
         let all = messages(plan, self.now_ms);
-        let wanted = all.skip(*numbers.start() as usize - 1).take((numbers.end() - numbers.start() + 1) as usize);
+        let wanted =
+            all.skip(*numbers.start() as usize - 1).take((numbers.end() - numbers.start() + 1) as usize);
         Bulk::new(&self.relay.url(), name)?.load(wanted.map(|message| message.line()), BATCH)
     }
 

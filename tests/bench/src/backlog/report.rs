@@ -43,7 +43,9 @@ impl Report {
             Bar::at_most("s of catching up beyond 1 s and 1.25 bare bulk loads", Some(late), 0.0),
         ];
         let settings = vec![
-            format!("InfluxDB 1, batches of {BATCH}, one in flight, gzip level 1, through one relay, live_first"),
+            format!(
+                "InfluxDB 1, batches of {BATCH}, one in flight, gzip level 1, through one relay, live_first"
+            ),
             format!(
                 "a backlog of {} rows over a day; {LIVE_PACE} live messages/s beside it; an outage of {} s at {OUTAGE_PACE} messages/s",
                 plan.messages, plan.outage_s
