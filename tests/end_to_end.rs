@@ -46,6 +46,8 @@ mod reload;
 mod renamed;
 #[path = "end_to_end/serial.rs"]
 mod serial;
+#[path = "end_to_end/shell.rs"]
+mod shell;
 #[path = "end_to_end/systemd.rs"]
 mod systemd;
 #[path = "end_to_end/world.rs"]

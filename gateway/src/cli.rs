@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadError, Loaded};
 use crate::http::dead_letters::Selection;
 use crate::source::dry_run;
 use crate::terminal::plain;
@@ -24,6 +24,7 @@ mod export;
 mod journal;
 pub(crate) mod log;
 mod manual;
+mod owner;
 mod ports;
 mod query;
 mod sinks;
@@ -236,10 +237,10 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Tail { file, device } => with_data_dir(&file.path, |dir| tail::run(dir, device.as_deref())),
         Command::Query { file, wanted } => {
-            with_config(&file.path, |loaded| exit_status(query::run(&loaded.config.data_dir, &wanted)))
+            with_whereabouts(&file.path, |loaded| exit_status(query::run(&loaded.config.data_dir, &wanted)))
         }
         Command::Export { file, wanted } => {
-            with_config(&file.path, |loaded| exit_status(export::run(&loaded.config, &wanted)))
+            with_whereabouts(&file.path, |loaded| exit_status(export::run(loaded, &wanted)))
         }
         Command::Explain { file, topic, payload } => {
             with_config(&file.path, |loaded| match explain::run(&loaded.config, &topic, &payload) {
@@ -248,12 +249,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
         Command::Ports { path, json } => list_ports(path, json),
-        Command::Audit { file, json } => with_config(&file.path, |loaded| audit::run(&loaded.config, json)),
+        Command::Audit { file, json } => with_whereabouts(&file.path, |loaded| audit::run(loaded, json)),
         Command::Sinks { command: SinksCommand::List { file } } => {
-            with_config(&file.path, |loaded| report(sinks::list(&loaded.config)))
+            with_whereabouts(&file.path, |loaded| report(sinks::list(&loaded.config)))
         }
         Command::Sinks { command: SinksCommand::Forget { file, name } } => {
-            with_config(&file.path, |loaded| report(sinks::forget(&loaded.config, &name)))
+            with_whereabouts(&file.path, |loaded| report(sinks::forget(&loaded.config, &name)))
         }
         Command::Journal { command } => look_into_journal(&command),
         Command::DeadLetters { command: DeadLettersCommand::List { file, json } } => {
@@ -296,7 +297,16 @@ fn run(path: &Path, dry_run: bool, log: log::Format) -> ExitCode {
 
 /// Loads the configuration, or says all that is wrong with it.
 fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
-    match config::load(path) {
+    with_loaded(config::load(path), command)
+}
+
+/// The same for who has enough of where the gateway's data is: variables and secrets may be the gateway's alone.
+fn with_whereabouts(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
+    with_loaded(config::load_whereabouts(path), command)
+}
+
+fn with_loaded(loaded: Result<Loaded, LoadError>, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
+    match loaded {
         Ok(loaded) => command(&loaded),
         Err(error) => {
             eprintln!("{error}");
@@ -306,15 +316,17 @@ fn with_config(path: &Path, command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCo
 }
 
 fn with_data_dir(path: &Path, command: impl FnOnce(&Path) -> anyhow::Result<()>) -> ExitCode {
-    with_config(path, |loaded| report(command(&loaded.config.data_dir)))
+    with_whereabouts(path, |loaded| report(command(&loaded.config.data_dir)))
 }
 
 /// Lets the running gateway do something with dead letters.
 fn order(file: &File, order: Order, Which { ids, all, sink }: Which) -> ExitCode {
     let selection = Selection { ids, all, sink };
-    with_config(&file.path, |loaded| match dead_letters::order(&loaded.config.data_dir, order, &selection) {
-        Ok(false) => ExitCode::FAILURE,
-        done => report(done.map(drop)),
+    with_whereabouts(&file.path, |loaded| {
+        match dead_letters::order(&loaded.config.data_dir, order, &selection) {
+            Ok(false) => ExitCode::FAILURE,
+            done => report(done.map(drop)),
+        }
     })
 }
 
@@ -322,7 +334,7 @@ fn order(file: &File, order: Order, Which { ids, all, sink }: Which) -> ExitCode
 fn list_ports(path: Option<PathBuf>, json: bool) -> ExitCode {
     let usual = || Some(PathBuf::from(config::DEFAULT_PATH)).filter(|path| path.exists());
     let Some(path) = path.or_else(usual) else { return report(ports::run(None, json)) };
-    match config::load(&path) {
+    match config::load_whereabouts(&path) {
         Ok(loaded) => report(ports::run(Some(&loaded.config), json)),
         // Who mends it may need the list for that.
         Err(error) => {
@@ -343,7 +355,9 @@ fn look_into_journal(command: &journal::JournalCommand) -> ExitCode {
     };
     match command.place().directory() {
         Some(directory) => run(directory),
-        None => with_config(command.place().config(), |loaded| run(&loaded.config.data_dir.join("journal"))),
+        None => {
+            with_whereabouts(command.place().config(), |loaded| run(&loaded.config.data_dir.join("journal")))
+        }
     }
 }
 

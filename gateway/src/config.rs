@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use filter::Filter;
 pub use format::{NumbersInText, Preset};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_whereabouts};
 pub use path::{JsonPath, Selector, Step};
 pub use pattern::TopicPattern;
 pub use port_pattern::PortPattern;

@@ -142,7 +142,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let reloader = Reloader::start(reload)?;
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
     info!(data_dir = %config.data_dir.display(), "running");
-    manager.ready();
+    manager.ready(&journal);
 
     // Whoever asks over HTTP waits for those who read and write; a thread has a claim of its own.
     if let Err(error) = rustix::process::setpriority_process(None, HTTP_NICE) {
@@ -155,7 +155,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
         let (watcher, watched) = (Arc::clone(&manager), journal.clone());
         let watching = tokio::spawn(async move { watcher.watch(&watched).await });
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));
-        let signal = run_until_stopped(&mut signals, &reloader, &manager).await;
+        let signal = run_until_stopped(&mut signals, &reloader, &manager, &journal).await;
         info!("{signal}: stopping");
         manager.stopping();
         watching.abort();
@@ -180,7 +180,12 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
 }
 
 /// Has the configuration read again as often as SIGHUP says so, until another signal says to stop: which one.
-async fn run_until_stopped(signals: &mut Signals, reloader: &Reloader, manager: &Manager) -> &'static str {
+async fn run_until_stopped(
+    signals: &mut Signals,
+    reloader: &Reloader,
+    manager: &Manager,
+    journal: &Journal,
+) -> &'static str {
     loop {
         match signals.next().await {
             Signal::Stop(name) => return name,
@@ -188,7 +193,7 @@ async fn run_until_stopped(signals: &mut Signals, reloader: &Reloader, manager: 
         }
         let done = reloader.order();
         tokio::select! {
-            _ = done => manager.ready(),
+            _ = done => manager.ready(journal),
             name = signals.stop() => return name,
         }
     }

@@ -261,6 +261,8 @@ pub enum SourceState {
     Starting,
     /// The broker or the port is there.
     Connected,
+    /// Any port of a kind is served when it is plugged in, and there was none so far. That is no trouble.
+    Waiting,
     /// The broker or the port is not there; it is tried again.
     Disconnected,
     /// The source has ended.
@@ -337,6 +339,14 @@ impl SourceStats {
         *lock(&self.condition) = Condition { state: SourceState::Connected, last_error: None };
     }
 
+    /// Nothing is there, and nothing need be. Whether that is new.
+    pub fn await_device(&self) -> bool {
+        let mut condition = lock(&self.condition);
+        let is_new = condition.state != SourceState::Waiting;
+        *condition = Condition { state: SourceState::Waiting, last_error: None };
+        is_new
+    }
+
     /// Changes the state for a reason that an operator wants to read.
     pub fn fail(&self, state: SourceState, at_ns: i64, text: &str) {
         *lock(&self.condition) = Condition { state, last_error: Some(LastError::new(at_ns, text)) };
@@ -363,6 +373,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_waits_for_a_device_has_no_trouble_and_says_so_once() {
+        let source = SourceStats::default();
+        source.note(1, "busy");
+        assert!(source.await_device() && !source.await_device());
+        assert!(matches!(source.condition(), (SourceState::Waiting, None)));
+        source.recover();
+        assert_eq!(source.condition().0, SourceState::Connected);
+        assert!(source.await_device(), "it is new again");
+    }
 
     #[test]
     fn an_error_is_forgotten_once_all_is_well() {

@@ -57,9 +57,9 @@ impl Manager {
         Manager { socket, watchdog: watchdog.and_then(|text| patience(&text)) }
     }
 
-    /// Acks can be given, or the configuration has been read again.
-    pub fn ready(&self) {
-        self.tell("READY=1\nSTATUS=acks are given");
+    /// The gateway runs, or the configuration has been read again. Whether acks are given is the journal's to say.
+    pub fn ready(&self, journal: &Journal) {
+        self.tell(&format!("READY=1\nSTATUS={}", line(journal)));
     }
 
     /// The configuration is being read again; [`Manager::ready`] is to follow.
@@ -192,8 +192,8 @@ mod tests {
         let by_name = UnixDatagram::bind_addr(&address).unwrap();
         for (socket, known) in [(by_path, path.into_os_string()), (by_name, format!("@{name}").into())] {
             let manager = Manager { socket: Some(connect(&known).unwrap()), watchdog: None };
-            manager.ready();
-            assert_eq!(heard(&socket), "READY=1\nSTATUS=acks are given");
+            manager.ready(&journal());
+            assert_eq!(heard(&socket), "READY=1\nSTATUS=acks are given; 0 rows wait for a database");
         }
         assert_eq!(connect(OsStr::new("vsock:2:1")).unwrap_err().kind(), io::ErrorKind::Unsupported);
         assert_eq!(connect(OsStr::new("/nowhere/notify")).unwrap_err().kind(), io::ErrorKind::NotFound);

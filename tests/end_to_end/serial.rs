@@ -231,9 +231,15 @@ fn a_usb_device_is_served_wherever_it_is_plugged_in() -> anyhow::Result<()> {
     let device = fleet.serial(0).expect("a device");
     device.unplug();
     let gateway = start(&scratch, usb.seen_by(program()), "[[serial]]\nusb = \"2e8a:*\"\n")?;
-    await_source(&gateway, "usb:2e8a:*", "the missing of the device", |source| {
-        says(source, &["not there", "forebay ports"])
+    // Nobody has said that there must be one.
+    await_source(&gateway, "usb:2e8a:*", "the waiting for a device", |source| {
+        source["state"] == "waiting" && source["last_error"].is_null()
     })?;
+    let status = gateway.api("/api/v1/status")?;
+    assert_eq!(
+        (&status["verdict"], status["findings"].as_array().map(Vec::len)),
+        (&"Nothing is being lost.".into(), Some(0))
+    );
     for name in ["ttyACM0", "ttyACM3", "ttyACM1"] {
         let acked = fleet.progress().1;
         device.plug_in_at(&usb.path(name));
@@ -250,6 +256,10 @@ fn a_usb_device_is_served_wherever_it_is_plugged_in() -> anyhow::Result<()> {
         })?;
         device.unplug();
         usb.remove(name, "E6614104")?;
+        // One that was there is missed.
+        await_source(&gateway, "usb:2e8a:*", "the missing of the device", |source| {
+            source["state"] == "disconnected" && says(source, &["not there", "forebay ports"])
+        })?;
     }
     device.plug_in_at(&usb.path("ttyACM7"));
     usb.add("ttyACM7", PICO, "E6614104")?;

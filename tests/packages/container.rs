@@ -57,6 +57,42 @@ fn what_compose_mounts_and_builds_is_there() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_compose_publishes_is_for_this_machine_and_each_secret_opens_one_thing() -> anyhow::Result<()> {
+    let compose = yaml("compose.yaml")?;
+    let mut ports = Vec::new();
+    let mut variables = Vec::new();
+    for (name, service) in compose["services"].as_hash().context("no services")? {
+        for port in texts(&service["ports"]) {
+            assert!(port.starts_with("127.0.0.1:"), "{name:?} is reached from the network: {port}");
+            ports.extend(port.rsplit(':').next().map(str::to_owned));
+        }
+        for (key, value) in service["environment"].as_hash().into_iter().flatten() {
+            let secret = value.as_str().and_then(|value| value.strip_prefix("${")?.split_once(":?"));
+            if let (Some(key), Some((variable, _))) = (key.as_str(), secret) {
+                variables.push((key.to_owned(), variable.to_owned()));
+            }
+        }
+    }
+    assert_eq!(ports, ["1883", "8086", "8686", "3000"]);
+    let expected = [
+        ("DOCKER_INFLUXDB_INIT_PASSWORD", "INFLUXDB_PASSWORD"),
+        ("DOCKER_INFLUXDB_INIT_ADMIN_TOKEN", "INFLUXDB_TOKEN"),
+        ("INFLUXDB_TOKEN", "INFLUXDB_TOKEN"),
+        ("FOREBAY_TOKEN", "FOREBAY_TOKEN"),
+        ("GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_PASSWORD"),
+        ("INFLUXDB_TOKEN", "INFLUXDB_TOKEN"),
+    ];
+    assert_eq!(variables, expected.map(|(key, variable)| (key.to_owned(), variable.to_owned())));
+    let text = read("compose.yaml")?;
+    let made = text.lines().find_map(|line| line.split_once("for name in ")?.1.split_once(';'));
+    let (made, _) = made.context("nothing makes the secrets")?;
+    for (_, variable) in expected {
+        assert!(made.split(' ').any(|name| name == variable), "{variable} is not made: {made}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_the_image_copies_is_there_and_what_it_runs_is_built() -> anyhow::Result<()> {
     let file = read("Containerfile")?;
     let copies = file.lines().filter_map(|line| line.strip_prefix("COPY "));

@@ -70,6 +70,24 @@ fn the_unit_says_what_the_gateway_relies_on() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// systemd looks a kind of device up in /proc/devices once, when it starts the unit: what the kernel learns of later stays
+/// closed.
+#[test]
+fn each_kind_of_usb_port_is_known_to_the_kernel_before_it_is_allowed() -> anyhow::Result<()> {
+    let unit = unit()?;
+    let words = |key: &str| -> anyhow::Result<Vec<String>> {
+        let lines = unit.0.get(key).with_context(|| format!("the unit has no {key}"))?;
+        Ok(lines.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect())
+    };
+    let (wanted, after, allowed) = (words("Wants")?, words("After")?, words("DeviceAllow")?);
+    for (kind, module) in [("char-ttyACM", "cdc_acm"), ("char-ttyUSB", "usbserial")] {
+        let service = format!("modprobe@{module}.service");
+        assert!(allowed.iter().any(|word| word == kind), "{kind} is not allowed: {allowed:?}");
+        assert!(wanted.contains(&service) && after.contains(&service), "{service}: {wanted:?}, {after:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn systemd_reads_all_of_the_unit_and_finds_little_exposed() -> anyhow::Result<()> {
     // The program and its manual page are not installed here; whatever else systemd has to say is a fault of the unit.

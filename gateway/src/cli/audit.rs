@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result};
 use super::control::{Gateway, NotRunning, talk};
 use super::{plain, sinks};
 use crate::audit::{Auditor, DeviceReport, PATIENCE, Report, SinkReport, Verdict};
-use crate::config::Config;
+use crate::config::Loaded;
 
 /// Devices with nothing to be said about that are shown of each sink.
 const MAX_DEVICES: usize = 20;
 
 /// Prints what was found; the exit status says what that is.
-pub(super) fn run(config: &Config, json: bool) -> ExitCode {
-    let done = found(config).and_then(|report| {
+pub(super) fn run(loaded: &Loaded, json: bool) -> ExitCode {
+    let done = found(loaded).and_then(|report| {
         if json {
             println!("{}", serde_json::to_string(&report)?);
         } else {
@@ -34,10 +34,13 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
     }
 }
 
-fn found(config: &Config) -> Result<Report> {
+fn found(loaded: &Loaded) -> Result<Report> {
+    let config = &loaded.config;
     let gateway = match Gateway::find(&config.data_dir) {
         Ok(gateway) => gateway,
         Err(error) if error.is::<NotRunning>() => {
+            let config =
+                loaded.complete().context("no gateway runs, so the databases are asked from here")?;
             let journal = sinks::open(config)?;
             let report = Auditor::new(config)?.audit(&journal);
             journal.close();

@@ -10,6 +10,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::owner;
 use crate::http::CONTROL_SOCKET;
 use crate::stats::Status;
 
@@ -44,8 +45,9 @@ impl Gateway {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 bail!(
-                    "{} may not be used by this user; run as root or as the gateway's user",
-                    path.display()
+                    "{} may not be used by this user; run `{}`",
+                    path.display(),
+                    owner::as_owner_of(data_dir)
                 );
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -10,13 +10,14 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value as Scalar;
 
 use super::control::{Gateway, NotRunning, talk};
+use super::owner;
 use crate::clock;
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::journal::{Journal, Options};
 use crate::query::{Answer, Engine, POINTS_MAX, Point, Query, typed};
 use crate::record::{SeriesKey, Value};
@@ -68,7 +69,7 @@ enum Source {
 ///
 /// # Errors
 /// Nobody can be asked, the question is refused, or standard output cannot be written.
-pub(super) fn run(config: &Config, wanted: &Wanted) -> Result<ExitCode> {
+pub(super) fn run(loaded: &Loaded, wanted: &Wanted) -> Result<ExitCode> {
     let now = clock::now_ns().to_string();
     let mut asked = vec![
         ("from", wanted.from.clone()),
@@ -79,7 +80,7 @@ pub(super) fn run(config: &Config, wanted: &Wanted) -> Result<ExitCode> {
     asked.extend(wanted.measurement.clone().map(|measurement| ("measurement", measurement)));
     // Whoever asks gets the same words of refusal, with a gateway or without.
     parse(&asked)?;
-    let source = Source::find(config)?;
+    let source = Source::find(loaded)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = write_pages(&source, &mut asked, wanted.format, &mut out).and_then(|complete| {
         out.flush().context("standard output cannot be written")?;
@@ -146,19 +147,14 @@ fn parse(asked: &[(&str, String)]) -> Result<Query> {
 }
 
 impl Source {
-    fn find(config: &Config) -> Result<Source> {
-        match Gateway::find(&config.data_dir) {
+    fn find(loaded: &Loaded) -> Result<Source> {
+        match Gateway::find(&loaded.config.data_dir) {
             Ok(gateway) => return Ok(Source::Running(gateway)),
             Err(error) if error.is::<NotRunning>() => {}
             Err(error) => return Err(error),
         }
-        let directory = config.data_dir.join("journal");
-        if !directory.is_dir() {
-            bail!(
-                "there is no journal in {} yet; the gateway makes it when it first runs",
-                config.data_dir.display()
-            );
-        }
+        let config = loaded.complete().context("no gateway runs, so the database is asked from here")?;
+        let directory = owner::journal_of(&config.data_dir)?;
         let options = Options::from(&config.journal);
         let (journal, _) = Journal::open_dir(&directory, &options)
             .context("no gateway answers, so the journal is read itself")?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
+use super::owner;
 use crate::config::Config;
 use crate::journal::{Journal, Options};
 
@@ -31,15 +32,9 @@ pub(super) fn forget(config: &Config, name: &str) -> Result<()> {
 /// The journal of a gateway that does not run.
 ///
 /// # Errors
-/// There is none, or a gateway has it.
+/// As [`owner::journal_of`], or a gateway has it.
 pub(super) fn open(config: &Config) -> Result<Journal> {
-    let directory = config.data_dir.join("journal");
-    if !directory.is_dir() {
-        bail!(
-            "there is no journal in {} yet; the gateway makes it when it first runs",
-            config.data_dir.display()
-        );
-    }
+    let directory = owner::journal_of(&config.data_dir)?;
     let options = Options::from(&config.journal);
     let (journal, _) = Journal::open_dir(&directory, &options).context("this is done offline")?;
     Ok(journal)

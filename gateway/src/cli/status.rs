@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,11 +60,11 @@ fn render(status: &Status) -> String {
     let mut page = Page::default();
     let up = Duration::from_nanos(status.now_ns.saturating_sub(status.started_ns).max(0).unsigned_abs());
     page.line(&format!(
-        "forebay {} up {} pid {}, http://{}",
+        "forebay {} up {} pid {}, {}",
         status.version,
         span(up),
         status.pid,
-        status.http.listen
+        url(&status.http.listen)
     ));
     // A gateway of an earlier version says none.
     if !status.verdict.is_empty() {
@@ -103,6 +104,7 @@ fn render(status: &Status) -> String {
         let state = match source.state {
             SourceState::Starting => "starting",
             SourceState::Connected => "connected",
+            SourceState::Waiting => "waiting for a device",
             SourceState::Disconnected => "disconnected",
             SourceState::Stopped => "stopped",
         };
@@ -204,6 +206,17 @@ fn ledger(ledger: &Ledger) -> String {
     text
 }
 
+/// Where a browser finds the gateway. One that listens on all addresses is found by this machine's name.
+fn url(listen: &str) -> String {
+    match listen.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            format!("http://{}:{}/", plain(&name), address.port())
+        }
+        _ => format!("http://{}/", plain(listen)),
+    }
+}
+
 fn size(bytes: u64) -> String {
     match bytes {
         0..=9_999 => format!("{bytes} B"),
@@ -226,6 +239,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn an_address_is_one_that_a_browser_can_open() {
+        assert_eq!(url("127.0.0.1:8686"), "http://127.0.0.1:8686/");
+        assert_eq!(url("[fd00::1]:80"), "http://[fd00::1]:80/");
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        for all in ["0.0.0.0:8686", "[::]:8686"] {
+            assert_eq!(url(all), format!("http://{name}:8686/"));
+        }
+    }
 
     #[test]
     fn the_ledger_says_what_is_not_zero() {

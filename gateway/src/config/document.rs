@@ -174,26 +174,40 @@ impl Converter<'_> {
         match expand(text, self.variables) {
             Ok(None) => Kind::Text { text: text.to_owned(), literal: true },
             Ok(Some(text)) => Kind::Text { text, literal: false },
-            Err(message) => {
-                self.problems.fault(place, path.to_owned(), message);
+            Err(refused) => {
+                let key = path.to_owned();
+                match refused {
+                    NotExpanded::Malformed(message) => self.problems.fault(place, key, message),
+                    NotExpanded::NoVariable(message) => self.problems.absent(place, key, message),
+                }
                 Kind::Refused
             }
         }
     }
 }
 
+/// Why a text's variables are not put in.
+#[derive(Debug, PartialEq, Eq)]
+enum NotExpanded {
+    /// It is not written as one writes variables.
+    Malformed(String),
+    /// This process has no such variable.
+    NoVariable(String),
+}
+
 /// Puts `${VAR}` in; `None` when there is none.
-fn expand(text: &str, variables: Variables<'_>) -> Result<Option<String>, String> {
+fn expand(text: &str, variables: Variables<'_>) -> Result<Option<String>, NotExpanded> {
     let mut rest = text;
     let mut out = String::new();
     while let Some((before, after)) = rest.split_once("${") {
         let Some((name, tail)) = after.split_once('}') else {
-            return Err("has \"${\" without \"}\"; variables are written \"${NAME}\"".to_owned());
+            let message = "has \"${\" without \"}\"; variables are written \"${NAME}\"";
+            return Err(NotExpanded::Malformed(message.to_owned()));
         };
         let Some(value) = variables(name) else {
-            return Err(format!(
+            return Err(NotExpanded::NoVariable(format!(
                 "the environment has no variable {name}; set it for the service or write the value"
-            ));
+            )));
         };
         out.push_str(before);
         out.push_str(&value);
@@ -229,8 +243,12 @@ mod tests {
         let variables = |name: &str| (name == "A").then(|| "x}y".to_owned());
         assert_eq!(expand("plain $.a $ {", &variables), Ok(None));
         assert_eq!(expand("${A}-${A}", &variables), Ok(Some("x}y-x}y".to_owned())));
-        assert!(expand("${B}", &variables).unwrap_err().contains("no variable B"));
-        assert!(expand("${A", &variables).unwrap_err().contains("without"));
+        assert!(
+            matches!(expand("${B}", &variables), Err(NotExpanded::NoVariable(why)) if why.contains("no variable B"))
+        );
+        assert!(
+            matches!(expand("${A", &variables), Err(NotExpanded::Malformed(why)) if why.contains("without"))
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::load;
+use super::problem::Purpose;
 use crate::fuzzing::Feed;
 
 /// Two files: what is wrong with them is said, and there is always something to say of what is refused.
@@ -19,7 +20,7 @@ pub fn config(input: &[u8]) {
     let files = [path.to_owned(), PathBuf::from("/nowhere/conf.d/extra.toml")];
     let texts = [main, extra].into_iter().map(|text| Ok(text.to_vec()));
     let variables = |name: &str| (name.len() < 6).then(|| name.to_lowercase());
-    if let Err(error) = load::of_texts(path, files.into(), texts, &variables) {
+    if let Err(error) = load::of_texts(path, files.into(), texts, &variables, Purpose::Everything) {
         assert!(!error.problems().is_empty());
         assert!(!error.to_string().is_empty());
     }

@@ -23,7 +23,8 @@ pub(super) fn read(root: &mut Section<'_>, home: &Path, influxdb: &[Influxdb], s
         if !http.listen.ip().is_loopback() && !is_secured {
             section.fault("listen", beyond_loopback(http.listen));
         }
-        let known = |text: &str| match names.contains(&text) {
+        // A database may be only unread, for want of a variable.
+        let known = |text: &str| match names.contains(&text) || root.has_absent() {
             true => Ok(text.to_owned()),
             false => Err(format!("{text:?} is no sink of this configuration; name one of {names:?}")),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use super::document::{self, Table, Variables};
-use super::problem::{LoadError, Place, Problem, Problems};
+use super::problem::{LoadError, Place, Problem, Problems, Purpose, Sorted};
 use super::section::Section;
 use super::units;
 use super::{
@@ -25,6 +25,18 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Faults that do not keep the gateway from running, such as a secret that everybody can read.
     pub warnings: Vec<Problem>,
+    /// Variables and secrets that this process has not; empty if everything was to be there.
+    absent: Vec<Problem>,
+}
+
+impl Loaded {
+    /// The configuration, if nothing of it is absent.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn complete(&self) -> Result<&Config, LoadError> {
+        if self.absent.is_empty() { Ok(&self.config) } else { Err(LoadError::Invalid(self.absent.clone())) }
+    }
 }
 
 /// Most bytes of one file.
@@ -37,14 +49,27 @@ const MAX_FILES: usize = 1000;
 /// # Errors
 /// All problems that were found, each with file, line, key and cure.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    load_with(path, &|name| std::env::var(name).ok())
+    load_with(path, &|name| std::env::var(name).ok(), Purpose::Everything)
+}
+
+/// As [`load`], to find the gateway that runs by it: a variable or a secret that only the gateway has is no fault, unless
+/// `data_dir` or the journal needs it, and what it belongs to may be missing in the configuration.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_whereabouts(path: &Path) -> Result<Loaded, LoadError> {
+    load_with(path, &|name| std::env::var(name).ok(), Purpose::Whereabouts)
 }
 
 /// As [`load`], with the environment as an argument.
-pub(super) fn load_with(path: &Path, variables: Variables<'_>) -> Result<Loaded, LoadError> {
+pub(super) fn load_with(
+    path: &Path,
+    variables: Variables<'_>,
+    purpose: Purpose,
+) -> Result<Loaded, LoadError> {
     let files = files(path).map_err(|problem| LoadError::Invalid(vec![problem]))?;
     let texts = files.clone().into_iter().map(|file| read_text(&file));
-    of_texts(path, files, texts, variables)
+    of_texts(path, files, texts, variables, purpose)
 }
 
 /// The configuration that these files hold, the first of which is the main one, at `path`.
@@ -53,6 +78,7 @@ pub(super) fn of_texts(
     files: Vec<PathBuf>,
     texts: impl Iterator<Item = Result<Vec<u8>, Problem>>,
     variables: Variables<'_>,
+    purpose: Purpose,
 ) -> Result<Loaded, LoadError> {
     let problems = Problems::default();
     let mut syntax = Vec::new();
@@ -82,8 +108,11 @@ pub(super) fn of_texts(
     let root = root.unwrap_or(Table { place: Place { file: 0, line: 1 }, entries: BTreeMap::new() });
     let home = path.parent().unwrap_or(Path::new(""));
     let config = read_root(Section::new(&root, String::new(), &problems), home);
-    let (faults, warnings) = problems.finish(&files);
-    if faults.is_empty() { Ok(Loaded { config, files, warnings }) } else { Err(LoadError::Invalid(faults)) }
+    let Sorted { faults, absent, warnings } = problems.finish(&files, purpose);
+    if !faults.is_empty() {
+        return Err(LoadError::Invalid(faults));
+    }
+    Ok(Loaded { config, files, warnings, absent })
 }
 
 const NO_UTF8: &str = "it is not written in UTF-8";

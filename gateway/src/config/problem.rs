@@ -86,31 +86,87 @@ struct Found {
     place: Place,
     key: String,
     message: String,
-    fatal: bool,
+    weight: Weight,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// It makes the configuration invalid.
+    Fault,
+    /// What the configuration refers to is not there, or not for this process.
+    Absent,
+    /// It does not keep the gateway from running.
+    Warning,
+}
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All that it says is needed.
+    Everything,
+    /// To find the gateway that runs by it: where its data is, and how its journal is opened. The gateway may have variables
+    /// and secrets that whoever asks has not.
+    Whereabouts,
+}
+
+impl Purpose {
+    fn needs(self, key: &str) -> bool {
+        self == Purpose::Everything || key == "data_dir" || key == "journal" || key.starts_with("journal.")
+    }
+}
+
+/// What was found, each in the order of files and lines.
+pub(super) struct Sorted {
+    pub(super) faults: Vec<Problem>,
+    /// What is not there and not needed.
+    pub(super) absent: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
 }
 
 impl Problems {
     /// A fault that makes the configuration invalid.
     pub(super) fn fault(&self, place: Place, key: String, message: impl Into<String>) {
-        self.found.borrow_mut().push(Found { place, key, message: message.into(), fatal: true });
+        self.add(place, key, message.into(), Weight::Fault);
+    }
+
+    /// What is referred to and not there, such as a variable: a fault only for who needs it.
+    pub(super) fn absent(&self, place: Place, key: String, message: impl Into<String>) {
+        self.add(place, key, message.into(), Weight::Absent);
     }
 
     /// A fault that `check` counts and `run` only warns of.
     pub(super) fn warning(&self, place: Place, key: String, message: impl Into<String>) {
-        self.found.borrow_mut().push(Found { place, key, message: message.into(), fatal: false });
+        self.add(place, key, message.into(), Weight::Warning);
     }
 
-    /// The faults and the warnings, in the order of files and lines.
-    pub(super) fn finish(self, files: &[PathBuf]) -> (Vec<Problem>, Vec<Problem>) {
+    fn add(&self, place: Place, key: String, message: String, weight: Weight) {
+        self.found.borrow_mut().push(Found { place, key, message, weight });
+    }
+
+    /// Whether something is not there that was referred to, so that what is left out may be only unread.
+    pub(super) fn has_absent(&self) -> bool {
+        self.found.borrow().iter().any(|found| found.weight == Weight::Absent)
+    }
+
+    /// Everything, as it weighs for this purpose.
+    pub(super) fn finish(self, files: &[PathBuf], purpose: Purpose) -> Sorted {
         let mut found = self.found.into_inner();
         found.sort_by(|a, b| (a.place, &a.key).cmp(&(b.place, &b.key)));
-        let (faults, warnings): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|f| f.fatal);
-        let name = |f: Found| Problem {
-            file: files.get(f.place.file).cloned().unwrap_or_default(),
-            line: Some(f.place.line),
-            key: f.key,
-            message: f.message,
-        };
-        (faults.into_iter().map(name).collect(), warnings.into_iter().map(name).collect())
+        let mut sorted = Sorted { faults: Vec::new(), absent: Vec::new(), warnings: Vec::new() };
+        for found in found {
+            let list = match found.weight {
+                Weight::Fault => &mut sorted.faults,
+                Weight::Absent if purpose.needs(&found.key) => &mut sorted.faults,
+                Weight::Absent => &mut sorted.absent,
+                Weight::Warning => &mut sorted.warnings,
+            };
+            list.push(Problem {
+                file: files.get(found.place.file).cloned().unwrap_or_default(),
+                line: Some(found.place.line),
+                key: found.key,
+                message: found.message,
+            });
+        }
+        sorted
     }
 }

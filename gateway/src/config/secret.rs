@@ -1,9 +1,9 @@
 //! Secrets: from a file, or from a variable of the environment, and never from the configuration itself.
 
-use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::{fs, io};
 
 use super::Secret;
 use super::section::Section;
@@ -43,7 +43,11 @@ pub(super) fn read(
             }
             Some(secret)
         }
-        Err(message) => {
+        Err(Unusable::Unreadable(message)) => {
+            section.absent(file_key, message);
+            None
+        }
+        Err(Unusable::NoSecret(message)) => {
             section.fault(file_key, message);
             None
         }
@@ -56,30 +60,44 @@ fn is_hashed(line: &str) -> bool {
     hash.is_some_and(|hash| ["$5$", "$6$", "$7$"].iter().any(|kind| hash.starts_with(kind)))
 }
 
-fn read_file(path: &Path) -> Result<(Secret, u32), String> {
+/// Why a file gives no secret.
+enum Unusable {
+    /// It is not there, or not for this user.
+    Unreadable(String),
+    /// What it holds is none.
+    NoSecret(String),
+}
+
+fn read_file(path: &Path) -> Result<(Secret, u32), Unusable> {
     let name = path.display();
-    let unreadable = |error| {
-        format!("{name} cannot be read: {error}; create it, readable by the user that Forebay runs as")
+    let unreadable = |error: io::Error| {
+        let message =
+            format!("{name} cannot be read: {error}; create it, readable by the user that Forebay runs as");
+        match error.kind() {
+            io::ErrorKind::InvalidData => Unusable::NoSecret(message),
+            _ => Unusable::Unreadable(message),
+        }
     };
+    let no_secret = |message| Err(Unusable::NoSecret(message));
     let file = fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
     let mut text = String::new();
     file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_SECRET_BYTES {
-        return Err(format!("{name} is longer than any secret; write only the secret into it"));
+        return no_secret(format!("{name} is longer than any secret; write only the secret into it"));
     }
     let secret =
         text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if secret.is_empty() {
-        return Err(format!("{name} is empty; write the secret into it"));
+        return no_secret(format!("{name} is empty; write the secret into it"));
     }
     if text.lines().all(is_hashed) {
-        return Err(format!(
+        return no_secret(format!(
             "{name} is a password file of mosquitto, which holds hashes; write the password itself into a file of its own"
         ));
     }
     if secret.contains(char::is_control) {
-        return Err(format!(
+        return no_secret(format!(
             "{name} holds more than one line or a control character; write only the secret into it"
         ));
     }

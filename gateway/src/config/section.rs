@@ -39,6 +39,16 @@ impl<'a> Section<'a> {
         self.problems.fault(self.place(key), join(&self.path, key), message);
     }
 
+    /// Records that what a key refers to is not there, or not for this process.
+    pub(super) fn absent(&self, key: &str, message: impl Into<String>) {
+        self.problems.absent(self.place(key), join(&self.path, key), message);
+    }
+
+    /// Whether anything that the configuration refers to was not there so far.
+    pub(super) fn has_absent(&self) -> bool {
+        self.problems.has_absent()
+    }
+
     /// Records what `check` counts as a fault and `run` only warns of.
     pub(super) fn warning(&self, key: &str, message: impl Into<String>) {
         self.problems.warning(self.place(key), join(&self.path, key), message);
@@ -269,9 +279,11 @@ impl<'a> Section<'a> {
         (!matches!(value.kind, Kind::Refused)).then_some(value)
     }
 
-    /// Always `None`, so that callers can go on with their default.
+    /// Always `None`, so that callers can go on with their default. Of what was refused already there is no more to say.
     fn wrong_type<T>(&self, key: &str, found: &Kind, expected: &str) -> Option<T> {
-        self.fault(key, format!("is {}; it takes {expected}", found.name()));
+        if !matches!(found, Kind::Refused) {
+            self.fault(key, format!("is {}; it takes {expected}", found.name()));
+        }
         None
     }
 }

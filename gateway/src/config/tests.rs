@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::load::load_with;
+use super::problem::Purpose;
 use super::*;
 
 /// A directory with the given files, the configuration being `forebay.toml`.
@@ -23,13 +24,17 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn load_dir(dir: &Path) -> Result<Loaded, LoadError> {
+    load_for(dir, Purpose::Everything)
+}
+
+fn load_for(dir: &Path, purpose: Purpose) -> Result<Loaded, LoadError> {
     let variables = |name: &str| match name {
         "SECRET" => Some("from the environment".to_owned()),
         "EMPTY" => Some(String::new()),
         "DIR" => Some("/data".to_owned()),
         _ => None,
     };
-    load_with(&dir.join("forebay.toml"), &variables)
+    load_with(&dir.join("forebay.toml"), &variables, purpose)
 }
 
 fn good(text: &str) -> Config {
@@ -1112,4 +1117,34 @@ fn a_secret_file_holds_one_line() {
             [format!("forebay.toml:4: mqtt.password_file: {expected}")]
         );
     }
+}
+
+/// A shell has neither the credentials of the service nor its variables, and may not read its secrets.
+#[test]
+fn who_only_looks_for_the_gateway_needs_neither_its_variables_nor_its_secrets() {
+    let text = "data_dir = \"${DIR}\"\n[http]\nlisten = \"0.0.0.0:1\"\ntoken_file = \"${CREDENTIALS}/http.token\"\n\
+        query_sink = \"main\"\n[tags]\nsite = \"${SITE}\"\n[[influxdb]]\nname = \"main\"\nurl = \"http://a\"\norg = \"${ORG}\"\nbucket = \"b\"\n\
+        token_file = \"no-such-file\"\n[[serial]]\nusb = \"2e8a:*\"\n";
+    let dir = directory(&[("forebay.toml", text)]);
+    let loaded = load_for(dir.path(), Purpose::Whereabouts).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/data"));
+    let told = |problems: &[Problem]| problems.iter().map(|p| (p.line, p.key.clone())).collect::<Vec<_>>();
+    let absent = loaded.complete().map(drop).unwrap_err();
+    let keys = [(4, "http.token_file"), (7, "tags.site"), (11, "influxdb.org"), (13, "influxdb.token_file")];
+    assert_eq!(told(absent.problems()), keys.map(|(line, key)| (Some(line), key.to_owned())));
+    // The gateway itself needs them all, and hears of nothing that only follows from that.
+    assert_eq!(load_dir(dir.path()).map(drop), Err(absent));
+
+    for (text, key) in [
+        ("data_dir = \"${NOWHERE}\"", "data_dir"),
+        ("[journal]\nmax_bytes = \"${NOWHERE}\"", "journal.max_bytes"),
+        ("data_dri = \"/data\"", "data_dri"),
+        ("tags.a = \"${DIR\"", "tags.a"),
+    ] {
+        let dir = directory(&[("forebay.toml", &format!("{text}\n[[serial]]\nusb = \"2e8a:*\"\n"))]);
+        let faults = load_for(dir.path(), Purpose::Whereabouts).unwrap_err();
+        assert_eq!(faults.problems().iter().map(|p| p.key.as_str()).collect::<Vec<_>>(), [key]);
+    }
+    let whole = directory(&[("forebay.toml", "[[serial]]\nusb = \"2e8a:*\"\n")]);
+    assert!(load_for(whole.path(), Purpose::Whereabouts).unwrap().complete().is_ok());
 }

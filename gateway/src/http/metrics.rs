@@ -113,9 +113,12 @@ const OF_SOURCES: [OfSource; 10] = [
         "Messages that a broker has dropped since its own start, for whatever client, where it tells.",
         |s| s.broker_dropped_messages,
     ),
-    ("forebay_source_connected", "gauge", "Whether the broker or port is there.", |s| {
-        Some(u64::from(s.state == SourceState::Connected))
-    }),
+    (
+        "forebay_source_connected",
+        "gauge",
+        "Whether the broker or port is there; not told of a kind of port that none was plugged in of yet.",
+        |s| (s.state != SourceState::Waiting).then(|| u64::from(s.state == SourceState::Connected)),
+    ),
 ];
 
 fn push_sources(page: &mut Page, status: &Status) {

@@ -513,11 +513,13 @@ async fn metrics_have_their_names_and_help() {
     let served = Served::start().await;
     served.rows("a", 0, 3).await;
     served.stats.source("mqtt://\"x\\y").rows_received.add(3);
+    served.stats.source("usb:2e8a:*").await_device();
     let (code, page) = served.get("/metrics").await;
     assert_eq!(code, 200);
     for line in [
         r#"forebay_rows_received_total{source="mqtt://\"x\\y"} 3"#,
         r#"forebay_rows_acked_total{source="mqtt://\"x\\y"} 0"#,
+        r#"forebay_source_connected{source="mqtt://\"x\\y"} 0"#,
         r#"forebay_gap_rows_total{cause="overflow"} 0"#,
         r#"forebay_backlog_rows{sink="main"} 3"#,
     ] {
@@ -531,6 +533,10 @@ async fn metrics_have_their_names_and_help() {
             assert!(page.contains(&format!("# {head} {name} ")), "{name} has no {head}");
         }
     }
+    assert!(
+        !page.contains(r#"forebay_source_connected{source="usb:2e8a:*"}"#),
+        "that would be an alert:\n{page}"
+    );
     for name in ["forebay_rows_confirmed_total", "forebay_journal_bytes"] {
         assert!(page.contains(&format!("# TYPE {name} ")), "{name}");
     }

@@ -198,6 +198,13 @@ impl Reporter {
         self.log("missing", what);
     }
 
+    /// Any port of a kind will do, and there is none yet.
+    pub fn waiting(&self) {
+        if self.stats.await_device() {
+            tracing::info!(source = self.name, "waiting for a device to be plugged in");
+        }
+    }
+
     /// Something went wrong that does not end the connection; `kind` groups what is logged once a minute.
     pub fn trouble(&self, kind: &'static str, what: &str) {
         self.stats.note(clock::now_ns(), what);

@@ -114,6 +114,8 @@ struct Entry {
     served: BTreeMap<PortId, Rc<Notify>>,
     /// It has not looked for ports yet.
     is_new: bool,
+    /// Whether a port of it has brought something valid since the gateway's start, so that somebody misses it once it is gone.
+    has_understood: bool,
 }
 
 /// What became of a port that was claimed.
@@ -170,7 +172,8 @@ impl Keeper {
         let config = Rc::new(config.clone());
         let at = self.entered;
         self.entered += 1;
-        self.entries.insert(at, Entry { config, reporter, served: BTreeMap::new(), is_new: true });
+        let served = BTreeMap::new();
+        self.entries.insert(at, Entry { config, reporter, served, is_new: true, has_understood: false });
         at
     }
 
@@ -226,11 +229,7 @@ impl Keeper {
             let found = find(selector, &hardware);
             if found.is_empty() {
                 a_path_is_missing |= !selector.is_claim();
-                if entry.served.is_empty() {
-                    entry.reporter.missing(&format!(
-                        "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
-                    ));
-                }
+                entry.is_missing();
             }
             entry.leave_others(&found);
             for (path, id) in found {
@@ -296,8 +295,12 @@ impl Keeper {
         let (this, other) = (&self.entries[&at], &self.entries[&by]);
         if this.is_new && place(at) < place(by) {
             other.served.get(&id).inspect(|leave| leave.notify_one());
-        } else if !matches!(this.config.selector, SerialSelector::Any(_)) {
+        } else if matches!(this.config.selector, SerialSelector::Any(_)) {
             // Whoever claims any port knows that others have theirs.
+            if this.reporter.stats().condition().0 == SourceState::Starting {
+                this.reporter.waiting();
+            }
+        } else {
             let (path, other) = (path.display(), &other.config.selector);
             let why = format!("{path} is served for the [[serial]] {other} already; remove one of the two");
             this.reporter.trouble("claimed", &why);
@@ -319,6 +322,7 @@ impl Keeper {
         let pause_ms = self.claims.release(Millis(clock::monotonic_ms()), id, end);
         let Some(entry) = self.entries.get_mut(&at) else { return };
         entry.served.remove(&id);
+        entry.has_understood |= matches!(how, How::HungUp { valid: true, .. });
         let name = path.display();
         let (state, why) = match how {
             How::Left => {
@@ -359,6 +363,23 @@ impl Keeper {
 }
 
 impl Entry {
+    /// No port is there that it stands for.
+    fn is_missing(&self) {
+        let selector = &self.config.selector;
+        // The task of one that has just gone is about to see it.
+        if !self.served.is_empty() {
+            return;
+        }
+        if selector.is_claim() && !self.has_understood {
+            // Nobody has said that there must be one.
+            self.reporter.waiting();
+        } else {
+            self.reporter.missing(&format!(
+                "{selector} is not there; plug it in, or correct [[serial]] (`forebay ports` shows what there is)"
+            ));
+        }
+    }
+
     /// Lets go of ports that its path does not lead to any more. One that leads nowhere may be only renamed.
     fn leave_others(&self, found: &[(PathBuf, PortId)]) {
         if self.config.selector.is_claim() || found.is_empty() {

@@ -234,7 +234,10 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_well_says_so() {
-        let status = status(|stats| stats.source("mqtt://a").recover());
+        let status = status(|stats| {
+            stats.source("mqtt://a").recover();
+            stats.source("usb:2e8a:*").await_device();
+        });
         assert_eq!((status.findings, status.verdict.as_str()), (Vec::new(), "Nothing is being lost."));
     }
 

@@ -47,6 +47,9 @@ struct Plan {
     rest_s: u64,
     load_s: u64,
     journal_bytes: u64,
+    /// Whether a figure counts; else it is only to be seen that the benchmark works.
+    #[serde(skip)]
+    counts: bool,
 }
 
 /// Where readings go.
@@ -117,9 +120,9 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
 impl Plan {
     fn of(common: &Common) -> Plan {
         let plan = if common.quick {
-            Plan { runs: 1, rest_s: 1, load_s: 2, journal_bytes: 64 << 20 }
+            Plan { runs: 1, rest_s: 1, load_s: 2, journal_bytes: 64 << 20, counts: false }
         } else {
-            Plan { runs: 5, rest_s: 10, load_s: 20, journal_bytes: 1 << 30 }
+            Plan { runs: 5, rest_s: 10, load_s: 20, journal_bytes: 1 << 30, counts: true }
         };
         Plan { runs: common.runs().unwrap_or(plan.runs), ..plan }
     }
@@ -143,7 +146,8 @@ impl Store {
         let messages = PACE * plan.load_s;
         let load = Load::new(messages, true)?;
         let acked = session.publish(&load, 1..=messages, Some(PACE), WINDOW)?;
-        ensure!(acked.per_s > 0.9 * PACE as f64, "only {:.0} messages/s: the machine is busy", acked.per_s);
+        let kept_pace = acked.per_s > 0.9 * PACE as f64;
+        ensure!(kept_pace || !plan.counts, "only {:.0} messages/s: the machine is busy", acked.per_s);
         gateway.drain(DRAIN_LIMIT)?;
         let load = gateway.usage().resident_bytes_max;
         gateway.kill();

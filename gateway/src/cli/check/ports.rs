@@ -39,6 +39,7 @@ fn look(selector: &SerialSelector, known: Option<&SourceReport>) -> Finding {
     if let Some(known) = known {
         return match (known.state, &known.last_error) {
             (SourceState::Connected, _) => Ok("the running gateway has it open".to_owned()),
+            (SourceState::Waiting, _) => Ok(ABSENT.to_owned()),
             _ if selector.is_claim() && is_absent(selector) => Ok(ABSENT.to_owned()),
             (_, Some(error)) => Err(format!("the running gateway says: {error}")),
             (_, None) => Err("the running gateway does not have it open; plug the device in".to_owned()),
@@ -206,6 +207,7 @@ mod tests {
         };
         let selector = selector("/dev/no-such-port");
         assert!(look(&selector, Some(&report(SourceState::Connected, None))).is_ok());
+        assert_eq!(look(&selector, Some(&report(SourceState::Waiting, None))).unwrap(), ABSENT);
         let fault = look(&selector, Some(&report(SourceState::Disconnected, Some("busy; stop minicom"))));
         assert_eq!(fault, Err("the running gateway says: busy; stop minicom".to_owned()));
     }
