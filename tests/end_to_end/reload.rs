@@ -165,8 +165,12 @@ fn a_reload_under_load_loses_nothing_and_stores_nothing_twice() -> anyhow::Resul
             "{SUBSCRIBE}[[mqtt.subscribe]]\ntopic = \"more/{{device}}\"\nformat = \"value\"\nmeasurement = \"more\"\n"
         );
         let changed = if round % 2 == 0 { tables.replace(SUBSCRIBE, &more) } else { tables.clone() };
-        let before = acked(&site).map_err(anyhow::Error::msg)?;
         site.reload(&changed)?;
+        wait_for("the new connection", DRAIN_LIMIT, || match tap.figures().connections {
+            connections if connections == 2 + round => Ok(()),
+            connections => Err(format!("{connections} connections")),
+        })?;
+        let before = acked(&site).map_err(anyhow::Error::msg)?;
         reach(&site, before + 200)?;
         if round == 0 {
             tap.wait_for_subscriptions(1, 3, DRAIN_LIMIT)?;
@@ -318,7 +322,7 @@ fn a_serial_port_that_stays_as_it_is_is_not_touched() -> anyhow::Result<()> {
     wait_for("the path to have its port", DRAIN_LIMIT, || {
         let status = site.gateway.status().map_err(|error| format!("{error:#}"))?;
         let of = |path: &Path| status["sources"][&*path.to_string_lossy()].clone();
-        let is_moved = of(&any)["state"] == "connected" && of(&pattern)["state"] == "starting";
+        let is_moved = of(&any)["state"] == "connected" && of(&pattern)["state"] == "waiting";
         if is_moved && of(&a)["connects"] == 1 { Ok(()) } else { Err(status.to_string()) }
     })?;
     // None at all, and one again.
