@@ -331,7 +331,9 @@ fn a_serial_port_that_stays_as_it_is_is_not_touched() -> anyhow::Result<()> {
     site.reload(&slow)?;
     site.await_connects(&[(&b, 1)])?;
     site.gateway.close(DRAIN_LIMIT)?;
-    plugged.map(Line::unplug);
+    for line in plugged {
+        line.unplug();
+    }
     scratch.passed();
     Ok(())
 }
