@@ -52,6 +52,8 @@ pub(super) struct Ahead {
     pub(super) stored: Stored,
     /// The backlog has the next turn.
     yields: bool,
+    /// Something was sent since the second reader began, or began anew: it does not begin anew before that.
+    has_sent: bool,
 }
 
 /// Offsets above the cursor whose points a sink has.
@@ -91,9 +93,13 @@ impl Ahead {
                 let limits = Limits { linger: limits.linger.min(LINGER_MAX), ..limits };
                 let (audience, batcher) = (Arc::clone(audience), Batcher::new(limits));
                 self.fresh = Some(Gather::new(audience, journal.reader(from), batcher));
+                self.has_sent = false;
             }
             Some(fresh) if fresh.from() <= backlog.to() => self.fresh = None,
-            Some(fresh) if batches(fresh.to()) >= BATCHES_LATE => fresh.restart(journal.reader(from)),
+            Some(fresh) if self.has_sent && batches(fresh.to()) >= BATCHES_LATE => {
+                fresh.restart(journal.reader(from));
+                self.has_sent = false;
+            }
             _ => {}
         }
         let fresh = self.fresh.as_mut()?;
@@ -104,6 +110,7 @@ impl Ahead {
         }
         let is_due = !std::mem::take(&mut self.yields) && fresh.is_due(now);
         self.yields = is_due;
+        self.has_sent |= is_due;
         is_due.then(|| fresh.take())
     }
 
