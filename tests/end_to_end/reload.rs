@@ -276,7 +276,10 @@ fn what_could_not_be_begun_is_begun_by_the_next_reload() -> anyhow::Result<()> {
     site.gateway.reload()?;
     site.await_said("a source cannot be started", 1)?;
     site.reload(&named)?;
-    tap.wait_for_subscriptions(2, 1, DRAIN_LIMIT)?;
+    wait_for("the source", DRAIN_LIMIT, || match tap.figures().connections {
+        2 => Ok(()),
+        other => Err(format!("{other} connections")),
+    })?;
     Client::connect(broker.port, "after", true)?.publish(&[Message::new("load/d0", "{\"n\":1}")])?;
     wait_for("a row", DRAIN_LIMIT, || match site.gateway.status() {
         Ok(status) if status["sources"][tap.url()]["rows_acked"] == 1 => Ok(()),
