@@ -51,6 +51,14 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+/// What a file with this text configures, which must have no fault.
+#[cfg(test)]
+pub(crate) fn of_text(text: &str) -> Config {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    load(file.path()).unwrap().config
+}
+
 /// Where the configuration is looked for unless the command line names another file.
 pub const DEFAULT_PATH: &str = "/etc/forebay/forebay.toml";
 

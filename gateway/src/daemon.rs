@@ -5,17 +5,13 @@
 //! it and for at most [`DRAIN`]; the journal closes. What is left is delivered by the next start.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{self, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use forebay_shared::ids::Epoch;
-use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -40,10 +36,15 @@ use crate::source::{Context, sparkplug};
 use crate::stats::{Machine, Stats};
 use crate::systemd::Manager;
 use reload::{Reload, Reloader};
+use signals::{Signal, Signals};
 use sources::Sources;
 
+mod client_id;
 mod reload;
+mod signals;
 mod sources;
+
+pub use client_id::kept as kept_client_id;
 
 /// Longest time that sinks may take at the end to deliver what is committed.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -62,9 +63,6 @@ fn abort_on_panic() {
         std::process::abort();
     }));
 }
-
-/// File in the data directory that a gateway with brokers has from its first start on.
-const CLIENT_ID: &str = "client-id";
 
 /// File in the data directory that tells where the clocks of native devices stood, and how often it is written.
 const CLOCKS: &str = "clocks";
@@ -202,7 +200,7 @@ async fn run_until_stopped(
 fn open_journal(config: &Config) -> Result<Journal> {
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
-    if !directory.exists() && config.data_dir.join(CLIENT_ID).exists() {
+    if !directory.exists() && config.data_dir.join(client_id::FILE).exists() {
         let data_dir = config.data_dir.display();
         error!(
             "there is no journal in {data_dir} although it was in use; rows that it held are lost, and nobody can count them; put it back if you have it"
@@ -237,55 +235,6 @@ async fn fix_clocks(ingest: Arc<Ingest>) {
         if let Err(refused) = ingest.fix_clocks(clock::steady_ns()) {
             debug!(%refused, "rows wait for their time");
         }
-    }
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy)]
-enum Signal {
-    Stop(&'static str),
-    Reload,
-}
-
-/// The signals that are heard; one that the system does not let be heard is as if it never came.
-struct Signals {
-    stops: [(Option<unix::Signal>, &'static str); 2],
-    hangup: Option<unix::Signal>,
-}
-
-impl Signals {
-    /// Hears them from now on. Needs the runtime.
-    fn new() -> Signals {
-        let hear = |kind| unix::signal(kind).ok();
-        let stops = [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")];
-        Signals { stops: stops.map(|(kind, name)| (hear(kind), name)), hangup: hear(SignalKind::hangup()) }
-    }
-
-    async fn next(&mut self) -> Signal {
-        poll_fn(|context| {
-            if let Poll::Ready(name) = self.poll_stop(context) {
-                return Poll::Ready(Signal::Stop(name));
-            }
-            match self.hangup.as_mut().map(|heard| heard.poll_recv(context)) {
-                Some(Poll::Ready(_)) => Poll::Ready(Signal::Reload),
-                _ => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// The next one that says to stop. Another is kept for later.
-    async fn stop(&mut self) -> &'static str {
-        poll_fn(|context| self.poll_stop(context)).await
-    }
-
-    fn poll_stop(&mut self, context: &mut task::Context<'_>) -> Poll<&'static str> {
-        for (heard, name) in &mut self.stops {
-            if heard.as_mut().is_some_and(|heard| heard.poll_recv(context).is_ready()) {
-                return Poll::Ready(name);
-            }
-        }
-        Poll::Pending
     }
 }
 
@@ -400,43 +349,6 @@ fn target(api: &InfluxdbApi) -> Target {
     }
 }
 
-/// The client id that is kept in `data_dir`, if there is one yet.
-#[must_use]
-pub fn kept_client_id(data_dir: &Path) -> Option<String> {
-    let id = std::fs::read_to_string(data_dir.join(CLIENT_ID)).ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
-/// `forebay-<host>-<id>`: the broker keeps the session under this name, so it is kept whole, and outlives restarts and
-/// a new name of the host. The id tells apart gateways whose hosts have one name.
-fn default_client_id(data_dir: &Path) -> Result<String> {
-    let path = data_dir.join(CLIENT_ID);
-    match std::fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
-        Ok(_) => new_client_id(data_dir, &path),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => new_client_id(data_dir, &path),
-        Err(e) => {
-            bail!("{} cannot be read: {e}; the MQTT session is kept under the id in it", path.display())
-        }
-    }
-}
-
-fn new_client_id(data_dir: &Path, path: &PathBuf) -> Result<String> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let random = getrandom::u32().context("the system gives no random numbers")?;
-    let id = format!("forebay-{host}-{random:08x}");
-    let draft = data_dir.join("client-id.new");
-    let write = || {
-        let mut file = std::fs::File::create(&draft)?;
-        file.write_all(id.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)?;
-        std::fs::File::open(data_dir)?.sync_all()
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(id)
-}
-
 fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         // A panic has ended the process already.
@@ -452,17 +364,11 @@ mod tests {
     use crate::journal::{Class, Refused};
     use crate::record::Value;
 
-    fn config(text: &str) -> Config {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        config::load(file.path()).unwrap().config
-    }
-
     #[test]
     fn a_sink_that_is_left_behind_is_named_with_both_cures_and_an_empty_one_is_forgotten() {
         let options = Options::sized(4 << 20);
         let (journal, _) = Journal::open(Arc::new(MemoryStorage::new()), &options).unwrap();
-        let config = config("data_dir = \"/nowhere\"\n");
+        let config = config::of_text("data_dir = \"/nowhere\"\n");
         for sink in [SQLITE, "old"] {
             journal.register_sink(sink).unwrap();
         }

@@ -169,9 +169,7 @@ mod tests {
             belief,
             moment: Box::new(|steady_ns| Moment { ns: NOW_NS, steady_ns }),
         };
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "data_dir = \"/tmp\"\n[tags]\ngateway = \"barn\"\n").unwrap();
-        let config = config::load(file.path()).unwrap().config;
+        let config = config::of_text("data_dir = \"/tmp\"\n[tags]\ngateway = \"barn\"\n");
         let naming = Naming::new(&config);
         let ingest = Arc::new(Ingest::new(journal.clone(), naming, Arc::clone(&stats), own_clock));
         (Health::new(&config, ingest, Arc::clone(&stats)).unwrap(), journal, stats)

@@ -178,18 +178,12 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> Config {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        config::load(file.path()).unwrap().config
-    }
-
     #[test]
     fn what_only_a_start_applies_is_named_key_by_key() {
-        let old = config(
+        let old = config::of_text(
             "[[mqtt]]\nurl = \"mqtt://a\"\n[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n",
         );
-        let new = config(
+        let new = config::of_text(
             "data_dir = \"/elsewhere\"\ndevices.a.name = \"b\"\nack.after = \"memory\"\njournal.max_bytes = \"4MiB\"\n\
              log.level = \"debug\"\nclock.trust = \"always\"\nhttp.listen = \"127.0.0.1:1\"\n\
              [[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"e\"\n\

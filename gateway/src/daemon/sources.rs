@@ -8,7 +8,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::{default_client_id, join};
+use super::{client_id, join};
 use crate::config::{Config, Mqtt, Serial};
 use crate::source::{Context, Reporter, mqtt, serial};
 
@@ -87,7 +87,7 @@ impl Sources {
     fn start_broker(&mut self, broker: &Mqtt) -> Result<()> {
         let client_id = match &broker.client_id {
             Some(client_id) => client_id.clone(),
-            None => default_client_id(&self.data_dir)?,
+            None => client_id::kept_or_new(&self.data_dir)?,
         };
         let reporter = Reporter::new(broker.url.clone(), self.context.stats.source(&broker.url));
         let own = broker.clone();

@@ -34,9 +34,7 @@ struct Served {
 
 fn config(data_dir: &Path) -> Config {
     let text = "[http]\nlisten = \"127.0.0.1:0\"\n[clock]\ntrust = \"always\"\n";
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    Config { data_dir: data_dir.to_owned(), ..crate::config::load(file.path()).unwrap().config }
+    Config { data_dir: data_dir.to_owned(), ..crate::config::of_text(text) }
 }
 
 async fn bind(data_dir: &Path, journal: &Journal) -> Result<(Arc<Stats>, Server), BindError> {

@@ -139,14 +139,7 @@ mod tests {
         assert_eq!(listing[1].gateway, None);
         for listed in &listing {
             let text = format!("data_dir = \"/nowhere\"\n{}", listed.configure);
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), text).unwrap();
-            assert_eq!(
-                crate::config::load(file.path()).unwrap().config.serial.len(),
-                1,
-                "{}",
-                listed.configure
-            );
+            assert_eq!(crate::config::of_text(&text).serial.len(), 1, "{}", listed.configure);
         }
         assert!(
             listing[0].configure.contains("2e8a:000a") && listing[0].configure.contains("by-id/usb-pico")

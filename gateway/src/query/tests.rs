@@ -34,10 +34,7 @@ fn journal() -> Journal {
 }
 
 fn config(data_dir: &Path, tables: &str) -> Config {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let text = format!("data_dir = {data_dir:?}\n{tables}");
-    std::fs::write(file.path(), text).unwrap();
-    crate::config::load(file.path()).unwrap().config
+    crate::config::of_text(&format!("data_dir = {data_dir:?}\n{tables}"))
 }
 
 fn submit(journal: &Journal, entries: &[Entry<'_>]) {

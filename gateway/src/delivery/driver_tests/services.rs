@@ -7,10 +7,8 @@ use super::*;
 use crate::config::{self, Filter, Start, WhenFull};
 
 fn filter(text: &str) -> Filter {
-    let file = tempfile::NamedTempFile::new().unwrap();
     let text = format!("[[influxdb]]\nurl = \"http://a\"\ndatabase = \"d\"\nmatch = {text}\n");
-    std::fs::write(file.path(), text).unwrap();
-    config::load(file.path()).unwrap().config.influxdb[0].service.filter.clone()
+    config::of_text(&text).influxdb[0].service.filter.clone()
 }
 
 fn start(journal: &Journal, name: &str, sink: impl Sink + Send + 'static, service: Service) -> Running {
