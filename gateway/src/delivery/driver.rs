@@ -5,8 +5,8 @@
 //! * Next: `sink/` (a file per write path).
 //!
 //! The loop is gather, write, commit (`commit.rs`); where the journal has a hole, or has to make room, something is
-//! skipped instead (`skip.rs`). While a cursor is on its way to the disk, the next batch is gathered already, but sent
-//! only once the cursor is durable.
+//! skipped instead (`skip.rs`). While a batch or its cursor is on its way, the next batch is gathered already, but sent
+//! only once that cursor is durable.
 //!
 //! No wait is so long that it keeps the journal from making room: whatever the driver waits for, it goes on as soon as it
 //! has to let go of its oldest rows. A write that is under way then is abandoned after [`EVICT_GRACE`], and its rows are
@@ -254,9 +254,10 @@ impl<S: Sink> Driver<S> {
 
     /// Delivers a batch to its end, unless the rest of it has to make room.
     async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
+        batch.finish_preparing();
         self.delivery.handle_batch(batch.points(), self.lanes_of(&batch));
         while batch.rows() > 0 {
-            let (settled, is_interrupted) = self.write(&batch).await?;
+            let (settled, is_interrupted) = self.write(&batch, gather).await?;
             let (points, whole) = self.commit(&batch, settled, gather).await?;
             batch.advance(points);
             self.served = batch.from();
@@ -377,7 +378,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Writes the batch's front until it is dealt with, or nothing of it has to be any more; whether that was the reason.
-    async fn write(&mut self, batch: &Batch) -> Result<(Settled, bool), Stopping> {
+    async fn write(&mut self, batch: &Batch, gather: &mut Gather) -> Result<(Settled, bool), Stopping> {
         let rows = self.rows(batch);
         let mut unconfirmed = false;
         loop {
@@ -397,7 +398,13 @@ impl<S: Sink> Driver<S> {
                     };
                     self.status.set_unconfirmed(rows.clone());
                     let part = batch.part(&points, settled);
-                    let Some(outcome) = self.send(&part).await else { continue };
+                    let dialect = self.sink.dialect();
+                    let outcome = tokio::select! {
+                        biased;
+                        outcome = self.send(&part) => outcome,
+                        never = gather.advance_beside(dialect) => match never {},
+                    };
+                    let Some(outcome) = outcome else { continue };
                     self.note(&outcome);
                     match outcome {
                         Outcome::Retry { unknown: false, .. } | Outcome::Hold { .. } => {}

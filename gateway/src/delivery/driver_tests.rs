@@ -5,6 +5,7 @@ mod early;
 mod eviction;
 mod live_first;
 mod overload;
+mod prepared;
 mod replays;
 mod room;
 mod services;

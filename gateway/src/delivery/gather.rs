@@ -1,9 +1,12 @@
 //! Gathers the journal's frames into batches.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::yield_now;
 use tracing::error;
 
 use super::batcher::Batcher;
@@ -11,6 +14,7 @@ use crate::journal::{Frame, Read, ReadError, Reader};
 use crate::record::Offset;
 use crate::sink::Batch;
 use crate::sink::batch::Audience;
+use crate::sink::line_protocol::Dialect;
 
 /// The growing batch of one sink, and where the next frame comes from.
 pub(super) struct Gather {
@@ -43,36 +47,56 @@ impl Gather {
     /// # Errors
     /// The journal's medium fails; the batch keeps what it has.
     pub(super) fn advance(&mut self, now: Instant) -> Result<(), ReadError> {
-        while !self.batcher.is_full() && self.hole.is_none() {
-            let frame = match self.rest.take() {
-                Some(frame) => frame,
-                None => match self.reader.next()? {
-                    Read::Frame(frame) => frame,
-                    Read::Damaged { from, to } => {
-                        self.hole = Some((from, to));
-                        return Ok(());
-                    }
-                    Read::Wait => return Ok(()),
-                },
-            };
-            let added = self.batch.add(&frame, &self.reader.fixes(), self.batcher.points_max());
-            self.batcher.handle_growth(now, self.batch.rows(), self.batch.bytes());
-            if added.unreadable > 0 {
-                error!(
-                    sink = &*self.audience.name,
-                    entries = added.unreadable,
-                    first = %frame.first(),
-                    "entries of the journal cannot be decoded, or have no time any more, and are not delivered"
-                );
-            }
-            if !added.whole_frame {
-                self.rest = Some(frame);
-            }
-            if added.waits {
-                return Ok(());
+        while self.add_frame(now)? {}
+        Ok(())
+    }
+
+    /// The same, a frame at a time, so that others on this thread get on with their work, and then the body of a batch that
+    /// is full; never completes. A medium that fails ends it too: the next to advance is told.
+    pub(super) async fn advance_beside(&mut self, dialect: Option<Dialect>) -> Infallible {
+        while let Ok(true) = self.add_frame(Instant::now()) {
+            yield_now().await;
+        }
+        if let Some(dialect) = dialect
+            && self.is_full()
+        {
+            while self.batch.prepare(dialect) {
+                yield_now().await;
             }
         }
-        Ok(())
+        pending().await
+    }
+
+    /// Adds the next frame; whether there may be another one to add.
+    fn add_frame(&mut self, now: Instant) -> Result<bool, ReadError> {
+        if self.batcher.is_full() || self.hole.is_some() {
+            return Ok(false);
+        }
+        let frame = match self.rest.take() {
+            Some(frame) => frame,
+            None => match self.reader.next()? {
+                Read::Frame(frame) => frame,
+                Read::Damaged { from, to } => {
+                    self.hole = Some((from, to));
+                    return Ok(false);
+                }
+                Read::Wait => return Ok(false),
+            },
+        };
+        let added = self.batch.add(&frame, &self.reader.fixes(), self.batcher.points_max());
+        self.batcher.handle_growth(now, self.batch.rows(), self.batch.bytes());
+        if added.unreadable > 0 {
+            error!(
+                sink = &*self.audience.name,
+                entries = added.unreadable,
+                first = %frame.first(),
+                "entries of the journal cannot be decoded, or have no time any more, and are not delivered"
+            );
+        }
+        if !added.whole_frame {
+            self.rest = Some(frame);
+        }
+        Ok(!added.waits)
     }
 
     /// The batch is as large as it may be.

@@ -4,8 +4,11 @@
 //! numbered from 0, so that the decisions of [`crate::delivery`] need to know nothing of the journal. Rows that the sink
 //! does not want are no points; they are counted when the batch passes them.
 
+use std::io;
 use std::sync::Arc;
 
+use super::line_protocol::{self, Body, Dialect, Encoder};
+use super::ready::Ready;
 use crate::config::Filter;
 use crate::journal::Frame;
 use crate::journal::clocks::Fixes;
@@ -34,6 +37,8 @@ pub struct Batch {
     /// Rows that the sink does not want.
     unwanted: usize,
     bytes: usize,
+    /// The body of the request that has all of its points, as far as it is made.
+    ready: Option<Ready>,
 }
 
 /// What became of a frame that was added to a batch.
@@ -126,7 +131,17 @@ impl Batch {
     #[must_use]
     pub fn new(audience: Arc<Audience>, from: Offset) -> Batch {
         let fixes = Arc::default();
-        Batch { audience, fixes, frames: Vec::new(), from, to: from, points: 0, unwanted: 0, bytes: 0 }
+        Batch {
+            audience,
+            fixes,
+            frames: Vec::new(),
+            from,
+            to: from,
+            points: 0,
+            unwanted: 0,
+            bytes: 0,
+            ready: None,
+        }
     }
 
     /// Adds the frame's entries from the batch's end on, until the batch has `rows_max` rows or stands before an entry
@@ -135,6 +150,7 @@ impl Batch {
         if self.rows() == 0 {
             self.fixes = Arc::clone(fixes);
         }
+        self.ready = None;
         let (mut end, mut waits, mut unreadable, before) = (frame.end(), false, 0, self.rows());
         for (offset, entry) in frame.entries() {
             if offset < self.to {
@@ -213,6 +229,7 @@ impl Batch {
 
     /// Drops everything before the point numbered `points`, or all of it behind the last: it is dealt with.
     pub fn advance(&mut self, points: usize) {
+        self.ready = None;
         self.from = self.offset_of(points);
         self.points = self.points.saturating_sub(points);
         self.frames.retain(|frame| frame.end() > self.from);
@@ -220,17 +237,48 @@ impl Batch {
         self.unwanted = self.passed().filter(|(_, passed)| matches!(passed, Passed::Unwanted(_))).count();
     }
 
+    /// Goes on making the body of the request for all points, by one frame; whether there is more to make of it.
+    pub fn prepare(&mut self, dialect: Dialect) -> bool {
+        let (mut encoder, done) = match self.ready.take() {
+            Some(Ready::Growing(encoder, done)) if encoder.dialect() == dialect => (encoder, done),
+            Some(Ready::Done(made, body)) if made == dialect => {
+                self.ready = Some(Ready::Done(made, body));
+                return false;
+            }
+            _ => (Encoder::new(dialect), 0),
+        };
+        let ready = match self.frames.get(done..=done) {
+            Some(frame) => {
+                let pushed =
+                    points(self.passed_of(frame)).try_for_each(|(_, record)| encoder.push(&record.point()));
+                pushed.map(|()| Ready::Growing(encoder, done + 1))
+            }
+            None => Ready::finish(encoder),
+        };
+        // Without memory for it, it is made when it is sent.
+        self.ready = ready.ok();
+        matches!(self.ready, Some(Ready::Growing(..)))
+    }
+
+    /// Makes what is left of a body that was begun.
+    pub fn finish_preparing(&mut self) {
+        while let Some(Ready::Growing(encoder, _)) = &self.ready
+            && self.prepare(encoder.dialect())
+        {}
+    }
+
     /// The records with their offsets, in order: the record numbered `n` is the point numbered `n`.
     pub fn records(&self) -> impl Iterator<Item = (Offset, Record<'_>)> {
-        self.passed().filter_map(|(offset, passed)| match passed {
-            Passed::Point(record) => Some((offset, record)),
-            Passed::Unwanted(_) => None,
-        })
+        points(self.passed())
     }
 
     /// The same, and between them the rows that the sink does not want.
     pub fn passed(&self) -> impl Iterator<Item = (Offset, Passed<'_>)> {
-        let entries = self.frames.iter().flat_map(|frame| frame.entries());
+        self.passed_of(&self.frames)
+    }
+
+    fn passed_of<'a>(&'a self, frames: &'a [Arc<Frame>]) -> impl Iterator<Item = (Offset, Passed<'a>)> {
+        let entries = frames.iter().flat_map(|frame| frame.entries());
         let (from, to) = (self.from, self.to);
         let entries =
             entries.skip_while(move |(offset, _)| *offset < from).take_while(move |(offset, _)| *offset < to);
@@ -239,6 +287,15 @@ impl Batch {
             Some((offset, Passed::of(entry, &self.audience)?))
         })
     }
+}
+
+fn points<'a>(
+    passed: impl Iterator<Item = (Offset, Passed<'a>)>,
+) -> impl Iterator<Item = (Offset, Record<'a>)> {
+    passed.filter_map(|(offset, passed)| match passed {
+        Passed::Point(record) => Some((offset, record)),
+        Passed::Unwanted(_) => None,
+    })
 }
 
 impl<'a> Part<'a> {
@@ -261,6 +318,21 @@ impl<'a> Part<'a> {
             chosen.take(numbers.len()).map(|(_, (_, record))| record.point())
         });
         of_batch.chain(own.iter().map(OwnPoint::point))
+    }
+
+    /// The points as one body: the one that was made before, or a new one.
+    ///
+    /// # Errors
+    /// None that memory does not cause.
+    pub fn body(&self, dialect: Dialect) -> io::Result<Body> {
+        let ready = match self.source {
+            Source::Batch(batch, numbers) if numbers.len() == batch.points => batch.ready.as_ref(),
+            _ => None,
+        };
+        match ready.and_then(|ready| ready.body(dialect)) {
+            Some(body) => Ok(body.clone()),
+            None => line_protocol::encode(self.points(), dialect),
+        }
     }
 
     /// How many points there are.

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::answer::{classify, quoted};
 use super::batch::Part;
-use super::line_protocol::{self, Dialect};
+use super::line_protocol::Dialect;
 use super::server::{Answer, Authorization, Server};
 use super::{Credentials, Outcome, Sink, SinkError, influx1, influx2, influx3};
 
@@ -174,7 +174,7 @@ impl Sink for Influx {
             return outcome;
         }
         let Some(path) = &self.path else { return Outcome::Confirmed };
-        let body = match line_protocol::encode(part.points(), path.dialect) {
+        let body = match part.body(path.dialect) {
             Ok(body) if body.lines == 0 => return Outcome::Confirmed,
             Ok(body) => body,
             Err(error) => {
@@ -205,6 +205,10 @@ impl Sink for Influx {
         let authorization = self.path.as_ref().map_or(&Authorization::None, |path| &path.authorization);
         let answer = self.server.get("/ping", authorization, PING_PATIENCE).await;
         answer.is_ok_and(|answer| answer.status < 500 && answer.status != 429)
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        self.path.as_ref().map(|path| path.dialect)
     }
 
     fn sent_bytes(&self) -> u64 {

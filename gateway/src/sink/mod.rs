@@ -26,6 +26,7 @@ mod influx1;
 mod influx2;
 mod influx3;
 pub mod line_protocol;
+mod ready;
 #[cfg(test)]
 pub(crate) mod scripted_server;
 mod server;
@@ -39,6 +40,7 @@ use thiserror::Error;
 pub use batch::{Batch, Part, Point};
 
 use crate::record::Offset;
+use line_protocol::Dialect;
 
 /// Longest time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +61,11 @@ pub trait Sink {
     /// has answered and wants to be left alone.
     fn is_back(&mut self) -> impl Future<Output = bool> {
         std::future::ready(false)
+    }
+
+    /// What its requests are written in, so that bodies can be made before their turn; none if there is nothing to make.
+    fn dialect(&self) -> Option<Dialect> {
+        None
     }
 
     /// Bytes of all requests so far, failed ones included.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
@@ -79,7 +80,7 @@ impl Server {
         &self,
         url: &Url,
         authorization: &Authorization,
-        gzip: Vec<u8>,
+        gzip: Bytes,
     ) -> Result<Answer, Outcome> {
         let request = self.client.post(url.clone()).header(CONTENT_ENCODING, "gzip").body(gzip);
         ask(request, authorization).await
