@@ -17,7 +17,7 @@ use crate::journal::{Frame, Journal, Read, ReadError, Reader};
 use crate::record::{MachineBoot, Offset, Value};
 
 /// Bytes of frames kept in memory.
-pub const RECENT_BYTES_MAX: usize = 4 << 20;
+pub const RECENT_BYTES_MAX: usize = 2 << 20;
 
 /// The frames committed last.
 #[derive(Debug)]

@@ -27,6 +27,7 @@ use crate::http::{Letters, Server};
 use crate::ingest::identity::Naming;
 use crate::ingest::{Ingest, OwnClock};
 use crate::journal::{Journal, Options};
+use crate::raw;
 use crate::record::Offset;
 use crate::sink::Credentials;
 use crate::sink::influx::{Influx, Target};
@@ -79,6 +80,8 @@ const FIX_PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 /// The data directory, the journal or the HTTP port cannot be had, or a sink cannot be made from its configuration.
 pub fn run(path: &Path, config: &Config) -> Result<()> {
+    // Before there is another thread.
+    raw::spare_memory();
     // Before the process is hidden from others of its user, itself among them.
     Machine::begin();
     abort_on_panic();

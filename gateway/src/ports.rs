@@ -7,7 +7,7 @@
 //! [`listing`](Places::listing) joins the two for people and programs. In a container that has the host's `/sys` and
 //! `/dev` elsewhere, the variables FOREBAY_SYSFS and FOREBAY_DEV say where.
 //! **Failure.** What cannot be read is not there: a machine without sysfs has ports without an identity, and processes
-//! of other users are holders without a name unless one may look into them.
+//! of other users are not among the holders unless one may look into them, as root may.
 
 mod holders;
 mod listing;

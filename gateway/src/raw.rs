@@ -14,6 +14,24 @@ pub(crate) fn is_clock_synchronised() -> bool {
     state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
 }
 
+/// Has the C library's allocator (glibc) share two arenas among all threads, and give back at once what large buffers took.
+/// Left alone it has an arena for each thread, of which each keeps what it ever needed, and after one large buffer it keeps
+/// every later one of that size too. Call it before there is a second thread; an allocator without these settings goes on as
+/// it is.
+pub(crate) fn spare_memory() {
+    #[cfg(target_env = "gnu")]
+    for (setting, value) in
+        [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, LARGE_BYTES), (libc::M_TRIM_THRESHOLD, LARGE_BYTES)]
+    {
+        // SAFETY: the call stores a number in the allocator, under its own lock.
+        unsafe { libc::mallopt(setting, value) };
+    }
+}
+
+/// A buffer that is no part of an arena, and what an arena keeps at its end: glibc's own values, before it changes them.
+#[cfg(target_env = "gnu")]
+const LARGE_BYTES: libc::c_int = 128 * 1024;
+
 /// The descriptor of a port, which `serialport` gives away as a number only.
 pub(crate) fn descriptor_of(port: serialport::TTYPort) -> OwnedFd {
     // SAFETY: the port gives up its descriptor, which nobody else closes.

@@ -22,6 +22,28 @@ pub(crate) const TAB: char = '\u{e004}';
 pub(crate) const ENTER: char = '\u{e007}';
 pub(crate) const LEFT: char = '\u{e012}';
 
+/// Keeps names that are of one run alone out of sight, whenever the page writes them, until it is called off.
+const DRESS: &str = r"
+    const names = [
+        [/\S*\/dev\/port(\d+)/g, '/dev/ttyACM$1'],
+        [/^port(\d+)$/, 'ttyACM$1'],
+        [/mqtt:\/\/127\.0\.0\.1:\d+/g, 'mqtt://127.0.0.1:1883'],
+        [/http:\/\/127\.0\.0\.1:\d+/g, 'http://127.0.0.1:8086'],
+        [/^127\.0\.0\.1:\d+/, '127.0.0.1:8686'],
+    ];
+    const dress = () => {
+        const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+            const dressed = names.reduce((words, [from, to]) => words.replace(from, to), text.data);
+            if (dressed !== text.data) text.data = dressed;
+        }
+    };
+    window.dressing = new MutationObserver(dress);
+    window.dressing.observe(document.body, { subtree: true, childList: true, characterData: true });
+    dress();
+";
+const UNDRESS: &str = "window.dressing?.disconnect()";
+
 /// A browser with one empty page.
 pub(crate) struct Browser {
     http: Http,
@@ -145,13 +167,20 @@ impl Browser {
         Ok(bad.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect())
     }
 
+    /// Shows ports and addresses, which a test has made up for this run alone, as those of an installed gateway, for a picture.
+    fn dress(&self) -> anyhow::Result<()> {
+        self.run(DRESS).map(drop)
+    }
+
     /// Leaves a picture of the first `height` pixels of the page in `target/screenshots`.
     pub(crate) fn picture(&self, name: &str, (width, height): (u32, u32)) -> anyhow::Result<()> {
+        self.dress()?;
         self.capture(name, &json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 }))
     }
 
     /// The same of an element.
     pub(crate) fn picture_of(&self, name: &str, selector: &str) -> anyhow::Result<()> {
+        self.dress()?;
         let place = format!(
             "const at = document.querySelector({selector:?}).getBoundingClientRect(); \
              return {{ x: at.x + scrollX, y: at.y + scrollY, width: at.width, height: at.height, scale: 1 }}"
@@ -162,6 +191,7 @@ impl Browser {
     fn capture(&self, name: &str, clip: &Value) -> anyhow::Result<()> {
         let how = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let taken = self.tell("Page.captureScreenshot", &how)?;
+        self.run(UNDRESS)?;
         let png = from_base64(taken["data"].as_str().context("a picture without data")?)?;
         let directory = screenshots();
         std::fs::create_dir_all(&directory)?;

@@ -122,6 +122,10 @@ fn it_fits_a_phone_and_suits_the_dark() -> anyhow::Result<()> {
         "the end of the trouble",
         "document.querySelector('#verdict-text').textContent === 'Nothing is being lost.'",
     )?;
+    browser.await_true(
+        "rates of both halves of the path",
+        "[...document.querySelectorAll('#rate-in, .lane b')].every((rate) => Number(rate.textContent) > 10)",
+    )?;
     browser.prefer("light")?;
     browser.picture("phone", (360, 1150))?;
     browser.resize(crate::driver::DESK)?;

@@ -1,20 +1,22 @@
 //! `forebay ports`: the serial ports of this machine, who has them, and the lines that configure them.
 //!
 //! A running gateway is asked, because it knows what it does with each port and may see more of the machine than whoever
-//! asks. Without one, and without a configuration, this process looks by itself; it opens nothing.
+//! asks. Who has a port open this process looks up too, since root sees the processes of all users, and the gateway is a
+//! user of its own. Without a gateway, and without a configuration, it looks for everything by itself; it opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::process::geteuid;
 use serde::Serialize;
 
 use super::control::{Gateway, NotRunning, talk};
 use super::plain;
 use crate::config::{Config, SerialSelector};
-use crate::ports::{Holder, Listed, Places};
+use crate::ports::{Holder, Listed, Places, PortId};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -46,7 +48,7 @@ fn ask(config: Option<&Config>) -> Result<Answer> {
                 serde_json::from_str(&text)
                     .context("its ports cannot be read; is the gateway of the same version as this command?")
             })?;
-            Ok(Answer { gateway: true, ports })
+            Ok(Answer { gateway: true, ports: see_more(ports, &Places::default()) })
         }
         Some(Err(error)) if !error.is::<NotRunning>() => Err(error),
         _ => {
@@ -54,6 +56,20 @@ fn ask(config: Option<&Config>) -> Result<Answer> {
             Ok(Answer { gateway: false, ports: Places::default().listing(&further, &BTreeMap::new()) })
         }
     }
+}
+
+/// Adds the holders that this process may see, and the gateway may not.
+fn see_more(mut ports: Vec<Listed>, places: &Places) -> Vec<Listed> {
+    let id_of = |port: &Listed| PortId::of(&port.path);
+    let seen = places.holders(&ports.iter().filter_map(id_of).collect::<BTreeSet<PortId>>());
+    for port in &mut ports {
+        for holder in id_of(port).and_then(|id| seen.get(&id)).into_iter().flatten() {
+            if port.holders.iter().all(|known| known.pid != holder.pid) {
+                port.holders.push(holder.clone());
+            }
+        }
+    }
+    ports
 }
 
 /// The paths that a configuration names; what is no device is left out.
@@ -88,7 +104,7 @@ fn render(answer: &Answer) -> String {
         if let Some(by_id) = &port.by_id {
             let _ = writeln!(page, "    always at  {}", shown(by_id));
         }
-        let _ = writeln!(page, "    open in    {}", open_in(&port.holders));
+        let _ = writeln!(page, "    open in    {}", open_in(&port.holders, geteuid().is_root()));
         if let Some(served) = &port.gateway {
             let detail =
                 if served.detail.is_empty() { String::new() } else { format!(": {}", plain(&served.detail)) };
@@ -108,9 +124,10 @@ fn render(answer: &Answer) -> String {
     page
 }
 
-fn open_in(holders: &[Holder]) -> String {
+fn open_in(holders: &[Holder], sees_all: bool) -> String {
     if holders.is_empty() {
-        return "no process that this user may see".to_owned();
+        let unless = if sees_all { "" } else { " that this user may see (`sudo forebay ports` shows all)" };
+        return format!("no process{unless}");
     }
     let names = holders.iter().map(|holder| format!("{} ({})", holder.pid, plain(&holder.command)));
     names.collect::<Vec<_>>().join(", ")
@@ -123,6 +140,7 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::tests::FakeMachine;
     use crate::ports::{PortState, Served, Usb};
 
     #[test]
@@ -157,5 +175,25 @@ mod tests {
             assert!(page.contains(part), "{part:?} in {page}");
         }
         assert!(render(&Answer { gateway: false, ports: Vec::new() }).contains("plug a device in"));
+        assert_eq!(open_in(&[], true), "no process");
+        assert!(open_in(&[], false).contains("sudo forebay ports"));
+    }
+
+    #[test]
+    fn who_has_a_port_open_is_told_although_the_gateway_may_not_see_it() {
+        let mut machine = FakeMachine::new();
+        let port = machine.add_pico("ttyACM0", "1");
+        let open = std::fs::File::options().read(true).write(true).open(&port).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").stdin(open).spawn().unwrap();
+        let mut told = machine.places.listing(&[], &BTreeMap::new());
+        let itself = Holder { pid: 1, command: "forebay".into() };
+        told[0].holders = vec![itself.clone()];
+        let more = see_more(told, &machine.places);
+        let again = see_more(more.clone(), &machine.places);
+        let expected = [itself, Holder { pid: other.id(), command: "sleep".into() }];
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(more[0].holders, expected);
+        assert_eq!(again, more, "each only once");
     }
 }

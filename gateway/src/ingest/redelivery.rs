@@ -193,28 +193,30 @@ impl Redelivery {
         }
         match self.known.get(&point) {
             None => {
+                self.make_room();
                 self.known.insert(point, content);
                 self.order.push_back(Remembered { point, ns, place });
             }
             Some(first) if *first == content || !self.changed.insert(content) => {}
             Some(_) => self.changed_order.push_back(content),
         }
-        self.forget();
-    }
-
-    fn forget(&mut self) {
-        if self.order.len() > POINTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest.point);
-            if let Some(times) = self.times.get_mut(oldest.place) {
-                times.floor = times.floor.max(oldest.ns);
-            }
-        }
         if self.changed_order.len() > CHANGED
             && let Some(oldest) = self.changed_order.pop_front()
         {
             self.changed.remove(&oldest);
+        }
+    }
+
+    /// Forgets the oldest point if there is no place for another one. Before that one comes: a list that ever holds one
+    /// more takes twice the memory from then on.
+    fn make_room(&mut self) {
+        if self.order.len() < POINTS {
+            return;
+        }
+        let Some(oldest) = self.order.pop_front() else { return };
+        self.known.remove(&oldest.point);
+        if let Some(times) = self.times.get_mut(oldest.place) {
+            times.floor = times.floor.max(oldest.ns);
         }
     }
 
@@ -306,6 +308,7 @@ mod tests {
         let novelty = |ns| redelivery.novelty(key(&redelivery, "m,device=d", ns, 1.0), place);
         assert_eq!([novelty(9), novelty(10), novelty(last)], [Novelty::Unsure, Novelty::Again, Novelty::New]);
         assert_eq!((redelivery.known.len(), redelivery.order.len()), (POINTS, POINTS));
+        assert_eq!(redelivery.order.capacity(), POINTS, "room for points that are never there");
     }
 
     /// A journal whose first entries are older than what a start looks through.

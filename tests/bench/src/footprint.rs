@@ -8,7 +8,7 @@
 //!   cache knows nothing.
 //! * *Size:* the program without its symbols, of this machine, and of a 64-bit Raspberry Pi where that was built.
 //!
-//! The allocator is the C library's (glibc), in its own settings.
+//! The allocator is the C library's (glibc), with the settings that the daemon gives it ([`ALLOCATOR`]).
 
 mod backlog;
 mod report;
@@ -30,6 +30,9 @@ use crate::modes::broker::{Broker, Session};
 use crate::mqtt::load::Load;
 use crate::process::Machine;
 use crate::progress;
+
+/// What memory is taken from, as `gateway/src/raw.rs` sets it up.
+const ALLOCATOR: &str = "the C library's (glibc), two arenas, buffers from 128 KiB on and what is free at an arena's end given back";
 
 /// Messages a second.
 const PACE: u64 = 10_000;

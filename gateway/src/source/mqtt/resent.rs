@@ -232,12 +232,18 @@ impl Resent {
 
     fn push(&mut self, known: Known) {
         self.journaled = self.journaled.max(known.number);
+        let is_full = self.list.len() >= MESSAGES;
         match self.list.binary_search_by_key(&known.number, |known| known.number) {
             Ok(at) => self.list[at] = known,
-            Err(at) => self.list.insert(at, known),
-        }
-        if self.list.len() > MESSAGES {
-            self.list.pop_front();
+            // It would be the first to go.
+            Err(0) if is_full => {}
+            Err(at) => {
+                // The oldest goes before it comes: a list that ever holds one more takes twice the memory from then on.
+                if is_full {
+                    self.list.pop_front();
+                }
+                self.list.insert(at - usize::from(is_full), known);
+            }
         }
     }
 }

@@ -159,7 +159,7 @@ fn state_of(error: &OpenError) -> PortState {
 
 fn explain(path: &Path, error: &OpenError, places: &Places) -> String {
     let cure = match error {
-        OpenError::Held => holder(path, places),
+        OpenError::Held => holder(path, places, rustix::process::geteuid().is_root()),
         OpenError::NotSerial => "; correct `port`".to_owned(),
         OpenError::Baud(_) => "; correct `baud`".to_owned(),
         OpenError::Io(e) => match e.kind() {
@@ -173,14 +173,46 @@ fn explain(path: &Path, error: &OpenError, places: &Places) -> String {
     format!("serial port {}: {error}{cure}", path.display())
 }
 
-/// Who holds a port, as the end of a sentence.
-fn holder(path: &Path, places: &Places) -> String {
+/// Who holds a port, as the end of a sentence; `sees_all` says whether processes of other users can be looked into.
+fn holder(path: &Path, places: &Places, sees_all: bool) -> String {
     let others = PortId::of(path).map(|id| places.others(id)).unwrap_or_default();
     let names: Vec<String> = others.iter().map(ToString::to_string).collect();
-    if names.is_empty() {
-        "; which one cannot be seen by this user (try `sudo forebay ports`); stop it, or name another port"
-            .to_owned()
-    } else {
-        format!(": {}; stop it, or name another port", names.join(", "))
+    let who = match names[..] {
+        [] if sees_all => "one that cannot be seen from here, perhaps outside of this container".to_owned(),
+        [] => format!(
+            "a process of another user, which this one may not see; `sudo forebay ports` names it, and so does \
+             `sudo fuser -v {}`",
+            path.display()
+        ),
+        _ => names.join(", "),
+    };
+    format!(": {who}; stop it, or name another port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::tests::FakeMachine;
+
+    #[test]
+    fn a_holder_is_named_or_it_is_said_who_can_name_it() {
+        let mut machine = FakeMachine::new();
+        let port = machine.add("ttyA", "a", &[]);
+        let open = std::fs::File::options().read(true).write(true).open(&port).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").stdin(open).spawn().unwrap();
+        let named = explain(&port, &OpenError::Held, &machine.places);
+        let id = other.id();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(named.contains(&format!("has it open: process {id} (sleep); stop it, or")), "{named}");
+        // As for a user who is shown no process but its own.
+        let nobody = holder(&port, &machine.places, false);
+        let fuser = format!("`sudo fuser -v {}`", port.display());
+        assert!(nobody.starts_with(": a process of another user, ") && nobody.contains(&fuser), "{nobody}");
+        assert!(
+            nobody.contains("`sudo forebay ports`") && nobody.ends_with("or name another port"),
+            "{nobody}"
+        );
+        assert!(!holder(&port, &machine.places, true).contains("sudo"), "root is sent to root");
     }
 }

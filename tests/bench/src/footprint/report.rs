@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{FirstAck, Memory, Outcomes, PACE, Plan, STORES, Size, Store, mib};
+use super::{ALLOCATOR, FirstAck, Memory, Outcomes, PACE, Plan, STORES, Size, Store, mib};
 use crate::cli::Common;
 use crate::mqtt::load::PAYLOAD_BYTES;
 use crate::process::Machine;
@@ -61,6 +61,7 @@ impl Report {
                 "full journal: {} MiB that no database has, nothing of it in the page cache",
                 plan.journal_bytes >> 20
             ),
+            format!("allocator: {ALLOCATOR}"),
         ];
         Report {
             bench: "footprint",

@@ -331,6 +331,7 @@ fn what_is_known_is_bounded_and_the_journal_hears_of_what_is_not_listed() {
         }
     }
     assert_eq!(world.resent.list.len(), MESSAGES);
+    assert_eq!(world.resent.list.capacity(), MESSAGES, "room for messages that are never there");
     let (entries, last) = (world.journal.len(), world.resent.last);
     (0..10).for_each(|_| world.take(Step::Others(10_000)));
     assert_eq!((world.journal.len() - entries, world.resent.last - last), (6, 100_000));
