@@ -14,6 +14,8 @@ mod board;
 mod check;
 #[path = "end_to_end/demo.rs"]
 mod demo;
+#[path = "end_to_end/downgrade.rs"]
+mod downgrade;
 #[path = "end_to_end/early.rs"]
 mod early;
 #[path = "end_to_end/fleet.rs"]
@@ -34,8 +36,6 @@ mod micropython;
 mod mqtt;
 #[path = "end_to_end/outage.rs"]
 mod outage;
-#[path = "end_to_end/readme.rs"]
-mod readme;
 #[path = "end_to_end/reads/mod.rs"]
 mod reads;
 #[path = "end_to_end/refused.rs"]

@@ -59,6 +59,8 @@ enum Command {
         #[command(flatten)]
         file: File,
     },
+    /// Print every key of the configuration with its default, as Markdown; no file is read
+    Config,
     /// Show sources, sinks, devices and the journal of the running gateway
     Status {
         #[command(flatten)]
@@ -232,6 +234,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::parse_from(arguments).command {
         Command::Run { file, dry_run, log } => run(&file.path, dry_run, log),
         Command::Check { file } => with_config(&file.path, check::run),
+        Command::Config => report(manual::print(config::reference().as_bytes())),
         Command::Status { file, json, watch } => {
             with_data_dir(&file.path, |dir| status::run(dir, json, watch))
         }

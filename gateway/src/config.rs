@@ -5,7 +5,8 @@
 //! arrays of tables append, any other value of a later file replaces the earlier one. `${VAR}` in any string comes
 //! from the environment.
 //! **Operation.** [`document`] reads text into values that know their file and line; [`section`] hands them out by
-//! key and type and remembers which keys were asked for; the other modules build one part of [`Config`] each.
+//! key and type and remembers which keys were asked for; [`reference`](mod@reference) describes each of them; the other modules build one part
+//! of [`Config`] each.
 //! **Failure.** Every problem found is reported at once, each with file, line, key and cure. A key whose feature does
 //! not exist yet is accepted only at the value that describes what the gateway does today.
 
@@ -22,6 +23,7 @@ pub use path::{JsonPath, Selector, Step};
 pub use pattern::TopicPattern;
 pub use port_pattern::PortPattern;
 pub use problem::{LoadError, Problem};
+pub use reference::page as reference;
 
 use crate::record::check_name;
 
@@ -42,6 +44,7 @@ mod pattern;
 mod port_pattern;
 mod ports;
 mod problem;
+mod reference;
 mod secret;
 mod section;
 mod sinks;

@@ -41,6 +41,7 @@ use signals::{Signal, Signals};
 use sources::Sources;
 
 mod client_id;
+mod last_version;
 mod reload;
 mod signals;
 mod sources;
@@ -98,13 +99,14 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let manager = Arc::new(Manager::of_this_process());
     manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
-    let journal = open_journal(config)?;
+    let journal = last_version::told(&config.data_dir, open_journal(config))?;
     let_go_of_sinks(config, &journal)?;
 
     let stats = Stats::new(clock::now_ns());
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let directory = config.data_dir.join(dead_letters::DIRECTORY);
-    let dead_letters = Arc::new(DeadLetters::open_dir(&directory, config.dead_letters.max_bytes)?);
+    let dead_letters = DeadLetters::open_dir(&directory, config.dead_letters.max_bytes).map_err(Into::into);
+    let dead_letters = Arc::new(last_version::told(&config.data_dir, dead_letters)?);
     stats.set_dead_letters(&dead_letters);
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let (store, reports) = (Arc::clone(&dead_letters), Arc::clone(&stats));
@@ -142,6 +144,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
     let reloader = Reloader::start(reload)?;
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
+    last_version::note(&config.data_dir);
     info!(data_dir = %config.data_dir.display(), "running");
     manager.ready(&journal);
 

@@ -8,6 +8,7 @@ const PAGE: &str = include_str!("../../docs/guarantees.md");
 const METRICS: &str = include_str!("../src/http/metrics.rs");
 const STATUS: &str = include_str!("../src/stats/status.rs");
 const README: &str = include_str!("../../README.md");
+const TASMOTA: &str = include_str!("../../docs/tasmota.md");
 
 #[test]
 fn its_configuration_is_read() {
@@ -38,13 +39,14 @@ fn what_it_names_exists() {
     }
 }
 
-/// The broker's settings are those that the README shows.
+/// The broker's settings are those that the README and the page about a plug show.
 #[test]
-fn both_pages_recommend_the_same() {
+fn all_pages_recommend_the_same() {
     let settings = |page: &'static str| -> Vec<&'static str> {
-        let from = page.lines().skip_while(|line| *line != "    persistence true");
-        from.take_while(|line| line.starts_with("    ")).collect()
+        let from = page.lines().skip_while(|line| *line != "persistence true");
+        from.take_while(|line| *line != "```").collect()
     };
     assert!(settings(PAGE).len() > 4);
     assert_eq!(settings(PAGE), settings(README));
+    assert_eq!(settings(PAGE), settings(TASMOTA));
 }

@@ -7,13 +7,14 @@
 //! were acknowledged to it. [`ledger`] holds that log against the store's own answers.
 //!
 //! In reading order: [`truth`] is the log, [`device`] writes it, [`board`] is a device on an emulated chip, [`pty`] and [`proxy`] carry the bytes, [`mqtt`] makes packets by hand, [`tls`] certificates, [`gateway`] and
-//! [`services`] are the processes, [`hostile`] clients mean harm, [`readback`] asks the stores, [`ledger`] judges. [`world`] puts them together. Faults of the disk come from
+//! [`services`] are the processes, [`hostile`] clients mean harm, [`readback`] asks the stores, [`ledger`] judges. [`world`] puts them together, [`docs`] reads what the pages show. Faults of the disk come from
 //! [`forgetting_fs`], [`strace`] and [`mount`].
 
 pub mod board;
 pub mod clock;
 pub mod closing;
 pub mod device;
+pub mod docs;
 pub mod forgetting_fs;
 pub mod gateway;
 pub mod hostile;

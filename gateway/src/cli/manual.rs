@@ -46,8 +46,8 @@ fn script(shell: Shell, mut command: Command) -> Vec<u8> {
     script
 }
 
-/// Whoever has seen enough, as `head` has, is no fault.
-fn print(text: &[u8]) -> Result<()> {
+/// Prints a page. Whoever has seen enough, as `head` has, is no fault.
+pub(super) fn print(text: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")

@@ -107,7 +107,7 @@ pub(super) fn of_texts(
     }
     let root = root.unwrap_or(Table { place: Place { file: 0, line: 1 }, entries: BTreeMap::new() });
     let home = path.parent().unwrap_or(Path::new(""));
-    let config = read_root(Section::new(&root, String::new(), &problems), home);
+    let config = read_root(Section::root(&root, &problems), home);
     let Sorted { faults, absent, warnings } = problems.finish(&files, purpose);
     if !faults.is_empty() {
         return Err(LoadError::Invalid(faults));

@@ -1,4 +1,4 @@
-//! One table of the document, handed out by key and type. What was asked for is known; the rest is a fault.
+//! One table of the document, handed out by key and type. What was asked for and is described is known; the rest is a fault.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::document::{Kind, Table, Value, join};
 use super::problem::{Place, Problems};
-use super::{foreign, units};
+use super::{foreign, reference, units};
 
 /// A table being read.
 pub(super) struct Section<'a> {
     table: &'a Table,
     path: String,
+    described: &'static reference::Table,
     asked: Vec<&'static str>,
     problems: &'a Problems,
 }
@@ -25,8 +26,14 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(table: &'a Table, path: String, problems: &'a Problems) -> Section<'a> {
-        Section { table, path, asked: Vec::new(), problems }
+    /// The whole document.
+    pub(super) fn root(table: &'a Table, problems: &'a Problems) -> Section<'a> {
+        Section { table, path: String::new(), described: &reference::ROOT, asked: Vec::new(), problems }
+    }
+
+    /// A table in it.
+    fn within(&self, table: &'a Table, path: String, described: &'static reference::Table) -> Section<'a> {
+        Section { table, path, described, asked: Vec::new(), problems: self.problems }
     }
 
     /// Whether the key is written, valid or not.
@@ -191,7 +198,7 @@ impl<'a> Section<'a> {
     pub(super) fn table(&mut self, key: &'static str) -> Option<Section<'a>> {
         let value = self.ask(key)?;
         match &value.kind {
-            Kind::Table(table) => Some(Section::new(table, join(&self.path, key), self.problems)),
+            Kind::Table(table) => Some(self.within(table, join(&self.path, key), self.described.below(key))),
             other => self.wrong_type(key, other, &format!("a table: write [{}]", join(&self.path, key))),
         }
     }
@@ -208,7 +215,7 @@ impl<'a> Section<'a> {
             self.fault(key, format!("there are {} of them; at most {limit} are supported", items.len()));
         }
         let section = |item: &'a Value| match &item.kind {
-            Kind::Table(table) => Some(Section::new(table, path.clone(), self.problems)),
+            Kind::Table(table) => Some(self.within(table, path.clone(), self.described.below(key))),
             other => self.wrong_type(key, other, &expected),
         };
         items.iter().filter_map(section).collect()
@@ -242,7 +249,7 @@ impl<'a> Section<'a> {
     pub(super) fn named_tables(&self) -> Vec<(&'a str, Section<'a>)> {
         let section = |(key, (_, value)): (&'a String, &'a (Place, Value))| match &value.kind {
             Kind::Table(table) => {
-                Some((key.as_str(), Section::new(table, join(&self.path, key), self.problems)))
+                Some((key.as_str(), self.within(table, join(&self.path, key), self.described)))
             }
             other => self.wrong_type(key, other, "a table with `name` and `tags`"),
         };
@@ -255,11 +262,12 @@ impl<'a> Section<'a> {
         self.has(key)
     }
 
-    /// Ends the reading: what was not asked for is unknown.
+    /// Ends the reading: what was not asked for is unknown, and so is what nobody has described.
     pub(super) fn close(self) {
+        let known: Vec<&str> = self.asked.iter().copied().filter(|key| self.described.has(key)).collect();
         for (key, (place, _)) in &self.table.entries {
-            if !self.asked.contains(&key.as_str()) {
-                let cure = foreign::cure(&self.path, key, &self.asked);
+            if !known.contains(&key.as_str()) {
+                let cure = foreign::cure(&self.path, key, &known);
                 self.problems.fault(*place, join(&self.path, key), format!("unknown key; {cure}"));
             }
         }

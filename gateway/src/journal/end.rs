@@ -15,9 +15,9 @@
 //! | 24 | number of the mark, u64; the higher one counts, and number n is in slot n mod 2 |
 //! | 32 | watermark, u64: everything below is durable |
 //! | 40 | rows learned up to there, u64 |
-//! | 48 | CRC-32C of bytes 0 to 47, u32 |
+//! | 48 | CRC-32C of bytes 0 to 47, u32; its place is the same in every version |
 //!
-//! Failure: a mark that is missing or damaged proves nothing, and nothing is lost by it. A file that cannot be written is
+//! Failure: an intact mark of a newer version is refused with the journal. A mark that is missing or damaged proves nothing, and nothing is lost by it. A file that cannot be written is
 //! never synced again: another one takes its place, at once or, if that is not possible, with the next mark.
 
 use std::io;
@@ -108,6 +108,15 @@ impl EndFile {
         Ok(slots.filter_map(parse).max_by_key(|read| read.number))
     }
 
+    /// The version of an intact mark that a newer program has written, if there is one.
+    pub(super) fn newer(storage: &dyn Storage) -> Option<u32> {
+        let mut bytes = [0; 2 * SLOT_BYTES];
+        // What cannot be read is damaged, which is looked at later.
+        let length = storage.open(END_FILE).and_then(|file| file.read_at(&mut bytes, 0)).unwrap_or(0);
+        let versions = bytes[..length].chunks(SLOT_BYTES).filter_map(|slot| version(slot.first_chunk()?));
+        versions.max().filter(|version| *version > VERSION)
+    }
+
     /// Writes a mark and makes it durable.
     pub(super) fn write(&mut self, mark: EndMark) -> io::Result<()> {
         self.number += 1;
@@ -133,13 +142,18 @@ impl EndRead {
     }
 }
 
-/// What a slot says, if it is intact.
+/// The version of a slot, if it is intact.
+fn version(head: &[u8; MARK_BYTES]) -> Option<u32> {
+    let checksum = u32::from_le_bytes(*head[48..].first_chunk()?);
+    let is_intact = head[..8] == MAGIC && crc32c::crc32c(&head[..48]) == checksum;
+    is_intact.then_some(u32::from_le_bytes(*head[8..].first_chunk()?))
+}
+
+/// What a slot says, if it is intact and of this version.
 pub(super) fn parse(slot: &[u8]) -> Option<EndRead> {
     let head = slot.first_chunk::<MARK_BYTES>()?;
     let u64_at = |at: usize| -> Option<u64> { Some(u64::from_le_bytes(*head[at..].first_chunk()?)) };
-    let checksum = u32::from_le_bytes(*head[48..].first_chunk()?);
-    let version = u32::from_le_bytes(*head[8..].first_chunk()?);
-    if head[..8] != MAGIC || version != VERSION || crc32c::crc32c(&head[..48]) != checksum {
+    if version(head)? != VERSION {
         return None;
     }
     let mark = EndMark { watermark: Offset(u64_at(32)?), learned: u64_at(40)? };

@@ -60,6 +60,9 @@ impl Files {
     /// Opens and syncs every file; refuses those of a newer program before anything else is done.
     pub(super) fn open(storage: &dyn Storage, names: &[String]) -> Result<Files, OpenError> {
         let mut opened = open_all(storage, names)?;
+        if let Some(version) = EndFile::newer(storage) {
+            return Err(OpenError::Newer { file: END_FILE.into(), version, features: 0 });
+        }
         let unreadable_end = |source| OpenError::Unreadable { what: END_FILE.into(), source };
         let end = EndFile::read(storage).map_err(unreadable_end)?;
         for (id, file) in &mut opened {

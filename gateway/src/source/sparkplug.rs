@@ -125,7 +125,7 @@ impl Sparkplug {
     pub fn open(file: PathBuf) -> Sparkplug {
         let nodes = births::load(&file).unwrap_or_else(|e| {
             let file = file.display();
-            tracing::warn!("{file} cannot be read: {e}; edge nodes of Sparkplug are asked for their births");
+            tracing::warn!("{file} is of no use: {e}; edge nodes of Sparkplug are asked for their births");
             Nodes::new()
         });
         let mut sparkplug = Sparkplug { nodes, file: Some(file), ..Sparkplug::default() };

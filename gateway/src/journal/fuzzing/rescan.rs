@@ -84,9 +84,16 @@ impl Seen {
     }
 }
 
-/// Whether any segment is of a format that is not known.
+/// Whether any segment, or a mark of the end, is of a format that is not known.
 pub(super) fn is_newer(files: &Files) -> bool {
-    segments(files).any(|(id, bytes)| matches!(head(bytes, id), Head::Newer))
+    let mut marks = files.get("end").into_iter().flat_map(|file| file.chunks(SECTOR_BYTES).take(2));
+    let is_newer = |mark: &[u8]| {
+        mark.len() >= 52
+            && mark.starts_with(b"FOREBAYE")
+            && crc32c::crc32c(&mark[..48]) == u32_at(mark, 48)
+            && u32_at(mark, 8) > 1
+    };
+    segments(files).any(|(id, bytes)| matches!(head(bytes, id), Head::Newer)) || marks.any(is_newer)
 }
 
 /// The segments that have begun, oldest first. `hidden` are those too that only the frames within them tell from spares.

@@ -86,6 +86,29 @@ fn an_intact_header_of_a_newer_format_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
+fn an_intact_end_mark_of_a_newer_format_is_refused_and_nothing_is_touched() {
+    let newer = |version: u8| {
+        let storage = lives(2, 3);
+        edit(&storage, END_FILE, |bytes| {
+            for slot in bytes.chunks_mut(SLOT).filter(|slot| slot[0] != 0) {
+                slot[8] = version;
+                let checksum = crc32c::crc32c(&slot[..48]);
+                slot[48..52].copy_from_slice(&checksum.to_le_bytes());
+            }
+        });
+        storage
+    };
+    let storage = newer(2);
+    let before = storage.digest();
+    let refused = recovery::survey(&storage, &storage.list().unwrap(), SMALL, JournalId(1)).map(drop);
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("file end has format 2"), "{said}");
+    assert_eq!(storage.digest(), before);
+    // No program has ever written 0, so that is damage.
+    survey_small(&newer(0));
+}
+
+#[test]
 fn a_file_that_has_not_begun_is_a_spare_behind_the_segments_and_removed_before_them() {
     let storage = lives(2, 3);
     let ids = begun(&storage);

@@ -68,7 +68,9 @@ struct Store {
 enum StoreError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    #[error("its format is version {0}, newer than this program knows; update forebay or name another file")]
+    #[error(
+        "its format is version {0}, newer than this program knows; run the version that wrote it, or name another file as sqlite.path"
+    )]
     Newer(i64),
     #[error("it was removed or replaced while in use; put it back, or restart forebay to begin a new one")]
     Removed,
@@ -467,6 +469,35 @@ mod tests {
         let mut sink = fixture.sink("j", 1 << 30);
         let error = store(&mut sink, "m", 3, &fields).unwrap_err();
         assert!(matches!(sink.fail(&error), Outcome::Hold { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_format_1_is_gone_on_with() {
+        let fixture = Fixture::new();
+        let first = include_str!("../../../tests/fixtures/readings-1.sql");
+        Connection::open(fixture.path()).unwrap().execute_batch(first).unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        assert_eq!(sink.read_position().unwrap(), Some(Offset(7)));
+        let ns = 1_767_225_600_000_000_001;
+        store(&mut sink, "climate,device=boiler", ns, &field("heating", Value::Boolean(true))).unwrap();
+        store(&mut sink, "climate,device=pump", ns, &field("on", Value::Integer(1))).unwrap();
+        let counts =
+            ["readings", "points", "series", "swept WHERE points = 3"].map(|what| fixture.count(what));
+        assert_eq!(counts, [3, 2, 2, 1]);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_format_is_left_as_it_is() {
+        let fixture = Fixture::new();
+        store(&mut fixture.sink("j", 1 << 30), "m", 1, &field("v", Value::Integer(1))).unwrap();
+        Connection::open(fixture.path()).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+        let before = std::fs::read(fixture.path()).unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        let error = store(&mut sink, "m", 2, &field("v", Value::Integer(2))).unwrap_err();
+        let Outcome::Hold { reason } = sink.fail(&error) else { panic!("{error}") };
+        let name = fixture.path().display().to_string();
+        assert!(reason.contains(&name) && reason.contains("version 2") && reason.contains("run"), "{reason}");
+        assert!(std::fs::read(fixture.path()).unwrap() == before);
     }
 
     #[test]

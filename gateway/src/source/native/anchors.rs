@@ -8,7 +8,8 @@
 //!
 //! Format: a device a line: chip id, boot, ticks a second, tick, nanoseconds of the steady clock, the boot of the machine that
 //! this counts in, what makes them those since 1970 or `-` if the gateway's clock was not believed, rate and how well it
-//! is known in ns per second, and the CRC-32C of all that, in hex. A line that does not fit is passed over.
+//! is known in ns per second, and the CRC-32C of all that, in hex. A line that does not fit is passed over. If its checksum
+//! is right all the same, a newer version has written it, and the file is kept under another name.
 //!
 //! Operation: the file is written anew under another name, synced, and put in the place of the old one.
 
@@ -50,15 +51,27 @@ impl Saved {
 /// Anchors by device.
 pub(super) type Anchors = BTreeMap<String, Saved>;
 
-/// Reads what an earlier life left.
+/// What the name of a file ends in that a newer version has written, once it is kept.
+const ASIDE: &str = "newer";
+
+/// Reads what an earlier life left. A file of a newer version is kept, so that nothing is ever written over it.
 pub(super) fn load(path: &Path) -> io::Result<Anchors> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            Ok(String::from_utf8_lossy(&bytes).lines().take(DEVICES_MAX).filter_map(parse).collect())
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Anchors::new()),
-        Err(e) => Err(e),
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Anchors::new()),
+        Err(e) => return Err(e),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    if text.lines().any(|line| intact(line).is_some() && parse(line).is_none()) {
+        let aside = path.with_added_extension(ASIDE);
+        std::fs::rename(path, &aside)?;
+        tracing::warn!(
+            "{} was written by a newer version, and is kept as {}; rows of the time before may be dated less exactly",
+            path.display(),
+            aside.display()
+        );
     }
+    Ok(text.lines().take(DEVICES_MAX).filter_map(parse).collect())
 }
 
 /// Puts the anchors in the place of those that are there.
@@ -80,12 +93,14 @@ fn line(device: &str, saved: &Saved) -> String {
     format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
-fn parse(line: &str) -> Option<(String, Saved)> {
+/// What a line says, whoever wrote it.
+fn intact(line: &str) -> Option<&str> {
     let (text, checksum) = line.rsplit_once(' ')?;
-    if u32::from_str_radix(checksum, 16) != Ok(crc32c::crc32c(text.as_bytes())) {
-        return None;
-    }
-    let mut words = text.split(' ');
+    (u32::from_str_radix(checksum, 16) == Ok(crc32c::crc32c(text.as_bytes()))).then_some(text)
+}
+
+fn parse(line: &str) -> Option<(String, Saved)> {
+    let mut words = intact(line)?.split(' ');
     let device = words.next()?.to_owned();
     let boot = Boot::new(words.next()?.parse().ok()?)?;
     let tick_hz = words.next()?.parse().ok()?;
@@ -140,5 +155,34 @@ mod tests {
                 found.len() < 2 && found.iter().all(|(device, saved)| anchors().get(device) == Some(saved))
             );
         }
+    }
+
+    #[test]
+    fn the_file_of_the_first_version_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clocks");
+        let first = include_str!("../../../tests/fixtures/clocks-1");
+        std::fs::write(&path, first).unwrap();
+        assert_eq!(load(&path).unwrap(), anchors());
+        save(&path, &anchors()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), first, "what is written has changed");
+    }
+
+    #[test]
+    fn the_file_of_a_newer_version_is_kept_and_never_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clocks");
+        save(&path, &anchors()).unwrap();
+        let text = "e663 of another kind";
+        let newer = format!(
+            "{}{text} {:08x}\n",
+            std::fs::read_to_string(&path).unwrap(),
+            crc32c::crc32c(text.as_bytes())
+        );
+        std::fs::write(&path, &newer).unwrap();
+        assert_eq!(load(&path).unwrap(), anchors(), "what is understood counts");
+        assert_eq!(load(&path).unwrap(), Anchors::new());
+        save(&path, &anchors()).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("clocks.newer")).unwrap(), newer);
     }
 }

@@ -6,14 +6,16 @@
 //! node and [`Node`]. The file is written anew under another name, synced, and put in the place of the old one.
 //!
 //! **Failure.** Nothing here is needed for a promise: without the file, births are asked for again, and what comes
-//! before them by number alone is kept among the dead letters. So a damaged file is passed over.
+//! before them by number alone is kept among the dead letters. So a damaged file is passed over, and one of a newer version
+//! is set aside under another name.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::message::{Metric, Payload};
 use super::topic::NodeId;
@@ -36,7 +38,24 @@ const METRIC_BYTES: usize = 48;
 /// A file beyond this is none of ours.
 const FILE_BYTES_MAX: u64 = 4 * BIRTHS_BYTES_MAX as u64;
 
-const MAGIC: [u8; 9] = *b"FOREBAYS\x01";
+const MAGIC: [u8; 8] = *b"FOREBAYS";
+const VERSION: u8 = 1;
+
+/// What the name of a file of a newer version ends in, once it is set aside.
+const ASIDE: &str = "newer";
+
+/// Why nothing is known from an earlier life.
+#[derive(Debug, Error)]
+pub(super) enum Unread {
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("it is damaged")]
+    Damaged,
+    #[error(
+        "it has format {version}, which this version does not know, and is kept as {} for the version that wrote it", aside.display()
+    )]
+    Newer { version: u8, aside: PathBuf },
+}
 
 /// Edge nodes by group and name.
 pub(super) type Nodes = BTreeMap<NodeId, Node>;
@@ -112,20 +131,37 @@ impl Node {
     }
 }
 
-/// Reads what an earlier life left.
-pub(super) fn load(path: &Path) -> io::Result<Nodes> {
+/// Reads what an earlier life left. A file of a newer version is set aside, so that nothing is ever written over it.
+pub(super) fn load(path: &Path) -> Result<Nodes, Unread> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Nodes::new()),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES_MAX), &mut bytes)?;
-    parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
+    if let Some(version) = newer(&bytes) {
+        let aside = path.with_added_extension(ASIDE);
+        std::fs::rename(path, &aside)?;
+        return Err(Unread::Newer { version, aside });
+    }
+    parse(&bytes).ok_or(Unread::Damaged)
+}
+
+/// The version of an intact file, if it is a newer one. The checksum has the same place in every version.
+fn newer(bytes: &[u8]) -> Option<u8> {
+    let (version, rest) = bytes.strip_prefix(&MAGIC)?.split_first()?;
+    let (checksum, body) = rest.split_first_chunk()?;
+    let is_intact = u32::from_le_bytes(*checksum) == crc32c::crc32c(body);
+    Some(*version).filter(|version| is_intact && *version > VERSION)
 }
 
 fn parse(bytes: &[u8]) -> Option<Nodes> {
-    let (checksum, body) = bytes.strip_prefix(&MAGIC)?.split_first_chunk()?;
+    let (version, rest) = bytes.strip_prefix(&MAGIC)?.split_first()?;
+    let (checksum, body) = rest.split_first_chunk()?;
+    if *version != VERSION {
+        return None;
+    }
     if u32::from_le_bytes(*checksum) != crc32c::crc32c(body) {
         return None;
     }
@@ -151,7 +187,7 @@ pub(super) fn save(path: &Path, nodes: &Nodes) -> io::Result<()> {
 fn written(nodes: &Nodes) -> io::Result<Vec<u8>> {
     let listed: Vec<(&NodeId, &Node)> = nodes.iter().collect();
     let body = postcard::to_allocvec(&listed).map_err(io::Error::other)?;
-    Ok([&MAGIC[..], &crc32c::crc32c(&body).to_le_bytes(), &body].concat())
+    Ok([&MAGIC[..], &[VERSION], &crc32c::crc32c(&body).to_le_bytes(), &body].concat())
 }
 
 /// What is written is read again, but for what a start does not know. See `crate::fuzzing`.
@@ -215,11 +251,38 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
+            // Upwards, the version would be a newer one.
+            damaged[at] ^= if at == MAGIC.len() { 1 } else { 0x10 };
             std::fs::write(&path, &damaged).unwrap();
             assert_eq!(load(&path).unwrap_err().to_string(), "it is damaged");
             std::fs::write(&path, &bytes[..at]).unwrap();
             assert!(load(&path).is_err());
         }
+    }
+
+    #[test]
+    fn the_file_of_version_1_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("1f");
+        std::fs::write(&path, include_bytes!("../../../tests/fixtures/sparkplug-1")).unwrap();
+        assert_eq!(load(&path).unwrap(), nodes());
+        save(&path, &nodes()).unwrap();
+        let same = std::fs::read(&path).unwrap() == include_bytes!("../../../tests/fixtures/sparkplug-1");
+        assert!(same, "what is written has changed; a new version has a new number and a file of its own");
+    }
+
+    #[test]
+    fn the_file_of_a_newer_version_is_set_aside_and_never_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("1f");
+        save(&path, &nodes()).unwrap();
+        let mut newer = std::fs::read(&path).unwrap();
+        newer[MAGIC.len()] = 2;
+        std::fs::write(&path, &newer).unwrap();
+        let said = load(&path).unwrap_err().to_string();
+        assert!(said.contains("format 2") && said.contains("1f.newer"), "{said}");
+        assert_eq!(load(&path).unwrap(), Nodes::new());
+        save(&path, &nodes()).unwrap();
+        assert_eq!(std::fs::read(directory.path().join("1f.newer")).unwrap(), newer);
     }
 }
