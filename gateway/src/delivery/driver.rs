@@ -33,7 +33,7 @@ use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
 use super::complaints::Complaints;
 use super::gaps::GapMaker;
-use super::gather::Gather;
+use super::gather::{BATCH_BYTES_MAX, Gather};
 use super::horizon::Reached;
 use super::lanes::Lanes;
 use super::losses::Holes;
@@ -50,8 +50,6 @@ use crate::record::Offset;
 use crate::sink::batch::{Audience, Record};
 use crate::sink::{Batch, Outcome, Part, Position, Sink};
 
-/// Bytes of journal that a batch keeps in memory.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the journal is asked again after it refused a cursor or failed to be read.
 pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// How long a write that is under way may take when the journal needs room.
@@ -340,6 +338,11 @@ impl<S: Sink> Driver<S> {
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));
             }
+            if self.live_first && gather.is_full() && self.pace.is_early(now) {
+                // What goes ahead is chosen when it can leave, or it would not be the latest any more.
+                self.wait_at_pace().await?;
+                continue;
+            }
             if self.live_first
                 && let Some(batch) = self.ahead.poll(now, &self.journal, &self.audience, limits, gather)
             {
@@ -419,7 +422,8 @@ impl<S: Sink> Driver<S> {
         let mut lanes = self.lanes.of(batch.points(), points);
         let stored = &self.ahead.stored;
         if !stored.is_empty() {
-            let has: Vec<bool> = batch.records().map(|(offset, _)| stored.has(offset)).collect();
+            let has: Vec<bool> =
+                batch.records().map(|(offset, record)| stored.has(offset, record.device())).collect();
             lanes.iter_mut().for_each(|lane| lane.retain(|point| !has[*point]));
         }
         lanes

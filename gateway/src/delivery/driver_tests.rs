@@ -3,6 +3,7 @@
 mod damage;
 mod early;
 mod eviction;
+mod fairness;
 mod live_first;
 mod overload;
 mod replays;

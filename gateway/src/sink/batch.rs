@@ -2,15 +2,21 @@
 //!
 //! A batch holds the journal's frames, not copies of their records; it decodes them anew for each use. Its points are
 //! numbered from 0, so that the decisions of [`crate::delivery`] need to know nothing of the journal. Rows that the sink
-//! does not want are no points; they are counted when the batch passes them.
+//! does not want are no points; they are counted when the batch passes them. A *selective* batch, which no cursor
+//! follows, has nothing but points, and none of the devices that it leaves out.
 
 use std::sync::Arc;
+use std::{mem, slice};
 
+use super::selection::{Census, LeftOut};
 use crate::config::Filter;
 use crate::journal::Frame;
 use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
 use crate::record::{Offset, Value, ValueRef};
+
+/// What a record takes in the journal besides texts and fields.
+const RECORD_BYTES: usize = 20;
 
 /// A sink as the journal's entries concern it.
 #[derive(Debug)]
@@ -33,6 +39,17 @@ pub struct Batch {
     points: usize,
     /// Rows that the sink does not want.
     unwanted: usize,
+    bytes: usize,
+    selection: Option<Selection>,
+}
+
+/// What makes a batch selective.
+#[derive(Debug, Default)]
+struct Selection {
+    left_out: LeftOut,
+    /// Of all points that it has come across.
+    census: Census,
+    /// Bytes of the points that it has.
     bytes: usize,
 }
 
@@ -125,8 +142,15 @@ impl Batch {
     /// An empty batch of a sink.
     #[must_use]
     pub fn new(audience: Arc<Audience>, from: Offset) -> Batch {
-        let fixes = Arc::default();
-        Batch { audience, fixes, frames: Vec::new(), from, to: from, points: 0, unwanted: 0, bytes: 0 }
+        let (fixes, frames, selection) = (Arc::default(), Vec::new(), None);
+        Batch { audience, fixes, frames, from, to: from, points: 0, unwanted: 0, bytes: 0, selection }
+    }
+
+    /// An empty batch that leaves out some devices.
+    #[must_use]
+    pub fn selective(audience: Arc<Audience>, from: Offset, left_out: LeftOut) -> Batch {
+        let selection = Some(Selection { left_out, ..Selection::default() });
+        Batch { selection, ..Batch::new(audience, from) }
     }
 
     /// Adds the frame's entries from the batch's end on, until the batch has `rows_max` rows or stands before an entry
@@ -150,8 +174,8 @@ impl Batch {
             match entry {
                 Ok(_) if early => unreadable += 1,
                 Ok(entry) => match Passed::of(entry, &self.audience) {
-                    Some(Passed::Point(_)) => self.points += 1,
-                    Some(Passed::Unwanted(_)) => self.unwanted += 1,
+                    Some(Passed::Point(record)) => self.points += usize::from(self.selects(&record)),
+                    Some(Passed::Unwanted(_)) => self.unwanted += usize::from(self.selection.is_none()),
                     None => {}
                 },
                 Err(_) => unreadable += 1,
@@ -163,6 +187,31 @@ impl Batch {
             self.frames.push(Arc::clone(frame));
         }
         Added { whole_frame: end == frame.end(), waits, unreadable }
+    }
+
+    /// Whether a point that it comes across is one of its own.
+    fn selects(&mut self, record: &Record<'_>) -> bool {
+        let Some(selection) = &mut self.selection else { return true };
+        selection.census.count(record);
+        let selects = !selection.left_out.has(record.device());
+        selection.bytes += if selects { record.bytes() } else { 0 };
+        selects
+    }
+
+    /// Leaves out these devices instead of those that were left out; what a selective batch has not got of the latter until
+    /// now it does not get any more.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        let Some(selection) = &mut self.selection else { return };
+        selection.left_out = left_out;
+        let frames = mem::take(&mut self.frames).into_iter();
+        self.frames = frames.filter(|frame| self.passed_in(slice::from_ref(frame)).next().is_some()).collect();
+        self.bytes = self.frames.iter().map(|frame| frame.bytes()).sum();
+        let sizes = self.records().map(|(_, record)| record.bytes());
+        let (points, bytes) = sizes.fold((0, 0), |(points, sum), bytes| (points + 1, sum + bytes));
+        self.points = points;
+        if let Some(selection) = &mut self.selection {
+            selection.bytes = bytes;
+        }
     }
 
     /// Points in the batch.
@@ -181,6 +230,24 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that count against the size of a batch: of a selective one those of its points, else those of its frames.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.selection.as_ref().map_or(self.bytes, |selection| selection.bytes)
+    }
+
+    /// The devices that it leaves out.
+    #[must_use]
+    pub fn left_out(&self) -> LeftOut {
+        self.selection.as_ref().map_or_else(LeftOut::default, |selection| selection.left_out.clone())
+    }
+
+    /// What a selective batch has come across.
+    #[must_use]
+    pub fn census(&self) -> Option<&Census> {
+        self.selection.as_ref().map(|selection| &selection.census)
     }
 
     /// Offset of the first entry.
@@ -230,14 +297,27 @@ impl Batch {
 
     /// The same, and between them the rows that the sink does not want.
     pub fn passed(&self) -> impl Iterator<Item = (Offset, Passed<'_>)> {
-        let entries = self.frames.iter().flat_map(|frame| frame.entries());
+        self.passed_in(&self.frames)
+    }
+
+    fn passed_in<'a>(&'a self, frames: &'a [Arc<Frame>]) -> impl Iterator<Item = (Offset, Passed<'a>)> {
+        let entries = frames.iter().flat_map(|frame| frame.entries());
         let (from, to) = (self.from, self.to);
         let entries =
             entries.skip_while(move |(offset, _)| *offset < from).take_while(move |(offset, _)| *offset < to);
         entries.filter_map(|(offset, entry)| {
             let entry = self.fixes.date(entry.ok()?);
-            Some((offset, Passed::of(entry, &self.audience)?))
+            let passed = Passed::of(entry, &self.audience)?;
+            self.has(&passed).then_some((offset, passed))
         })
+    }
+
+    fn has(&self, passed: &Passed<'_>) -> bool {
+        match (&self.selection, passed) {
+            (None, _) => true,
+            (Some(selection), Passed::Point(record)) => !selection.left_out.has(record.device()),
+            (Some(_), Passed::Unwanted(_)) => false,
+        }
     }
 }
 
@@ -309,6 +389,25 @@ impl<'a> Record<'a> {
             Record::Row(row) => Some(row),
             Record::Gap(_) => None,
         }
+    }
+
+    /// Ledger key of its device.
+    #[must_use]
+    pub fn device(&self) -> &'a str {
+        match self {
+            Record::Row(row) => row.device,
+            Record::Gap(gap) => gap.device,
+        }
+    }
+
+    /// About as many bytes as it takes in the journal.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (series, rest) = match self {
+            Record::Row(row) => (row.series, row.fields.bytes()),
+            Record::Gap(gap) => (gap.series, 0),
+        };
+        RECORD_BYTES + self.device().len() + series.len() + rest
     }
 
     /// The point that it becomes.

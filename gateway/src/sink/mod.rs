@@ -28,6 +28,7 @@ mod influx3;
 pub mod line_protocol;
 #[cfg(test)]
 pub(crate) mod scripted_server;
+pub mod selection;
 mod server;
 pub mod sqlite;
 
