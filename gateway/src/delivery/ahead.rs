@@ -94,17 +94,17 @@ impl Ahead {
         if !backlog.is_full() {
             return None;
         }
-        let lag = Lag {
-            end: *journal.watermark().borrow(),
-            batch: (backlog.to().0 - backlog.from().0).max(1),
-        };
+        let lag =
+            Lag { end: *journal.watermark().borrow(), batch: (backlog.to().0 - backlog.from().0).max(1) };
         self.begin(journal, audience, limits, backlog, lag);
         if self.read(now, journal, lag).is_none() {
             // The backlog's turn says what is wrong with the journal.
             self.fresh = None;
             return None;
         }
-        let is_due = !std::mem::take(&mut self.yields) && self.fresh.as_ref()?.is_due(now);
+        let fresh = self.fresh.as_ref()?;
+        let is_due = fresh.is_due(now) || self.takes_all && !fresh.is_empty();
+        let is_due = is_due && !std::mem::take(&mut self.yields);
         self.yields = is_due;
         self.has_sent |= is_due;
         if is_due { self.take(now, limits) } else { None }
@@ -140,7 +140,7 @@ impl Ahead {
         }
         self.read_on(now, lag)?;
         let fresh = self.fresh.as_ref()?;
-        if self.has_sent && fresh.is_full() && lag.batches(fresh.to()) >= BATCHES_LATE {
+        if self.has_sent && lag.batches(fresh.to()) >= BATCHES_LATE {
             self.begin_anew(now, journal, lag, false);
             self.read_on(now, lag)?;
         }
@@ -160,7 +160,8 @@ impl Ahead {
                 return None;
             }
             let lags = fresh.is_full() && lag.entries(fresh.to()) > lag.batch / SLACK;
-            if !lags || self.takes_all || !self.heavy.handle_full(fresh.census()?) {
+            let is_late = lag.batches(fresh.to()) >= BATCHES_LATE;
+            if !lags || self.takes_all || !self.heavy.handle_full(fresh.census()?, is_late) {
                 return Some(());
             }
             fresh.leave_out(now, self.heavy.left_out());

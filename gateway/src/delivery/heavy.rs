@@ -6,8 +6,9 @@
 //!
 //! Operation: when a fresh batch is full and more waits behind it, the heaviest device in what the batch has come across is
 //! left out, if it has more than [`TIMES_OTHERS`] times what others have in the mean, and the batch is read on; so
-//! again, until it reaches the journal's end or nobody stands out. It is taken in again when it has been no burden for
-//! [`IDLE_TURNS`] turns: what the sink has is remembered by stretches with the same devices left out, and should be few.
+//! again, until it reaches the journal's end or nobody stands out. Whoever is the only one is left out once it is late
+//! itself. It is taken in again when it has been no burden for [`IDLE_TURNS`] turns: what the sink has is remembered by
+//! stretches with the same devices left out, and should be few.
 
 use std::sync::Arc;
 
@@ -33,10 +34,10 @@ impl Heavy {
         self.devices.iter().map(|(device, _)| Arc::clone(device)).collect()
     }
 
-    /// A fresh batch that came across this is full before its time: whether somebody more is left out.
-    pub(super) fn handle_full(&mut self, census: &Census) -> bool {
+    /// A fresh batch that came across this is full before its time, and late or not: whether somebody more is left out.
+    pub(super) fn handle_full(&mut self, census: &Census, is_late: bool) -> bool {
         let (heaviest, others) = self.split(census);
-        let stands_out = heaviest.filter(|(_, bytes)| is_more(*bytes, others));
+        let stands_out = heaviest.filter(|(_, bytes)| is_more(*bytes, others) && (is_late || others.0 > 0));
         let added = stands_out.filter(|_| self.devices.len() < DEVICES_MAX);
         self.devices.extend(added.map(|(device, _)| (device.into(), 0)));
         added.is_some()
@@ -102,18 +103,19 @@ mod tests {
     fn whoever_stands_out_is_left_out_one_after_the_other() {
         let mut heavy = Heavy::default();
         let seen = census(&[("a", 50), ("b", 500), ("c", 1), ("d", 2)]);
-        assert!(heavy.handle_full(&seen) && heavy.handle_full(&seen));
+        assert!(heavy.handle_full(&seen, false) && heavy.handle_full(&seen, false));
         assert_eq!(left_out(&heavy), ["b", "a"]);
-        assert!(!heavy.handle_full(&seen), "two rows are not much more than one");
+        assert!(!heavy.handle_full(&seen, true), "two rows are not much more than one");
     }
 
     #[test]
-    fn nobody_stands_out_of_equals_and_whoever_is_alone_does() {
+    fn nobody_stands_out_of_equals_and_whoever_is_alone_does_when_it_is_late() {
         let mut heavy = Heavy::default();
-        assert!(!heavy.handle_full(&census(&[("a", 50), ("b", 50), ("c", 60)])));
-        assert!(!heavy.handle_full(&census(&[("a", 20), ("b", 11)])));
-        assert!(!heavy.handle_full(&census(&[])));
-        assert!(heavy.handle_full(&census(&[("a", 50)])));
+        assert!(!heavy.handle_full(&census(&[("a", 50), ("b", 50), ("c", 60)]), true));
+        assert!(!heavy.handle_full(&census(&[("a", 20), ("b", 11)]), true));
+        assert!(!heavy.handle_full(&census(&[]), true));
+        assert!(!heavy.handle_full(&census(&[("a", 50)]), false));
+        assert!(heavy.handle_full(&census(&[("a", 50)]), true));
         assert_eq!(left_out(&heavy), ["a"]);
     }
 
@@ -122,7 +124,8 @@ mod tests {
         let mut heavy = Heavy::default();
         for n in 0..40 {
             let name = format!("{n}");
-            assert_eq!(heavy.handle_full(&census(&[(&name, 1_000), ("x", 1), ("y", 1)])), n < DEVICES_MAX);
+            let seen = census(&[(&name, 1_000), ("x", 1), ("y", 1)]);
+            assert_eq!(heavy.handle_full(&seen, true), n < DEVICES_MAX);
         }
         assert_eq!(left_out(&heavy).len(), DEVICES_MAX);
     }
@@ -131,7 +134,7 @@ mod tests {
     fn whoever_is_no_burden_for_a_while_is_taken_in_again() {
         let mut heavy = Heavy::default();
         let flood = census(&[("a", 500), ("b", 1)]);
-        assert!(heavy.handle_full(&flood));
+        assert!(heavy.handle_full(&flood, false));
         for turn in 0..3 * IDLE_TURNS {
             // Now and then it floods again.
             let floods = turn % IDLE_TURNS == IDLE_TURNS - 1;

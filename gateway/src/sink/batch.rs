@@ -204,7 +204,8 @@ impl Batch {
         let Some(selection) = &mut self.selection else { return };
         selection.left_out = left_out;
         let frames = mem::take(&mut self.frames).into_iter();
-        self.frames = frames.filter(|frame| self.passed_in(slice::from_ref(frame)).next().is_some()).collect();
+        self.frames =
+            frames.filter(|frame| self.passed_in(slice::from_ref(frame)).next().is_some()).collect();
         self.bytes = self.frames.iter().map(|frame| frame.bytes()).sum();
         let sizes = self.records().map(|(_, record)| record.bytes());
         let (points, bytes) = sizes.fold((0, 0), |(points, sum), bytes| (points + 1, sum + bytes));

@@ -126,7 +126,11 @@ fn calm_devices_have_their_turns_beside_one_that_floods() {
     let delays = log.calm_delays();
     assert_eq!(delays.len(), 240);
     let late = delays.iter().filter(|delay| **delay > 2).count();
-    assert!(late <= delays.len() / 20, "{late} of {} rows waited for more than a turn of each: {delays:?}", delays.len());
+    assert!(
+        late <= delays.len() / 20,
+        "{late} of {} rows waited for more than a turn of each: {delays:?}",
+        delays.len()
+    );
     assert!(delays.last() <= Some(&6), "{delays:?}");
     // Once it is left out, a flood comes in its own order.
     let flood = log.writes[10..].iter().flatten().filter(|(series, _)| series == "m,device=flood");
@@ -146,8 +150,10 @@ fn several_floods_are_left_out_and_come_back_when_they_are_calm() {
     assert!(late <= delays.len() / 20, "{late} of {} rows waited: {delays:?}", delays.len());
     // The backlog of the first half takes longer than the second, and what floods no more is fresh again.
     let last: Vec<usize> = log.born.values().copied().filter(|write| *write >= 100).collect();
-    let fresh = log.writes.iter().enumerate().flat_map(|(write, points)| points.iter().map(move |p| (write, p)));
-    let fresh = fresh.filter(|(write, point)| log.born[*point] >= 100 && write - log.born[*point] <= 2).count();
+    let fresh =
+        log.writes.iter().enumerate().flat_map(|(write, points)| points.iter().map(move |p| (write, p)));
+    let fresh =
+        fresh.filter(|(write, point)| log.born[*point] >= 100 && write - log.born[*point] <= 2).count();
     assert!(fresh >= last.len() * 9 / 10, "{fresh} of {} rows were fresh", last.len());
 }
 
@@ -313,7 +319,10 @@ fn lives(seed: u64) {
         let distinct: HashSet<Point> = stored.iter().cloned().collect();
         assert_eq!(distinct.len(), stored.len(), "seed {seed}, life {life}: rows were sent twice");
         for again in distinct.intersection(&seen) {
-            assert!(again.1 as u64 >= done[&again.0], "seed {seed}, life {life}: {again:?} was in the ledger");
+            assert!(
+                again.1 as u64 >= done[&again.0],
+                "seed {seed}, life {life}: {again:?} was in the ledger"
+            );
         }
         seen.extend(distinct);
         let log = log.lock().unwrap();
@@ -333,7 +342,8 @@ fn lives(seed: u64) {
 
 #[test]
 fn random_floods_with_kills_in_between_lose_nothing_and_repeat_only_what_went_ahead() {
-    let random = env::var("FOREBAY_SEED").map_or_else(|_| u64::from(getrandom::u32().unwrap()), |s| s.parse().unwrap());
+    let random = env::var("FOREBAY_SEED")
+        .map_or_else(|_| u64::from(getrandom::u32().unwrap()), |s| s.parse().unwrap());
     println!("FOREBAY_SEED={random}");
     for n in 0..8 {
         lives(random.wrapping_add(1_000 * n));
