@@ -182,7 +182,9 @@ impl Batch {
             }
         }
         self.to = end.max(self.to);
-        if self.rows() > before {
+        // A frame that filled a batch comes again where that leaves out more and so is not full any more.
+        let is_here = self.frames.last().is_some_and(|last| last.first() == frame.first());
+        if self.rows() > before && !is_here {
             self.bytes += frame.bytes();
             self.frames.push(Arc::clone(frame));
         }
@@ -443,5 +445,54 @@ impl<'a> Point<'a> {
             }
         };
         row.into_iter().flat_map(|fields| fields.iter()).chain(gap.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Class, Journal, Options, Read, Refused};
+
+    /// A journal with one frame: rows of these devices, in this order.
+    fn frame(devices: &[&str]) -> Arc<Frame> {
+        let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
+        let submitted: Result<_, Refused> = journal.submit(Class::Internal, |_, submission| {
+            (0_u64..).zip(devices).try_for_each(|(sequence, device)| {
+                let (boot, stamped, series, ns) = (0, false, "m", sequence.cast_signed());
+                let fields = Fields::of(&[]);
+                submission.add(&Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields }))
+            })
+        });
+        let end = submitted.unwrap().1;
+        while *journal.watermark().borrow() < end {
+            std::thread::yield_now();
+        }
+        match journal.reader(Offset(0)).next().unwrap() {
+            Read::Frame(frame) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn times(batch: &Batch) -> Vec<i64> {
+        batch.records().map(|(_, record)| record.point().ns).collect()
+    }
+
+    #[test]
+    fn a_selective_batch_has_no_points_of_those_that_it_leaves_out_and_each_other_once() {
+        let frame = frame(&["a", "b", "a", "a", "b", "c", "a", "b"]);
+        let mut batch = Batch::selective(Audience::of_all("main"), Offset(0), LeftOut::default());
+        assert!(!batch.add(&frame, &Arc::default(), 3).whole_frame);
+        assert_eq!(times(&batch), [0, 1, 2]);
+        batch.leave_out(["a".into()].into_iter().collect());
+        assert_eq!((times(&batch), batch.points()), (vec![1], 1));
+        assert!(!batch.add(&frame, &Arc::default(), 3).whole_frame);
+        assert_eq!((times(&batch), batch.points(), batch.to()), (vec![1, 4, 5], 3, Offset(6)));
+        let census = batch.census().unwrap();
+        assert_eq!((census.records(), census.of("a") > census.of("b"), census.of("x")), (6, true, 0));
+        let bytes: usize = batch.records().map(|(_, record)| record.bytes()).sum();
+        assert_eq!((batch.weight(), batch.bytes()), (bytes, frame.bytes()));
+        batch.leave_out(["a", "b", "c"].map(Arc::from).into_iter().collect());
+        assert_eq!((batch.points(), batch.weight(), batch.bytes()), (0, 0, 0));
     }
 }

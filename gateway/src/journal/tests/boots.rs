@@ -239,6 +239,20 @@ fn what_boots_have_is_exact_where_nothing_is_left_out() {
 }
 
 #[test]
+fn a_gap_that_names_a_boot_is_of_that_boot_whoever_waits_for_longer() {
+    let mut life = Life::new();
+    life.live(&[Act::Rows(5), Act::Boot, Act::Rows(4)]);
+    life.gap(2, Cause::Damaged, 3, Some("main"));
+    life.gap(2, Cause::Damaged, 3, Some("main"));
+    let boots = Boots::of(&life.state, life.state.device(DEVICE).unwrap(), None, |_| 0);
+    let told = |boot: usize| {
+        let ledger = &boots.boots[boot].sinks["main"];
+        (ledger.backlog(), ledger.lost())
+    };
+    assert_eq!((told(0), told(1)), ((3, 2), (0, 4)), "and no boot loses more than it has");
+}
+
+#[test]
 fn the_bytes_of_the_header_and_the_snapshot() {
     let (journal, segment) = (JournalId(1), SegmentId(2));
     let (first, void) = (Offset(3), Offset(3));
