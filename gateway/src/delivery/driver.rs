@@ -151,6 +151,7 @@ pub(super) struct Driver<S> {
     pub(super) detached: bool,
     /// Holes in the journal that are declared, and not passed yet.
     pub(super) holes: Holes,
+    has_told_of_lack: bool,
     horizon: Option<Reached>,
 }
 
@@ -199,6 +200,7 @@ impl<S: Sink> Driver<S> {
             journaled: cursor,
             detached: false,
             holes: Holes::default(),
+            has_told_of_lack: false,
             horizon: settings.horizon,
             name,
             journal,
@@ -252,6 +254,7 @@ impl<S: Sink> Driver<S> {
 
     /// Delivers a batch to its end, unless the rest of it has to make room.
     async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
+        self.tell_of_lack(&batch);
         self.delivery.handle_batch(batch.points(), self.lanes_of(&batch));
         while batch.rows() > 0 {
             let (settled, is_interrupted) = self.write(&batch).await?;
@@ -297,14 +300,23 @@ impl<S: Sink> Driver<S> {
             }
         };
         let floor = self.journal.with_state(|state| state.floor(&self.name));
-        let start = match position {
+        Ok(match position {
             Position::Journal => self.accounted,
             Position::Own(own) => own.unwrap_or_default().min(self.accounted).max(floor),
+        })
+    }
+
+    /// Says once that the sink gets again what is in the ledger. A sink that is merely behind where nothing was for it, as rows
+    /// are that it does not want, lacks nothing.
+    fn tell_of_lack(&mut self, batch: &Batch) {
+        let first = batch.records().map(|(offset, _)| offset).next();
+        let Some(from) = first.filter(|from| *from < self.accounted && !self.has_told_of_lack) else {
+            return;
         };
-        if start < self.accounted {
-            warn!(sink = &*self.name, from = %start, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
-        }
-        Ok(start)
+        self.has_told_of_lack = true;
+        self.status
+            .note("the store lacked what it had confirmed, and gets again what the journal still has of it");
+        warn!(sink = &*self.name, %from, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
     }
 
     /// The next batch that has to leave, or what is to be done instead.
