@@ -98,6 +98,14 @@ pub struct Config {
     pub log_level: LogLevel,
 }
 
+impl Config {
+    /// Whether a database of this name is configured.
+    #[must_use]
+    pub fn has_sink(&self, name: &str) -> bool {
+        name == SQLITE && self.sqlite.is_some() || self.influxdb.iter().any(|influxdb| influxdb.name == name)
+    }
+}
+
 /// One entry of `[devices]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {

@@ -260,25 +260,26 @@ fn create_data_dir(path: &Path) -> Result<()> {
 /// A sink that is not configured any more would hold the journal for ever. One that has everything is forgotten; for
 /// one that has not, somebody has to decide.
 fn let_go_of_sinks(config: &Config, journal: &Journal) -> Result<()> {
-    let is_configured = |name: &str| {
-        name == SQLITE && config.sqlite.is_some()
-            || config.influxdb.iter().any(|influxdb| influxdb.name == name)
-    };
     let gone: Vec<(String, u64)> = journal.with_state(|state| {
-        let gone = state.sinks().iter().filter(|sink| !is_configured(&sink.name));
+        let gone = state.sinks().iter().filter(|sink| !config.has_sink(&sink.name));
         gone.map(|sink| (sink.name.to_string(), state.owed(&sink.name))).collect()
     });
     for (name, owed) in gone {
         if owed > 0 {
-            bail!(
-                "the sink {name:?} is not configured any more, and {owed} rows are not delivered to it yet; \
-                 configure it again under this name, or let go of them with `forebay sinks forget {name}` and the same --config"
-            );
+            bail!("the sink {name:?} {}", lacks_rows(&name, owed));
         }
         journal.forget_sink(&name)?;
         info!(sink = name, "forgotten: it is not configured any more, and has everything");
     }
     Ok(())
+}
+
+/// What is wrong with a sink that is not configured any more, and how to mend it.
+pub(crate) fn lacks_rows(name: &str, owed: u64) -> String {
+    format!(
+        "is not configured any more, and {owed} rows are not delivered to it yet; configure it again under this name, or \
+         let go of them with `forebay sinks forget {name}` and the same --config"
+    )
 }
 
 fn start_sinks(

@@ -17,6 +17,7 @@ use crate::dead_letters::{DeadLetters, Dropped};
 use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
+pub use boots::{BootLedgers, Boots};
 pub use findings::Finding;
 pub use ledger::Ledger;
 pub use machine::Machine;
@@ -25,6 +26,7 @@ pub use pulse::Pulse;
 pub use rate_limit::RateLimit;
 pub use status::Status;
 
+pub mod boots;
 pub mod findings;
 pub mod ledger;
 mod machine;

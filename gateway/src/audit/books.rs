@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::report::BootReport;
 use crate::journal::State;
 use crate::journal::entry::Cause;
 use crate::journal::state::{DeviceState, Ledger as Account, OTHERS, UNKNOWN};
-use crate::stats::Ledger;
+use crate::stats::{Boots, Ledger};
 
 /// The ledger of one sink at one offset of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     pub(super) again: u64,
     /// Rows of which that is not known.
     pub(super) unsure: u64,
+    /// The same rows by boot.
+    pub(super) boots: Vec<BootReport>,
 }
 
 impl Books {
@@ -43,7 +46,9 @@ impl Books {
             let account = state.ledgers(device).find(|(name, _)| *name == sink);
             let Some((_, account)) = account else { continue };
             books.balances &= Ledger::of(device, account, None, 0).balances();
-            books.devices.entry(tag_of(device)).or_default().add(device, account);
+            let entry = books.devices.entry(tag_of(device)).or_default();
+            entry.add(device, account);
+            entry.boots.extend(boots_of(state, device, sink));
         }
         books
     }
@@ -57,6 +62,15 @@ impl Books {
     pub(super) fn expects(&self, device: &str, points: u64) -> bool {
         self.devices.get(device).is_some_and(|entry| entry.least() == points && entry.most() == points)
     }
+}
+
+/// The ledger of a device by boot; nothing of one without boots.
+fn boots_of(state: &State, device: &DeviceState, sink: &str) -> Vec<BootReport> {
+    let all = Boots::of(state, device, None, |_| 0);
+    let earlier = all.earlier.get(sink).filter(|_| !all.boots.is_empty()).map(|ledger| (None, ledger));
+    let earlier = earlier.filter(|(_, ledger)| **ledger != Ledger::default());
+    let boots = all.boots.iter().filter_map(|boot| Some((Some(boot.boot), boot.sinks.get(sink)?)));
+    earlier.into_iter().chain(boots).map(|(boot, ledger)| BootReport::of(&device.key, boot, ledger)).collect()
 }
 
 /// The name that a device's points carry: the tag `device`, or nothing where there is no such tag.

@@ -97,6 +97,7 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
         elsewhere: counted.elsewhere,
         missing,
         surplus,
+        boots: after.boots.clone(),
         notes,
     }
 }

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use report::{DeviceReport, Report, SinkReport, Verdict};
+pub use report::{BootReport, DeviceReport, Report, SinkReport, Verdict};
 
 use self::books::Books;
 use crate::config::{Config, InfluxdbApi, SQLITE};

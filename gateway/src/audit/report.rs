@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::books::Books;
 use crate::record::Offset;
+use crate::stats::Ledger;
 
 /// How ledger and database compare. The greatest of several stands for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,8 +74,45 @@ pub struct DeviceReport {
     pub missing: u64,
     /// Points that the ledger does not know, or zero.
     pub surplus: u64,
+    /// The same rows by boot, of native devices, the oldest first.
+    #[serde(default)]
+    pub boots: Vec<BootReport>,
     /// What has to be known about the numbers.
     pub notes: Vec<String>,
+}
+
+/// What the ledger says of one boot of a native device in one sink. What all of a device add up to is the ledger of the
+/// device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootReport {
+    /// Chip id.
+    pub device: String,
+    /// The boot; none for all before those that the journal remembers.
+    pub boot: Option<u32>,
+    /// Rows learned.
+    pub learned: u64,
+    /// Rows that the sink has confirmed.
+    pub confirmed: u64,
+    /// Rows that it has not.
+    pub unconfirmed: u64,
+    /// Rows that it refused.
+    pub dead_lettered: u64,
+    /// Rows declared lost.
+    pub lost: u64,
+}
+
+impl BootReport {
+    pub(super) fn of(device: &str, boot: Option<u32>, ledger: &Ledger) -> BootReport {
+        BootReport {
+            device: device.to_owned(),
+            boot,
+            learned: ledger.learned,
+            confirmed: ledger.confirmed,
+            unconfirmed: ledger.backlog(),
+            dead_lettered: ledger.dead_lettered,
+            lost: ledger.lost(),
+        }
+    }
 }
 
 impl Report {

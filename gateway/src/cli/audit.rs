@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, NotRunning, talk};
 use super::{plain, sinks};
-use crate::audit::{Auditor, DeviceReport, PATIENCE, Report, SinkReport, Verdict};
+use crate::audit::{Auditor, BootReport, DeviceReport, PATIENCE, Report, SinkReport, Verdict};
 use crate::config::Loaded;
 
 /// Devices with nothing to be said about that are shown of each sink.
@@ -123,9 +123,24 @@ fn push_device(page: &mut String, name: &str, found: &DeviceReport) {
     if found.swept > 0 {
         let _ = writeln!(page, "    {} of the points were deleted by the retention since", found.swept);
     }
+    for boot in found.boots.iter().filter(|_| found.boots.len() > 1) {
+        push_boot(page, boot);
+    }
     for note in &found.notes {
         let _ = writeln!(page, "    {}", plain(note));
     }
+}
+
+/// One line of a device that has more than one boot.
+fn push_boot(page: &mut String, boot: &BootReport) {
+    let name = boot.boot.map_or_else(|| "earlier boots".to_owned(), |boot| format!("boot {boot}"));
+    let BootReport { learned, confirmed, unconfirmed, dead_lettered, lost, .. } = boot;
+    let _ = write!(page, "    {name}: {learned} learned, {confirmed} confirmed, {unconfirmed} unconfirmed");
+    let rest = [(dead_lettered, "among the dead letters"), (lost, "lost")];
+    for (rows, what) in rest.into_iter().filter(|(rows, _)| **rows > 0) {
+        let _ = write!(page, ", {rows} {what}");
+    }
+    page.push('\n');
 }
 
 fn word(verdict: Verdict) -> &'static str {

@@ -37,6 +37,9 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
     let options = Options::from(&config.journal);
     report.line("journal", data_dir::check_journal(&config.data_dir, &options));
+    for (sink, lacks) in data_dir::abandoned(config, running.as_ref()) {
+        report.line(&format!("sink {sink}"), Err(lacks));
+    }
     report.line("ack", Ok(ack_finding(config)));
     report.line("clock", clock_finding(config.clock));
     if config.mqtt.iter().any(|broker| mosquitto::is_here(&broker.host)) {

@@ -8,17 +8,19 @@
 //!
 //! *Operation.* Once the backlog is more than a few batches, a second reader begins a batch before the journal's end. What
 //! it has read leaves when it is a batch or has waited a little, and costs at most [`REQUESTS_MAX`] requests; what the sink has
-//! confirmed is remembered as ranges of offsets. When the cursor comes to them, their points are not sent again. A point
-//! that was refused is left to the cursor, which deals with refusals. If more rows come than its turns take, the second
-//! reader goes on a batch before the journal's end, and what it leaves out is backlog. Where the backlog cannot be read on,
+//! confirmed is remembered as stretches of offsets (`stored.rs`). When the cursor comes to them, their points are not sent
+//! again. A point that was refused is left to the cursor, which deals with refusals. Where the backlog cannot be read on,
 //! nothing goes ahead of it.
 //!
-//! *Failure.* The ranges are in memory, and few: what is forgotten, by a kill too, is sent once more, which changes nothing
+//! *Fairness.* If more rows come than the turns take, the devices that flood are left out, one after the other, until the
+//! rest fits (`heavy.rs`): their rows are backlog, and a stretch remembers whose rows it lacks. So a calm device's rows wait
+//! for one turn of the backlog at most, whatever others send. If nobody else has fresh rows, or nobody stands out, the
+//! second reader goes on a batch before the journal's end, and what lies before that is backlog.
+//!
+//! *Failure.* The stretches are in memory, and few: what is forgotten, by a kill too, is sent once more, which changes nothing
 //! in a store where equal points overwrite. A sink that fails is waited for as ever, and the backlog has the next turn. What
 //! went ahead and is then damaged in the journal is declared lost, although the sink has it.
 
-use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +28,12 @@ use super::Step;
 use super::batcher::{Batcher, Limits};
 use super::driver::{Driver, Stopping};
 use super::gather::Gather;
+use super::heavy::Heavy;
+use super::stored::Stored;
 use crate::journal::Journal;
 use crate::record::Offset;
 use crate::sink::batch::Audience;
+use crate::sink::selection::LeftOut;
 use crate::sink::{Batch, Outcome, Sink};
 
 /// Requests that a batch ahead of its turn may cost; what is not dealt with then has time.
@@ -37,10 +42,12 @@ const REQUESTS_MAX: u32 = 8;
 const BATCHES_BEHIND: u64 = 2;
 /// How far fresh rows may be behind themselves before some of them become backlog, in batches.
 const BATCHES_LATE: u64 = 8;
+/// How many entries are gone through at least to find those of calm devices among those of others.
+const ENTRIES_LATE: u64 = 1 << 16;
+/// Which part of a batch may wait behind a full one before somebody is left out: there are other entries than rows.
+const SLACK: u64 = 8;
 /// How long fresh rows may wait for others: the backlog's turns make them wait enough.
 const LINGER_MAX: Duration = Duration::from_millis(250);
-/// Most ranges that are remembered.
-const RANGES_MAX: usize = 64;
 /// Journal bytes of a batch, at least, where a pace makes batches smaller.
 const BATCH_BYTES_LEAST: u64 = 16 << 10;
 
@@ -50,17 +57,20 @@ pub(super) struct Ahead {
     fresh: Option<Gather>,
     /// What the sink has above the cursor.
     pub(super) stored: Stored,
+    heavy: Heavy,
+    /// Nobody is left out of the batch under way, since nobody else had fresh rows.
+    takes_all: bool,
     /// The backlog has the next turn.
     yields: bool,
     /// Something was sent since the second reader began, or began anew: it does not begin anew before that.
     has_sent: bool,
 }
 
-/// Offsets above the cursor whose points a sink has.
-#[derive(Debug, Default)]
-pub(super) struct Stored {
-    /// Half-open, ascending, none touching another.
-    ranges: VecDeque<Range<u64>>,
+/// Where the journal ends, and how many entries of it a batch of the backlog has.
+#[derive(Clone, Copy)]
+struct Lag {
+    end: Offset,
+    batch: u64,
 }
 
 /// Limits of batches that take turns at a pace: one of the backlog must not use up more than a second of it, as far as
@@ -84,34 +94,101 @@ impl Ahead {
         if !backlog.is_full() {
             return None;
         }
-        let end = *journal.watermark().borrow();
-        let batch = (backlog.to().0 - backlog.from().0).max(1);
-        let batches = |from: Offset| end.0.saturating_sub(from.0) / batch;
-        let from = Offset(end.0.saturating_sub(batch)).max(backlog.to());
-        match &mut self.fresh {
-            None if batches(backlog.to()) >= BATCHES_BEHIND => {
-                let limits = Limits { linger: limits.linger.min(LINGER_MAX), ..limits };
-                let (audience, batcher) = (Arc::clone(audience), Batcher::new(limits));
-                self.fresh = Some(Gather::new(audience, journal.reader(from), batcher));
-                self.has_sent = false;
-            }
-            Some(fresh) if fresh.from() <= backlog.to() => self.fresh = None,
-            Some(fresh) if self.has_sent && batches(fresh.to()) >= BATCHES_LATE => {
-                fresh.restart(journal.reader(from));
-                self.has_sent = false;
-            }
-            _ => {}
-        }
-        let fresh = self.fresh.as_mut()?;
-        if fresh.advance(now).is_err() || fresh.hole().is_some() {
+        let lag =
+            Lag { end: *journal.watermark().borrow(), batch: (backlog.to().0 - backlog.from().0).max(1) };
+        self.begin(journal, audience, limits, backlog, lag);
+        if self.read(now, journal, lag).is_none() {
             // The backlog's turn says what is wrong with the journal.
             self.fresh = None;
             return None;
         }
-        let is_due = !std::mem::take(&mut self.yields) && fresh.is_due(now);
+        let fresh = self.fresh.as_ref()?;
+        let is_due = fresh.is_due(now) || self.takes_all && !fresh.is_empty();
+        let is_due = is_due && !std::mem::take(&mut self.yields);
         self.yields = is_due;
         self.has_sent |= is_due;
-        is_due.then(|| fresh.take())
+        if is_due { self.take(now, limits) } else { None }
+    }
+
+    /// Begins, or ends where the backlog has come to what is fresh.
+    fn begin(
+        &mut self,
+        journal: &Journal,
+        audience: &Arc<Audience>,
+        limits: Limits,
+        backlog: &Gather,
+        lag: Lag,
+    ) {
+        match &self.fresh {
+            None if lag.batches(backlog.to()) >= BATCHES_BEHIND => {
+                let batcher = Batcher::new(Limits { linger: limits.linger.min(LINGER_MAX), ..limits });
+                let reader = journal.reader(lag.batch_before_end().max(backlog.to()));
+                let left_out = self.heavy.left_out();
+                self.fresh = Some(Gather::selective(Arc::clone(audience), reader, batcher, left_out));
+                (self.has_sent, self.takes_all) = (false, false);
+            }
+            Some(fresh) if fresh.from() <= backlog.to() => self.fresh = None,
+            _ => {}
+        }
+    }
+
+    /// Reads on, to the journal's end if somebody can be left out for that; none if nothing can go ahead.
+    fn read(&mut self, now: Instant, journal: &Journal, lag: Lag) -> Option<()> {
+        let fresh = self.fresh.as_ref()?;
+        if self.has_sent && lag.entries(fresh.to()) >= ENTRIES_LATE.max(BATCHES_LATE * lag.batch) {
+            self.begin_anew(now, journal, lag, false);
+        }
+        self.read_on(now, lag)?;
+        let fresh = self.fresh.as_ref()?;
+        if self.has_sent && lag.batches(fresh.to()) >= BATCHES_LATE {
+            self.begin_anew(now, journal, lag, false);
+            self.read_on(now, lag)?;
+        }
+        let fresh = self.fresh.as_ref()?;
+        let is_of_others = fresh.is_empty() && fresh.census().is_some_and(|census| census.records() > 0);
+        if is_of_others && !self.yields && self.stored.has_room() {
+            self.begin_anew(now, journal, lag, true);
+            self.read_on(now, lag)?;
+        }
+        Some(())
+    }
+
+    fn read_on(&mut self, now: Instant, lag: Lag) -> Option<()> {
+        let fresh = self.fresh.as_mut()?;
+        loop {
+            if fresh.advance(now).is_err() || fresh.hole().is_some() {
+                return None;
+            }
+            let lags = fresh.is_full() && lag.entries(fresh.to()) > lag.batch / SLACK;
+            let is_late = lag.batches(fresh.to()) >= BATCHES_LATE;
+            if !lags || self.takes_all || !self.heavy.handle_full(fresh.census()?, is_late) {
+                return Some(());
+            }
+            fresh.leave_out(now, self.heavy.left_out());
+        }
+    }
+
+    /// Begins anew a batch before the journal's end, and not before where it is now; what lies between is backlog.
+    fn begin_anew(&mut self, now: Instant, journal: &Journal, lag: Lag, takes_all: bool) {
+        let Some(fresh) = &mut self.fresh else { return };
+        (self.has_sent, self.takes_all) = (false, takes_all);
+        let left_out = if takes_all { LeftOut::default() } else { self.heavy.left_out() };
+        fresh.leave_out(now, left_out);
+        fresh.restart(journal.reader(lag.batch_before_end().max(fresh.from())));
+    }
+
+    /// Takes the batch. Where nobody was left out of it for want of others, that tells nothing of who floods.
+    fn take(&mut self, now: Instant, limits: Limits) -> Option<Batch> {
+        let fresh = self.fresh.as_mut()?;
+        let batch = fresh.take();
+        if let Some(census) = batch.census()
+            && !std::mem::take(&mut self.takes_all)
+        {
+            let all_fits = census.records() <= limits.points && census.bytes() <= limits.bytes as u64;
+            self.heavy.handle_turn(census, all_fits);
+        }
+        fresh.leave_out(now, self.heavy.left_out());
+        Some(batch)
     }
 
     /// The batch that was taken last did not get through; it comes again in its turn.
@@ -122,48 +199,19 @@ impl Ahead {
     }
 }
 
-impl Stored {
-    /// None, as for every sink whose rows go in order.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+impl Lag {
+    /// Entries from an offset to the end.
+    fn entries(self, from: Offset) -> u64 {
+        self.end.0.saturating_sub(from.0)
     }
 
-    /// Whether the sink has what stands at an offset.
-    pub(super) fn has(&self, offset: Offset) -> bool {
-        let behind = self.ranges.partition_point(|range| range.end <= offset.0);
-        self.ranges.get(behind).is_some_and(|range| range.start <= offset.0)
+    /// As many in batches, rounded down.
+    fn batches(self, from: Offset) -> u64 {
+        self.entries(from) / self.batch
     }
 
-    /// The cursor has come to an offset.
-    pub(super) fn pass(&mut self, to: Offset) {
-        while let Some(first) = self.ranges.front_mut() {
-            if first.end > to.0 {
-                first.start = first.start.max(to.0);
-                return;
-            }
-            self.ranges.pop_front();
-        }
-    }
-
-    /// The sink has everything from one offset to another. Of too many ranges the shortest is forgotten.
-    fn add(&mut self, from: Offset, to: Offset) {
-        if from >= to {
-            return;
-        }
-        let first = self.ranges.partition_point(|range| range.end < from.0);
-        let last = self.ranges.partition_point(|range| range.start <= to.0);
-        let mut joined = from.0..to.0;
-        for range in self.ranges.drain(first..last) {
-            joined = joined.start.min(range.start)..joined.end.max(range.end);
-        }
-        self.ranges.insert(first, joined);
-        if self.ranges.len() > RANGES_MAX {
-            let shortest = (0..self.ranges.len()).min_by_key(|at| {
-                let range = &self.ranges[*at];
-                range.end - range.start
-            });
-            shortest.and_then(|shortest| self.ranges.remove(shortest));
-        }
+    fn batch_before_end(self) -> Offset {
+        Offset(self.end.0.saturating_sub(self.batch))
     }
 }
 
@@ -193,49 +241,8 @@ impl<S: Sink> Driver<S> {
         }
         for points in delivery.confirmed() {
             let from = if points.start == 0 { batch.from() } else { batch.offset_of(points.start) };
-            self.ahead.stored.add(from, batch.offset_of(points.end));
+            self.ahead.stored.add(from, batch.offset_of(points.end), &batch.left_out());
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn ranges_are_what_was_added_and_not_passed(
-            steps in prop::collection::vec((0..200_u64, 0..20_u64, prop::bool::weighted(0.1)), 0..40),
-        ) {
-            let (mut stored, mut model) = (Stored::default(), BTreeSet::new());
-            for (from, length, passes) in steps {
-                if passes {
-                    stored.pass(Offset(from));
-                    model = model.split_off(&from);
-                } else {
-                    stored.add(Offset(from), Offset(from + length));
-                    model.extend(from..from + length);
-                }
-                for offset in 0..230 {
-                    prop_assert_eq!(stored.has(Offset(offset)), model.contains(&offset), "{}: {:?}", offset, stored);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn of_too_many_ranges_the_shortest_is_forgotten() {
-        let mut stored = Stored::default();
-        for n in 0..=RANGES_MAX as u64 {
-            let length = if n == 7 { 1 } else { 5 };
-            stored.add(Offset(n * 10), Offset(n * 10 + length));
-        }
-        assert_eq!(stored.ranges.len(), RANGES_MAX);
-        assert!(!stored.has(Offset(70)) && stored.has(Offset(60)) && stored.has(Offset(644)));
     }
 }

@@ -35,12 +35,10 @@ impl Batcher {
         self.limits.points.max(1)
     }
 
-    /// The batch has grown to this size.
+    /// The batch has this size now.
     pub fn handle_growth(&mut self, now: Instant, points: usize, bytes: usize) {
         (self.points, self.bytes) = (points, bytes);
-        if points > 0 {
-            self.oldest.get_or_insert(now);
-        }
+        self.oldest = (points > 0).then(|| self.oldest.unwrap_or(now));
     }
 
     /// The batch has left; the next one is empty.

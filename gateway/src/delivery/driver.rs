@@ -33,7 +33,7 @@ use super::backoff::Backoff;
 use super::batcher::{Batcher, Limits};
 use super::complaints::Complaints;
 use super::gaps::GapMaker;
-use super::gather::Gather;
+use super::gather::{BATCH_BYTES_MAX, Gather};
 use super::horizon::Reached;
 use super::lanes::Lanes;
 use super::losses::Holes;
@@ -50,8 +50,6 @@ use crate::record::Offset;
 use crate::sink::batch::{Audience, Record};
 use crate::sink::{Batch, Outcome, Part, Position, Sink};
 
-/// Bytes of journal that a batch keeps in memory.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the journal is asked again after it refused a cursor or failed to be read.
 pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// How long a write that is under way may take when the journal needs room.
@@ -153,6 +151,7 @@ pub(super) struct Driver<S> {
     pub(super) detached: bool,
     /// Holes in the journal that are declared, and not passed yet.
     pub(super) holes: Holes,
+    has_told_of_lack: bool,
     horizon: Option<Reached>,
 }
 
@@ -201,6 +200,7 @@ impl<S: Sink> Driver<S> {
             journaled: cursor,
             detached: false,
             holes: Holes::default(),
+            has_told_of_lack: false,
             horizon: settings.horizon,
             name,
             journal,
@@ -254,6 +254,7 @@ impl<S: Sink> Driver<S> {
 
     /// Delivers a batch to its end, unless the rest of it has to make room.
     async fn deliver_batch(&mut self, mut batch: Batch, gather: &mut Gather) -> Result<(), Stopping> {
+        self.tell_of_lack(&batch);
         batch.finish_preparing();
         self.delivery.handle_batch(batch.points(), self.lanes_of(&batch));
         while batch.rows() > 0 {
@@ -300,14 +301,23 @@ impl<S: Sink> Driver<S> {
             }
         };
         let floor = self.journal.with_state(|state| state.floor(&self.name));
-        let start = match position {
+        Ok(match position {
             Position::Journal => self.accounted,
             Position::Own(own) => own.unwrap_or_default().min(self.accounted).max(floor),
+        })
+    }
+
+    /// Says once that the sink gets again what is in the ledger. A sink that is merely behind where nothing was for it, as rows
+    /// are that it does not want, lacks nothing.
+    fn tell_of_lack(&mut self, batch: &Batch) {
+        let first = batch.records().map(|(offset, _)| offset).next();
+        let Some(from) = first.filter(|from| *from < self.accounted && !self.has_told_of_lack) else {
+            return;
         };
-        if start < self.accounted {
-            warn!(sink = &*self.name, from = %start, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
-        }
-        Ok(start)
+        self.has_told_of_lack = true;
+        self.status
+            .note("the store lacked what it had confirmed, and gets again what the journal still has of it");
+        warn!(sink = &*self.name, %from, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
     }
 
     /// The next batch that has to leave, or what is to be done instead.
@@ -340,6 +350,11 @@ impl<S: Sink> Driver<S> {
             let now = Instant::now();
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));
+            }
+            if self.live_first && gather.is_full() && self.pace.is_early(now) {
+                // What goes ahead is chosen when it can leave, or it would not be the latest any more.
+                self.wait_at_pace().await?;
+                continue;
             }
             if self.live_first
                 && let Some(batch) = self.ahead.poll(now, &self.journal, &self.audience, limits, gather)
@@ -426,7 +441,8 @@ impl<S: Sink> Driver<S> {
         let mut lanes = self.lanes.of(batch.points(), points);
         let stored = &self.ahead.stored;
         if !stored.is_empty() {
-            let has: Vec<bool> = batch.records().map(|(offset, _)| stored.has(offset)).collect();
+            let has: Vec<bool> =
+                batch.records().map(|(offset, record)| stored.has(offset, record.device())).collect();
             lanes.iter_mut().for_each(|lane| lane.retain(|point| !has[*point]));
         }
         lanes

@@ -3,6 +3,7 @@
 mod damage;
 mod early;
 mod eviction;
+mod fairness;
 mod live_first;
 mod overload;
 mod prepared;
@@ -349,7 +350,9 @@ fn the_embedded_store_brings_the_ledger_up_to_date_after_a_crash() {
     drop(connection);
     std::fs::remove_file(&path).unwrap();
     submit(&journal, "d", 350..360);
-    Running::start(&journal, "sqlite", sqlite()).stop();
+    let status = Running::start(&journal, "sqlite", sqlite()).stop();
+    let told = status.snapshot().last_error;
+    assert!(told.is_some_and(|told| told.contains("lacked what it had confirmed")));
     assert_eq!((count(), ledger(&journal, "d", "sqlite")), (360, (360, 0)));
 }
 

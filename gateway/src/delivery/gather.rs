@@ -15,6 +15,10 @@ use crate::record::Offset;
 use crate::sink::Batch;
 use crate::sink::batch::Audience;
 use crate::sink::line_protocol::Dialect;
+use crate::sink::selection::{Census, LeftOut};
+
+/// Bytes of journal that a batch keeps in memory; passed by less than one frame.
+pub(super) const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The growing batch of one sink, and where the next frame comes from.
 pub(super) struct Gather {
@@ -26,18 +30,31 @@ pub(super) struct Gather {
     rest: Option<Arc<Frame>>,
     /// Entries that the medium lost, behind which reading goes on once they are declared.
     hole: Option<(Offset, Offset)>,
+    /// What its batches leave out, if they are selective.
+    left_out: Option<LeftOut>,
 }
 
 impl Gather {
     pub(super) fn new(audience: Arc<Audience>, reader: Reader, batcher: Batcher) -> Gather {
         let batch = Batch::new(Arc::clone(&audience), reader.position());
-        Gather { audience, reader, batcher, batch, rest: None, hole: None }
+        Gather { audience, reader, batcher, batch, rest: None, hole: None, left_out: None }
+    }
+
+    /// Gathers what goes ahead: batches without some devices, of whose bytes only their own count.
+    pub(super) fn selective(
+        audience: Arc<Audience>,
+        reader: Reader,
+        batcher: Batcher,
+        left_out: LeftOut,
+    ) -> Gather {
+        let batch = Batch::selective(Arc::clone(&audience), reader.position(), left_out.clone());
+        Gather { audience, reader, batcher, batch, rest: None, hole: None, left_out: Some(left_out) }
     }
 
     /// Begins anew at an offset.
     pub(super) fn restart(&mut self, reader: Reader) {
         self.batcher.handle_departure();
-        self.batch = Batch::new(Arc::clone(&self.audience), reader.position());
+        self.batch = self.empty_batch(reader.position());
         (self.reader, self.rest, self.hole) = (reader, None, None);
     }
 
@@ -69,7 +86,7 @@ impl Gather {
 
     /// Adds the next frame; whether there may be another one to add.
     fn add_frame(&mut self, now: Instant) -> Result<bool, ReadError> {
-        if self.batcher.is_full() || self.hole.is_some() {
+        if self.is_full() || self.hole.is_some() {
             return Ok(false);
         }
         let frame = match self.rest.take() {
@@ -84,7 +101,7 @@ impl Gather {
             },
         };
         let added = self.batch.add(&frame, &self.reader.fixes(), self.batcher.points_max());
-        self.batcher.handle_growth(now, self.batch.rows(), self.batch.bytes());
+        self.batcher.handle_growth(now, self.batch.rows(), self.batch.weight());
         if added.unreadable > 0 {
             error!(
                 sink = &*self.audience.name,
@@ -101,7 +118,7 @@ impl Gather {
 
     /// The batch is as large as it may be.
     pub(super) fn is_full(&self) -> bool {
-        self.batcher.is_full()
+        self.batcher.is_full() || self.batch.bytes() >= BATCH_BYTES_MAX
     }
 
     /// Where the batch begins.
@@ -116,7 +133,7 @@ impl Gather {
 
     /// The batch has to leave now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.batcher.is_due(now) || self.hole.is_some() && !self.is_empty()
+        self.is_full() || self.batcher.is_due(now) || self.hole.is_some() && !self.is_empty()
     }
 
     /// The hole that comes next, once what is before it has left.
@@ -142,7 +159,27 @@ impl Gather {
     /// Takes the batch; the next one begins behind it.
     pub(super) fn take(&mut self) -> Batch {
         self.batcher.handle_departure();
-        let next = Batch::new(Arc::clone(&self.audience), self.batch.to());
+        let next = self.empty_batch(self.batch.to());
         mem::replace(&mut self.batch, next)
+    }
+
+    /// The batch under way, if it is selective, and those behind it leave out these devices.
+    pub(super) fn leave_out(&mut self, now: Instant, left_out: LeftOut) {
+        self.batch.leave_out(left_out.clone());
+        self.left_out = Some(left_out);
+        self.batcher.handle_growth(now, self.batch.rows(), self.batch.weight());
+    }
+
+    /// What a selective batch has come across so far.
+    pub(super) fn census(&self) -> Option<&Census> {
+        self.batch.census()
+    }
+
+    fn empty_batch(&self, from: Offset) -> Batch {
+        let audience = Arc::clone(&self.audience);
+        match &self.left_out {
+            Some(left_out) => Batch::selective(audience, from, left_out.clone()),
+            None => Batch::new(audience, from),
+        }
     }
 }

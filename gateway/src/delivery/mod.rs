@@ -37,6 +37,7 @@ pub mod driver;
 mod driver_tests;
 mod gaps;
 mod gather;
+mod heavy;
 pub mod horizon;
 mod lanes;
 pub mod letters;
@@ -47,6 +48,7 @@ mod rejection;
 pub mod replay;
 mod skip;
 pub mod status;
+mod stored;
 mod waits;
 
 use std::ops::Range;

@@ -81,14 +81,14 @@ impl<S: Sink> Driver<S> {
 
     /// Whether letting go of an entry costs the sink a row.
     fn is_lost(&self, offset: Offset, entry: &Entry<'_>) -> bool {
-        matches!(entry, Entry::Row(row) | Entry::EarlyRow(_, row) if self.audience.filter.wants_row(row.series))
-            && !self.ahead.stored.has(offset)
+        matches!(entry, Entry::Row(row) | Entry::EarlyRow(_, row)
+            if self.audience.filter.wants_row(row.series) && !self.ahead.stored.has(offset, row.device))
     }
 
     fn try_let_go(&mut self, offset: Offset, entry: &Entry<'_>) -> bool {
-        let has = self.ahead.stored.has(offset);
+        let has = |device: &str| self.ahead.stored.has(offset, device);
         let (machine, gap) = match entry {
-            Entry::Row(row) if has && self.audience.filter.wants_row(row.series) => {
+            Entry::Row(row) if has(row.device) && self.audience.filter.wants_row(row.series) => {
                 return self.held.confirm(row);
             }
             Entry::Row(row) | Entry::EarlyRow(_, row) if !self.is_lost(offset, entry) => {
@@ -103,7 +103,8 @@ impl<S: Sink> Driver<S> {
             _ => return true,
         };
         // A gap whose point was not delivered yet comes again behind what makes room, and is not counted again.
-        has || gap.sink.is_some_and(|name| *name != *self.name)
+        has(gap.device)
+            || gap.sink.is_some_and(|name| *name != *self.name)
             || !self.audience.filter.wants_gap(gap.series)
             || self.held.repeat(gap, machine)
     }

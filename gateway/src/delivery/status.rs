@@ -56,7 +56,7 @@ pub struct SinkStatus {
 pub struct SinkSnapshot {
     /// Whether delivery gets on.
     pub state: Condition,
-    /// The latest reason why a write was not confirmed, also when it was later.
+    /// The latest reason why a write was not confirmed, also when it was later, or why rows are sent again.
     pub last_error: Option<String>,
     /// Rows confirmed since the start.
     pub confirmed_rows: u64,

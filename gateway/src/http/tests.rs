@@ -178,6 +178,34 @@ async fn devices_are_listed_with_their_latest_rows() {
 }
 
 #[tokio::test]
+async fn a_device_is_shown_with_its_ledger_in_each_sink_and_by_boot() {
+    let served = Served::start().await;
+    served.rows("boiler", 0, 3).await;
+    let (boot, name) = (8, "boiler");
+    let submitted: Result<_, Refused> = served.journal.submit(Class::Internal, |_, submission| {
+        submission.add(&Entry::Device(DeviceEntry { device: "boiler", name, boot, first: 0 }))?;
+        submission.add_cursor("main", Offset(3), &[("boiler".into(), 2)])
+    });
+    served.durable(submitted.unwrap().1).await;
+    let (code, body) = served.get("/api/v1/devices/boiler").await;
+    assert_eq!(code, 200, "{body}");
+    let device: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let of = |ledger: &serde_json::Value| {
+        ["learned", "confirmed", "queued"].map(|name| ledger[name].as_u64().unwrap())
+    };
+    assert_eq!((&device["rows"], device["latest"].as_object().unwrap().len()), (&3.into(), 1));
+    assert_eq!(of(&device["sinks"]["main"]), [3, 2, 1]);
+    let boots = device["boots"].as_array().unwrap();
+    assert_eq!(boots.iter().map(|boot| boot["boot"].as_u64().unwrap()).collect::<Vec<_>>(), [7, 8]);
+    assert_eq!(of(&boots[0]["sinks"]["main"]), [3, 2, 1]);
+    assert_eq!(of(&boots[1]["sinks"]["main"]), [0, 0, 0]);
+    assert_eq!(of(&device["earlier_boots"]["main"]), [0, 0, 0]);
+    let (code, body) = served.get("/api/v1/devices/pump").await;
+    assert_eq!(code, 404);
+    assert!(body.contains("/api/v1/devices lists"), "{body}");
+}
+
+#[tokio::test]
 async fn queries_are_answered_and_faults_name_parameter_cause_and_cure() {
     let served = Served::start().await;
     served.rows("boiler", 0, 3).await;

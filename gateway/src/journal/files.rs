@@ -105,8 +105,8 @@ impl Files {
         let found = match opened.header {
             HeaderRead::Intact(header) => {
                 self.search_earlier()?;
-                let SegmentHeader { journal, first, void, early, shared, .. } = header;
-                self.push(Segment { journal, first, void, early, shared, ..segment }, Some(header));
+                let SegmentHeader { journal, first, void, early, shared, boots, .. } = header;
+                self.push(Segment { journal, first, void, early, shared, boots, ..segment }, Some(header));
                 return Ok(());
             }
             HeaderRead::Spare => Scanner::new(&segment).next_adjacent(),
@@ -161,6 +161,7 @@ impl Files {
             // Nobody knows; a segment without a header is not gone on with.
             early: true,
             shared: true,
+            boots: true,
             file,
             snapshot: false,
             idle: false,

@@ -218,6 +218,16 @@ pub fn inspect(storage: &dyn Storage) -> Result<Inspection, OpenError> {
     Ok(inspection)
 }
 
+/// The sinks that a journal knows, and how many rows each is still to get. This reads no more than a start does.
+///
+/// # Errors
+/// A file cannot be read, or is of a newer version.
+pub fn owed(storage: &dyn Storage) -> Result<Vec<(String, u64)>, OpenError> {
+    let names = storage.list().map_err(|cause| unreadable("the directory", cause))?;
+    let state = survey(storage, &names)?.folded.state;
+    Ok(state.sinks().iter().map(|sink| (sink.name.to_string(), state.owed(&sink.name))).collect())
+}
+
 /// What recovery makes of the journal.
 fn survey(storage: &dyn Storage, names: &[String]) -> Result<Survey, OpenError> {
     recovery::survey(storage, names, Shape::of(SEGMENT_BYTES), JournalId(0))

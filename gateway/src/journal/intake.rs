@@ -417,6 +417,7 @@ impl Intake {
         // Clocks in the snapshot are as unknown to an older gateway as early entries are.
         self.tail.early = early || !self.state.clocks().is_empty();
         self.tail.shared = self.state.has_shared();
+        self.tail.boots = self.state.has_boots();
         self.pending.open_segment(&mut self.tail, &snapshot, self.state.learned());
         self.live_bytes += self.tail.shape.segment_bytes;
         self.unopened += 1;

@@ -51,6 +51,13 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Bytes that they take in the journal; of those still to be encoded about as many.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (values, encoded) = self.0.parts();
+        values.iter().map(|(name, _)| name.len() + 10).sum::<usize>() + encoded.len()
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let (values, encoded) = self.0.parts();
         for (name, value) in values {

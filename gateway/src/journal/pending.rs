@@ -38,6 +38,8 @@ pub(super) struct PendingFrame {
     pub(super) early: bool,
     /// Whether its segment's snapshot tells of shared points.
     pub(super) shared: bool,
+    /// Whether its segment's snapshot counts rows by boot.
+    pub(super) boots: bool,
     /// Rows learned up to its end.
     pub(super) learned: u64,
 }
@@ -53,6 +55,8 @@ pub(super) struct Tail {
     pub(super) early: bool,
     /// Whether the segment's snapshot tells of shared points.
     pub(super) shared: bool,
+    /// Whether the segment's snapshot counts rows by boot.
+    pub(super) boots: bool,
     pub(super) shape: Shape,
 }
 
@@ -176,6 +180,7 @@ impl Pending {
             opens: false,
             early: tail.early,
             shared: tail.shared,
+            boots: tail.boots,
             learned: 0,
         });
     }

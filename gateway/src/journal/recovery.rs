@@ -130,7 +130,8 @@ pub(super) fn recover(
     let at = active.as_ref().map_or(shape.segment_bytes, |active| active.at);
     let early = active.as_ref().is_some_and(|active| active.segment.early);
     let shared = active.as_ref().is_some_and(|active| active.segment.shared);
-    let tail = Tail { end: verdict.end, at, early, shared, shape };
+    let boots = active.as_ref().is_some_and(|active| active.segment.boots);
+    let tail = Tail { end: verdict.end, at, early, shared, boots, shape };
     Ok(Recovered { state, segments, spares, next, tail, active, end: files.end, report })
 }
 

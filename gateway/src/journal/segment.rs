@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | magic, 8 bytes |
 //! | 8 | format version, u32 |
-//! | 12 | feature bits, u32: 1, there may be early entries and their clocks; 2, the snapshot tells of shared points; one that is unknown makes the file unreadable |
+//! | 12 | feature bits, u32: 1, there may be early entries and their clocks; 2, the snapshot tells of shared points; 4, it counts rows by boot; one that is unknown makes the file unreadable |
 //! | 16 | id of the journal, u64 |
 //! | 24 | id of the segment, u64 |
 //! | 32 | offset of the first entry, u64: everything below was durable when this was written |
@@ -45,6 +45,9 @@ const EARLY: u32 = 1;
 /// Feature bit of a segment whose snapshot tells of shared points, which gateways that do not know it cannot read.
 const SHARED: u32 = 2;
 
+/// Feature bit of a segment whose snapshot counts rows by boot, likewise.
+const BOOTS: u32 = 4;
+
 /// Steps in which a file is tried that refuses to be read somewhere.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -69,6 +72,8 @@ pub(super) struct SegmentHeader {
     pub(super) early: bool,
     /// Whether its snapshot tells of shared points.
     pub(super) shared: bool,
+    /// Whether its snapshot counts rows by boot.
+    pub(super) boots: bool,
 }
 
 /// What the first sector of a segment turns out to be.
@@ -101,6 +106,8 @@ pub(super) struct Segment {
     pub(super) early: bool,
     /// Whether its header says that the snapshot tells of shared points.
     pub(super) shared: bool,
+    /// Whether its header says that the snapshot counts rows by boot.
+    pub(super) boots: bool,
     pub(super) file: Arc<dyn StorageFile>,
     /// Whether it begins with an intact snapshot, as far as is known.
     pub(super) snapshot: bool,
@@ -136,7 +143,8 @@ impl SegmentHeader {
         let mut sector = [0; SECTOR_BYTES as usize];
         sector[..8].copy_from_slice(&MAGIC);
         sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let features = if self.early { EARLY } else { 0 } | if self.shared { SHARED } else { 0 };
+        let bits = [(self.early, EARLY), (self.shared, SHARED), (self.boots, BOOTS)];
+        let features: u32 = bits.into_iter().filter(|(has, _)| *has).map(|(_, bit)| bit).sum();
         sector[12..16].copy_from_slice(&features.to_le_bytes());
         let numbers = [self.journal.0, self.segment.0, self.first.0, self.void.0, self.length];
         for (place, number) in sector[16..56].chunks_exact_mut(8).zip(numbers) {
@@ -165,7 +173,7 @@ impl SegmentHeader {
             return Ok(HeaderRead::Unknown);
         }
         let (version, features) = (u32_at(8), u32_at(12));
-        if version != FORMAT_VERSION || features & !(EARLY | SHARED) != 0 {
+        if version != FORMAT_VERSION || features & !(EARLY | SHARED | BOOTS) != 0 {
             return Ok(HeaderRead::Newer { version, features });
         }
         let header = SegmentHeader {
@@ -176,6 +184,7 @@ impl SegmentHeader {
             length: u64_at(48),
             early: features & EARLY != 0,
             shared: features & SHARED != 0,
+            boots: features & BOOTS != 0,
         };
         Ok(if header.segment == segment { HeaderRead::Intact(header) } else { HeaderRead::Spare })
     }
@@ -184,8 +193,8 @@ impl SegmentHeader {
 impl Segment {
     /// The header that it begins with.
     pub(super) fn header(&self) -> SegmentHeader {
-        let Segment { journal, id, first, void, length, early, shared, .. } = *self;
-        SegmentHeader { journal, segment: id, first, void, length, early, shared }
+        let Segment { journal, id, first, void, length, early, shared, boots, .. } = *self;
+        SegmentHeader { journal, segment: id, first, void, length, early, shared, boots }
     }
 }
 
@@ -302,6 +311,7 @@ mod tests {
             length: 4,
             early: true,
             shared: true,
+            boots: true,
         };
         let file = MemoryStorage::new().create("x").unwrap();
         let (sector, _) = header.encode();

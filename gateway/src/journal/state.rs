@@ -9,13 +9,16 @@
 //! Its size is bounded, because a snapshot of it opens every segment and must not take more than a quarter. A snapshot
 //! is a version byte, 1, and the fields below in postcard. Once there was an early entry it is version 2: behind that come
 //! the clocks and, for each device with an early row, its place in the list and where that row lies. Once a row shared its
-//! point with an earlier one it is version 3: behind that come places of devices and what is known of such rows.
+//! point with an earlier one it is version 3: behind that come places of devices and what is known of such rows. Once a
+//! native device has begun a boot it is version 4: behind that come places of devices and what became of the rows of their
+//! boots (`state/boots.rs`).
 //!
 //! Operation: natives are listed by their chip id, foreign devices by their tag. Intake decides which account a row goes
 //! to ([`State::account`]): that of a foreign device for which there is no room is [`OTHERS`]; a native one is refused.
 //! The entry holds the account, so that what the entries amount to does not depend on the limit that holds when they are
 //! gone through again.
 
+mod boots;
 mod device;
 mod snapshot;
 
@@ -32,6 +35,8 @@ use super::entry::{
 };
 use crate::record::Offset;
 
+pub use boots::BootLedger;
+use boots::End;
 pub use device::{BOOTS_MAX, BootState, DeviceState, Early, Gaps, Ledger, Shared};
 
 /// Ledger key of all foreign devices beyond the limit together.
@@ -43,6 +48,8 @@ pub const UNKNOWN: &str = "(unknown)";
 /// What a device's numbers take in a snapshot, texts and sinks apart: varints at their longest, two causes of gaps. Where its
 /// latest early row lies is not reckoned; that takes less than varints fall short of their longest.
 const DEVICE_BYTES_MAX: usize = 160;
+/// What the counts of a native device's boots take in a snapshot, as varints that usual counts need.
+const BOOTS_BYTES: usize = 160;
 /// What one sink's counts for one device take in a snapshot.
 const LEDGER_BYTES_MAX: usize = 50;
 /// What a device with a name of usual length takes in a snapshot, with one or two sinks.
@@ -173,6 +180,12 @@ impl State {
             .map(|(at, sink)| (&*sink.name, device.ledgers.get(at).copied().unwrap_or_default()))
     }
 
+    /// What became of the rows of one of a device's boots, by sink.
+    pub fn ledgers_of_boot<'a>(&'a self, boot: &'a BootLedger) -> impl Iterator<Item = (&'a str, Ledger)> {
+        let named = self.sinks.iter().enumerate();
+        named.map(|(at, sink)| (&*sink.name, boot.ledgers.get(at).copied().unwrap_or_default()))
+    }
+
     /// Rows that a registered sink is still to get.
     #[must_use]
     pub fn owed(&self, sink: &str) -> u64 {
@@ -204,6 +217,12 @@ impl State {
     #[must_use]
     pub(super) fn has_shared(&self) -> bool {
         self.devices.iter().any(|device| device.shared.is_some())
+    }
+
+    /// Whether rows are counted by boot.
+    #[must_use]
+    pub(super) fn has_boots(&self) -> bool {
+        self.devices.iter().any(|device| !device.by_boot.is_empty())
     }
 
     /// Whether another boot of the machine may have early entries.
@@ -294,8 +313,8 @@ impl State {
     /// A row; `ns` is its time, if it has one.
     fn apply_row(&mut self, row: &RowEntry<'_>, ns: i64) {
         let device = self.entry(row.device);
-        device.rows = device.rows.saturating_add(1);
         device.advance(row.boot, row.sequence.saturating_add(1), ns);
+        device.count_rows(row.boot, 1);
         if let Some(shared) = &mut device.shared
             && !row.stamped
         {
@@ -327,21 +346,24 @@ impl State {
         let device = self.entry(gap.device);
         match sink {
             None => {
-                device.gaps.add(gap.cause, gap.count);
                 device.advance(gap.boot, gap.to, i64::MIN);
+                device.count_gap(gap.boot, gap.cause, gap.count);
             }
-            Some(Some(at)) => device.ledger(at).gaps.add(gap.cause, gap.count),
+            Some(Some(at)) => device.settle(at, End::Lost(gap.cause), gap.boot, gap.count),
             Some(None) => {}
         }
     }
 
     fn apply_device(&mut self, entry: &DeviceEntry<'_>) {
         let device = self.entry(entry.device);
-        device.native = true;
+        let is_known = std::mem::replace(&mut device.native, true);
         if *device.name != *entry.name {
             let (old, new) = (device.name.len(), entry.name.len());
             device.name = entry.name.into();
             self.device_bytes = self.device_bytes.saturating_sub(old).saturating_add(new);
+        }
+        if !is_known {
+            self.device_bytes = self.device_bytes.saturating_add(BOOTS_BYTES);
         }
         self.entry(entry.device).begin(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
     }
@@ -379,8 +401,8 @@ impl State {
     /// an empty device `rows` is all there is to know; else they end before `next`.
     pub(super) fn lose(&mut self, device: &str, boot: u32, next: u64, rows: u64) {
         let device = self.entry(if device.is_empty() { UNKNOWN } else { device });
-        device.rows = device.rows.saturating_add(rows);
         device.advance(boot, next, i64::MIN);
+        device.count_rows(boot, rows);
     }
 
     /// What the next row of this device and boot is numbered; none if the boot is not known.
@@ -410,24 +432,16 @@ impl State {
         let floor = if entry.start > offset { entry.start } else { Offset(0) };
         self.sinks.push(SinkState { name: entry.sink.into(), cursor: entry.start, floor });
         if entry.start > offset {
-            for device in &mut self.devices {
-                device.ledger(at).skipped = device.rows;
-            }
-        } else if let Some(slowest) = slowest {
-            for device in &mut self.devices {
-                device.ledger(at).skipped = device.ledger(slowest).settled();
-            }
+            self.devices.iter_mut().for_each(|device| device.register(at, None));
+        } else if slowest.is_some() {
+            self.devices.iter_mut().for_each(|device| device.register(at, slowest));
         }
     }
 
     fn apply_forget(&mut self, sink: &str) {
         let Some(at) = self.sinks.iter().position(|s| &*s.name == sink) else { return };
         self.sinks.remove(at);
-        for device in &mut self.devices {
-            if at < device.ledgers.len() {
-                device.ledgers.remove(at);
-            }
-        }
+        self.devices.iter_mut().for_each(|device| device.forget(at));
     }
 
     fn apply_cursor(&mut self, entry: &CursorEntry<'_>) {
@@ -437,8 +451,7 @@ impl State {
         let sink = &mut self.sinks[at];
         sink.cursor = sink.cursor.max(entry.next);
         for (device, rows) in entry.confirmed.iter() {
-            let ledger = self.entry(device).ledger(at);
-            ledger.confirmed = ledger.confirmed.saturating_add(rows);
+            self.entry(device).settle(at, End::Confirmed, 0, rows);
         }
     }
 
@@ -455,13 +468,10 @@ impl State {
     fn apply_moved(&mut self, entry: &MovedEntry<'_>) {
         let Some(at) = self.sinks.iter().position(|s| &*s.name == entry.sink) else { return };
         for (device, rows) in entry.rows.iter() {
-            let ledger = self.entry(device).ledger(at);
+            let device = self.entry(device);
             match entry.what {
-                Move::Unwanted => ledger.skipped = ledger.skipped.saturating_add(rows),
-                Move::Replayed => {
-                    let rows = ledger.gaps.take(Cause::Rejected, rows);
-                    ledger.confirmed = ledger.confirmed.saturating_add(rows);
-                }
+                Move::Unwanted => device.settle(at, End::Skipped, 0, rows),
+                Move::Replayed => device.replay(at, rows),
             }
         }
     }

@@ -337,7 +337,7 @@ impl Committer {
 
     /// Takes a file for the next segment: with a snapshot as intake planned it, or without where a file was given up.
     fn open_segment(&self, head: &PendingFrame) -> Result<Active, CommitError> {
-        let PendingFrame { first, opens: snapshot, early, shared, .. } = *head;
+        let PendingFrame { first, opens: snapshot, early, shared, boots, .. } = *head;
         let (id, file) = self.shared.spares.take().map_err(CommitError::of)?;
         let length = self.shared.shape.segment_bytes;
         let segments = self.shared.segments();
@@ -349,7 +349,7 @@ impl Committer {
         let sound = true;
         let idle = false;
         let segment =
-            Segment { journal, id, first, void, length, early, shared, file, snapshot, idle, sound };
+            Segment { journal, id, first, void, length, early, shared, boots, file, snapshot, idle, sound };
         let (_, previous) = segment.header().encode();
         self.shared.segments().insert(segment.clone());
         let mut intake = self.shared.intake();

@@ -2,18 +2,24 @@
 //!
 //! A batch holds the journal's frames, not copies of their records; it decodes them anew for each use. Its points are
 //! numbered from 0, so that the decisions of [`crate::delivery`] need to know nothing of the journal. Rows that the sink
-//! does not want are no points; they are counted when the batch passes them.
+//! does not want are no points; they are counted when the batch passes them. A *selective* batch, which no cursor
+//! follows, has nothing but points, and none of the devices that it leaves out.
 
 use std::io;
 use std::sync::Arc;
+use std::{mem, slice};
 
 use super::line_protocol::{self, Body, Dialect, Encoder};
 use super::ready::Ready;
+use super::selection::{Census, LeftOut};
 use crate::config::Filter;
 use crate::journal::Frame;
 use crate::journal::clocks::Fixes;
 use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
 use crate::record::{Offset, Value, ValueRef};
+
+/// What a record takes in the journal besides texts and fields.
+const RECORD_BYTES: usize = 20;
 
 /// A sink as the journal's entries concern it.
 #[derive(Debug)]
@@ -37,8 +43,19 @@ pub struct Batch {
     /// Rows that the sink does not want.
     unwanted: usize,
     bytes: usize,
+    selection: Option<Selection>,
     /// The body of the request that has all of its points, as far as it is made.
     ready: Option<Ready>,
+}
+
+/// What makes a batch selective.
+#[derive(Debug, Default)]
+struct Selection {
+    left_out: LeftOut,
+    /// Of all points that it has come across.
+    census: Census,
+    /// Bytes of the points that it has.
+    bytes: usize,
 }
 
 /// What became of a frame that was added to a batch.
@@ -130,18 +147,25 @@ impl Batch {
     /// An empty batch of a sink.
     #[must_use]
     pub fn new(audience: Arc<Audience>, from: Offset) -> Batch {
-        let fixes = Arc::default();
         Batch {
             audience,
-            fixes,
+            fixes: Arc::default(),
             frames: Vec::new(),
             from,
             to: from,
             points: 0,
             unwanted: 0,
             bytes: 0,
+            selection: None,
             ready: None,
         }
+    }
+
+    /// An empty batch that leaves out some devices.
+    #[must_use]
+    pub fn selective(audience: Arc<Audience>, from: Offset, left_out: LeftOut) -> Batch {
+        let selection = Some(Selection { left_out, ..Selection::default() });
+        Batch { selection, ..Batch::new(audience, from) }
     }
 
     /// Adds the frame's entries from the batch's end on, until the batch has `rows_max` rows or stands before an entry
@@ -166,19 +190,48 @@ impl Batch {
             match entry {
                 Ok(_) if early => unreadable += 1,
                 Ok(entry) => match Passed::of(entry, &self.audience) {
-                    Some(Passed::Point(_)) => self.points += 1,
-                    Some(Passed::Unwanted(_)) => self.unwanted += 1,
+                    Some(Passed::Point(record)) => self.points += usize::from(self.selects(&record)),
+                    Some(Passed::Unwanted(_)) => self.unwanted += usize::from(self.selection.is_none()),
                     None => {}
                 },
                 Err(_) => unreadable += 1,
             }
         }
         self.to = end.max(self.to);
-        if self.rows() > before {
+        // A frame that filled a batch comes again where that leaves out more and so is not full any more.
+        let is_here = self.frames.last().is_some_and(|last| last.first() == frame.first());
+        if self.rows() > before && !is_here {
             self.bytes += frame.bytes();
             self.frames.push(Arc::clone(frame));
         }
         Added { whole_frame: end == frame.end(), waits, unreadable }
+    }
+
+    /// Whether a point that it comes across is one of its own.
+    fn selects(&mut self, record: &Record<'_>) -> bool {
+        let Some(selection) = &mut self.selection else { return true };
+        selection.census.count(record);
+        let selects = !selection.left_out.has(record.device());
+        selection.bytes += if selects { record.bytes() } else { 0 };
+        selects
+    }
+
+    /// Leaves out these devices instead of those that were left out; what a selective batch has not got of the latter until
+    /// now it does not get any more.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        let Some(selection) = &mut self.selection else { return };
+        self.ready = None;
+        selection.left_out = left_out;
+        let frames = mem::take(&mut self.frames).into_iter();
+        self.frames =
+            frames.filter(|frame| self.passed_in(slice::from_ref(frame)).next().is_some()).collect();
+        self.bytes = self.frames.iter().map(|frame| frame.bytes()).sum();
+        let sizes = self.records().map(|(_, record)| record.bytes());
+        let (points, bytes) = sizes.fold((0, 0), |(points, sum), bytes| (points + 1, sum + bytes));
+        self.points = points;
+        if let Some(selection) = &mut self.selection {
+            selection.bytes = bytes;
+        }
     }
 
     /// Points in the batch.
@@ -197,6 +250,24 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that count against the size of a batch: of a selective one those of its points, else those of its frames.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.selection.as_ref().map_or(self.bytes, |selection| selection.bytes)
+    }
+
+    /// The devices that it leaves out.
+    #[must_use]
+    pub fn left_out(&self) -> LeftOut {
+        self.selection.as_ref().map_or_else(LeftOut::default, |selection| selection.left_out.clone())
+    }
+
+    /// What a selective batch has come across.
+    #[must_use]
+    pub fn census(&self) -> Option<&Census> {
+        self.selection.as_ref().map(|selection| &selection.census)
     }
 
     /// Offset of the first entry.
@@ -250,7 +321,7 @@ impl Batch {
         let ready = match self.frames.get(done..=done) {
             Some(frame) => {
                 let pushed =
-                    points(self.passed_of(frame)).try_for_each(|(_, record)| encoder.push(&record.point()));
+                    points(self.passed_in(frame)).try_for_each(|(_, record)| encoder.push(&record.point()));
                 pushed.map(|()| Ready::Growing(encoder, done + 1))
             }
             None => Ready::finish(encoder),
@@ -274,18 +345,27 @@ impl Batch {
 
     /// The same, and between them the rows that the sink does not want.
     pub fn passed(&self) -> impl Iterator<Item = (Offset, Passed<'_>)> {
-        self.passed_of(&self.frames)
+        self.passed_in(&self.frames)
     }
 
-    fn passed_of<'a>(&'a self, frames: &'a [Arc<Frame>]) -> impl Iterator<Item = (Offset, Passed<'a>)> {
+    fn passed_in<'a>(&'a self, frames: &'a [Arc<Frame>]) -> impl Iterator<Item = (Offset, Passed<'a>)> {
         let entries = frames.iter().flat_map(|frame| frame.entries());
         let (from, to) = (self.from, self.to);
         let entries =
             entries.skip_while(move |(offset, _)| *offset < from).take_while(move |(offset, _)| *offset < to);
         entries.filter_map(|(offset, entry)| {
             let entry = self.fixes.date(entry.ok()?);
-            Some((offset, Passed::of(entry, &self.audience)?))
+            let passed = Passed::of(entry, &self.audience)?;
+            self.has(&passed).then_some((offset, passed))
         })
+    }
+
+    fn has(&self, passed: &Passed<'_>) -> bool {
+        match (&self.selection, passed) {
+            (None, _) => true,
+            (Some(selection), Passed::Point(record)) => !selection.left_out.has(record.device()),
+            (Some(_), Passed::Unwanted(_)) => false,
+        }
     }
 }
 
@@ -383,6 +463,25 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Ledger key of its device.
+    #[must_use]
+    pub fn device(&self) -> &'a str {
+        match self {
+            Record::Row(row) => row.device,
+            Record::Gap(gap) => gap.device,
+        }
+    }
+
+    /// About as many bytes as it takes in the journal.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (series, rest) = match self {
+            Record::Row(row) => (row.series, row.fields.bytes()),
+            Record::Gap(gap) => (gap.series, 0),
+        };
+        RECORD_BYTES + self.device().len() + series.len() + rest
+    }
+
     /// The point that it becomes.
     #[must_use]
     pub fn point(self) -> Point<'a> {
@@ -415,5 +514,54 @@ impl<'a> Point<'a> {
             }
         };
         row.into_iter().flat_map(|fields| fields.iter()).chain(gap.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Class, Journal, Options, Read, Refused};
+
+    /// A journal with one frame: rows of these devices, in this order.
+    fn frame(devices: &[&str]) -> Arc<Frame> {
+        let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
+        let submitted: Result<_, Refused> = journal.submit(Class::Internal, |_, submission| {
+            (0_u64..).zip(devices).try_for_each(|(sequence, device)| {
+                let (boot, stamped, series, ns) = (0, false, "m", sequence.cast_signed());
+                let fields = Fields::of(&[]);
+                submission.add(&Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields }))
+            })
+        });
+        let end = submitted.unwrap().1;
+        while *journal.watermark().borrow() < end {
+            std::thread::yield_now();
+        }
+        match journal.reader(Offset(0)).next().unwrap() {
+            Read::Frame(frame) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn times(batch: &Batch) -> Vec<i64> {
+        batch.records().map(|(_, record)| record.point().ns).collect()
+    }
+
+    #[test]
+    fn a_selective_batch_has_no_points_of_those_that_it_leaves_out_and_each_other_once() {
+        let frame = frame(&["a", "b", "a", "a", "b", "c", "a", "b"]);
+        let mut batch = Batch::selective(Audience::of_all("main"), Offset(0), LeftOut::default());
+        assert!(!batch.add(&frame, &Arc::default(), 3).whole_frame);
+        assert_eq!(times(&batch), [0, 1, 2]);
+        batch.leave_out(["a".into()].into_iter().collect());
+        assert_eq!((times(&batch), batch.points()), (vec![1], 1));
+        assert!(!batch.add(&frame, &Arc::default(), 3).whole_frame);
+        assert_eq!((times(&batch), batch.points(), batch.to()), (vec![1, 4, 5], 3, Offset(6)));
+        let census = batch.census().unwrap();
+        assert_eq!((census.records(), census.of("a") > census.of("b"), census.of("x")), (6, true, 0));
+        let bytes: usize = batch.records().map(|(_, record)| record.bytes()).sum();
+        assert_eq!((batch.weight(), batch.bytes()), (bytes, frame.bytes()));
+        batch.leave_out(["a", "b", "c"].map(Arc::from).into_iter().collect());
+        assert_eq!((batch.points(), batch.weight(), batch.bytes()), (0, 0, 0));
     }
 }

@@ -29,6 +29,7 @@ pub mod line_protocol;
 mod ready;
 #[cfg(test)]
 pub(crate) mod scripted_server;
+pub mod selection;
 mod server;
 pub mod sqlite;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Told;
 use crate::journal::entry::Cause;
-use crate::journal::state::{DeviceState, Ledger as Account};
+use crate::journal::state::{DeviceState, Gaps, Ledger as Account};
 
 /// Where the rows are, in rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,36 +31,68 @@ pub struct Ledger {
     pub not_yet_received: u64,
 }
 
+/// What the journal knows of the rows of a device, or of a part of them, and of what became of them in one sink.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// Rows journaled.
+    pub(super) rows: u64,
+    /// Rows kept aside at intake.
+    pub(super) letters: u64,
+    /// Rows that no sink will get.
+    pub(super) gaps: Gaps,
+    pub(super) account: Account,
+}
+
+impl Held {
+    pub(super) fn of(device: &DeviceState, account: Account) -> Held {
+        Held { rows: device.rows, letters: device.letters, gaps: device.gaps, account }
+    }
+
+    /// Rows that the sink is still to get.
+    pub(super) fn waiting(&self) -> u64 {
+        self.rows.saturating_sub(self.account.settled())
+    }
+
+    /// As a ledger: so many rows the device still holds, and up to so many the sink is being sent.
+    pub(super) fn ledger(&self, not_yet_received: u64, in_flight: u64) -> Ledger {
+        let rows = self.rows.saturating_sub(self.account.skipped);
+        let unconfirmed = in_flight.min(self.waiting());
+        let mut gaps = BTreeMap::new();
+        let kept = self.account.gaps.of(Cause::Rejected);
+        let lost = self.account.gaps.iter().filter(|(cause, _)| *cause != Cause::Rejected);
+        for (cause, rows) in self.gaps.iter().chain(lost) {
+            *gaps.entry(cause.as_str().to_owned()).or_default() += rows;
+        }
+        Ledger {
+            learned: rows
+                .saturating_add(self.gaps.total())
+                .saturating_add(self.letters)
+                .saturating_add(not_yet_received),
+            confirmed: self.account.confirmed,
+            queued: self.waiting() - unconfirmed,
+            unconfirmed,
+            dead_lettered: self.letters.saturating_add(kept),
+            gaps,
+            not_yet_received,
+        }
+    }
+}
+
+impl Told {
+    /// Rows that the device has told of and not brought.
+    pub(super) fn not_yet_received(&self, device: &DeviceState) -> u64 {
+        let next = device.boot(self.boot).map_or(0, |boot| boot.next);
+        self.next.saturating_sub(next)
+    }
+}
+
 impl Ledger {
     /// The ledger of one device and one sink: `account` is what the journal knows of the two, `told` what the device
     /// told of since the gateway started, and `in_flight` the rows of this device that the sink is being sent.
     #[must_use]
     pub fn of(device: &DeviceState, account: Account, told: Option<Told>, in_flight: u64) -> Ledger {
-        let rows = device.rows.saturating_sub(account.skipped);
-        let waiting = device.rows.saturating_sub(account.settled());
-        let unconfirmed = in_flight.min(waiting);
-        let not_yet_received = told.map_or(0, |told| {
-            let next = device.boot(told.boot).map_or(0, |boot| boot.next);
-            told.next.saturating_sub(next)
-        });
-        let mut gaps = BTreeMap::new();
-        let kept = account.gaps.of(Cause::Rejected);
-        let lost = account.gaps.iter().filter(|(cause, _)| *cause != Cause::Rejected);
-        for (cause, rows) in device.gaps.iter().chain(lost) {
-            *gaps.entry(cause.as_str().to_owned()).or_default() += rows;
-        }
-        Ledger {
-            learned: rows
-                .saturating_add(device.gaps.total())
-                .saturating_add(device.letters)
-                .saturating_add(not_yet_received),
-            confirmed: account.confirmed,
-            queued: waiting - unconfirmed,
-            unconfirmed,
-            dead_lettered: device.letters.saturating_add(kept),
-            gaps,
-            not_yet_received,
-        }
+        let not_yet_received = told.map_or(0, |told| told.not_yet_received(device));
+        Held::of(device, account).ledger(not_yet_received, in_flight)
     }
 
     /// Rows declared lost, for whatever cause.

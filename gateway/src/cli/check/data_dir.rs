@@ -7,8 +7,11 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::Finding;
+use crate::config::Config;
+use crate::daemon;
 use crate::journal::storage::{Directory, Storage as _};
-use crate::journal::{Capacity, Options};
+use crate::journal::{Capacity, Options, inspect};
+use crate::stats::Status;
 
 /// Whether a gateway can use the directory. `running` is the pid of the gateway that uses it and answers.
 pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
@@ -63,6 +66,17 @@ pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
     ))
 }
 
+/// Databases that are not configured any more and still lack rows, with what to do: the next start would be refused. Nothing of a
+/// journal that cannot be read, since that has a line of its own.
+pub(super) fn abandoned(config: &Config, running: Option<&Status>) -> Vec<(String, String)> {
+    let owed = match running {
+        Some(status) => status.sinks.iter().map(|(name, sink)| (name.clone(), sink.backlog_rows)).collect(),
+        None => inspect::owed(&inspect::storage(&config.data_dir.join("journal"))).unwrap_or_default(),
+    };
+    let gone = owed.into_iter().filter(|(name, rows)| *rows > 0 && !config.has_sink(name));
+    gone.map(|(name, rows)| (name.clone(), daemon::lacks_rows(&name, rows))).collect()
+}
+
 fn check_parent(data_dir: &Path) -> Finding {
     let name = data_dir.display();
     let parent =
@@ -98,6 +112,8 @@ pub(super) fn check_sqlite(path: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::entry::{Entry, Fields, RowEntry};
+    use crate::journal::{Class, Journal, Refused};
 
     #[test]
     fn a_directory_in_use_is_a_fault_unless_its_user_answers() {
@@ -110,6 +126,26 @@ mod tests {
         lock.lock().unwrap();
         assert!(check(dir.path(), None).unwrap_err().contains("is used by process 42, which"));
         assert!(check(dir.path(), Some(7)).unwrap().contains("process 7"));
+    }
+
+    #[test]
+    fn a_database_that_is_configured_no_more_and_lacks_rows_is_a_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), ..crate::config::of_text("") };
+        assert_eq!(abandoned(&config, None), [], "no journal yet");
+        let journal = Journal::open_dir(&dir.path().join("journal"), &Options::sized(2 << 20)).unwrap().0;
+        for sink in ["old", "sqlite"] {
+            journal.register_sink(sink).unwrap();
+        }
+        let (device, series, fields) = ("d", "m", Fields::of(&[]));
+        let row = RowEntry { device, boot: 0, sequence: 0, stamped: false, series, ns: 5, fields };
+        let submitted: Result<((), _), Refused> =
+            journal.submit(Class::Internal, |_, submission| submission.add(&Entry::Row(row)));
+        submitted.unwrap();
+        journal.close();
+        let found = abandoned(&config, None);
+        assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["old"]);
+        assert!(found[0].1.contains("1 rows") && found[0].1.contains("sinks forget old"), "{found:?}");
     }
 
     #[test]

@@ -386,7 +386,7 @@ const INFLUXDB: Table = Table {
             name: "live_first",
             takes: Takes::Boolean,
             default: Standard::Is("false"),
-            doc: "`true`: while a backlog drains, fresh rows take turns with it, batch by batch, so that they are in the database within seconds. A kill meanwhile sends again what went ahead, which matters only to a store that keeps equal points twice; and of two rows with one series and time the one that came first may stand",
+            doc: "`true`: while a backlog drains, fresh rows take turns with it, batch by batch, so that they are in the database within seconds; a device that sends more than these turns can take leaves them to the others, and its rows come in order with the backlog. A kill meanwhile sends again what went ahead, which matters only to a store that keeps equal points twice; and of two rows with one series and time the one that came first may stand",
         },
         START,
         REQUIRED,

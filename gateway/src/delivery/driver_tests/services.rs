@@ -32,6 +32,26 @@ fn account(journal: &Journal, device: &str, sink: &str) -> [u64; 3] {
 }
 
 #[test]
+fn the_embedded_store_lacks_nothing_for_rows_that_it_does_not_want() {
+    let journal = journal();
+    let directory = tempfile::tempdir().unwrap();
+    let sqlite = || {
+        let limits = Limits { retention: Duration::from_secs(1), max_bytes: 1 << 30 };
+        let path = directory.path().join("readings.sqlite");
+        Sqlite::new(path, "this journal".to_owned(), limits, Box::new(|| None))
+    };
+    let service = Service { filter: filter("{ device = [\"a\"] }"), ..Service::default() };
+    submit(&journal, "a", 0..10);
+    submit(&journal, "b", 0..300);
+    start(&journal, "sqlite", sqlite(), service.clone()).stop();
+    assert_eq!(account(&journal, "a", "sqlite"), [10, 10, 0]);
+    submit(&journal, "a", 10..20);
+    let status = start(&journal, "sqlite", sqlite(), service).stop();
+    assert_eq!(account(&journal, "a", "sqlite"), [20, 20, 0]);
+    assert_eq!(status.snapshot().last_error, None, "its own cursor is behind, and nothing is sent again");
+}
+
+#[test]
 fn a_sink_gets_what_it_wants_and_its_ledger_tells_of_nothing_else() {
     let storage = MemoryStorage::new();
     let journal = journal_in(&storage);

@@ -143,6 +143,7 @@ fn header(files: &mut Files, feed: &mut Feed<'_>) {
         length: SHAPE.segment_bytes,
         early: kind & 32 != 0,
         shared: kind & 16 != 0,
+        boots: kind & 64 != 0,
     };
     let (mut sector, _) = header.encode();
     if kind & 12 == 12 {

@@ -305,8 +305,8 @@ fn head(bytes: &[u8], id: u64) -> Head {
     if !head.starts_with(b"FOREBAYJ") || crc32c::crc32c(&head[..56]) != u32_at(head, 56) {
         return Head::Damaged;
     }
-    // The features that are known are those of rows before the clock is believed, and of shared points.
-    if u32_at(head, 8) != 1 || u32_at(head, 12) & !3 != 0 {
+    // The features that are known are those of rows before the clock is believed, of shared points, and of boots.
+    if u32_at(head, 8) != 1 || u32_at(head, 12) & !7 != 0 {
         return Head::Newer;
     }
     if u64_at(head, 24) != id {

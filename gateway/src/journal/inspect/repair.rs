@@ -191,23 +191,24 @@ fn header_of(survey: &Survey, at: usize, walk: &Walk) -> io::Result<SegmentHeade
         return Ok(header);
     }
     let lengths = || candidates.iter().filter_map(|other| other.header).map(|header| header.length);
-    let with = |length: u64, (early, shared): (bool, bool)| SegmentHeader {
+    let with = |length: u64, features: u8| SegmentHeader {
         journal: survey.folded.state.journal(),
         segment: segment.id,
         first: segment.first,
         void: segment.first,
         length,
-        early,
-        shared,
+        early: features & 1 != 0,
+        shared: features & 2 != 0,
+        boots: features & 4 != 0,
     };
     let first = Scanner::new(segment).next()?.filter(|found| found.at == FRAMES_AT);
     let carried = first.map(|found| found.header.previous);
     let fits = |header: &SegmentHeader| carried == Some(header.encode().1);
     let least = sector_up(walk.tail.bytes.0).max(candidate.bytes);
-    // Who allows early entries and shared points where there are none keeps out no more than older gateways.
-    let made = with(lengths().next_back().unwrap_or_default().max(least), (true, true));
-    let features = [(false, false), (true, false), (false, true), (true, true)];
+    // Who allows early entries, shared points and boots where there are none keeps out no more than older gateways.
+    let made = with(lengths().next_back().unwrap_or_default().max(least), 7);
     let tried =
-        lengths().chain([candidate.bytes]).flat_map(|length| features.map(|features| with(length, features)));
+        lengths().chain([candidate.bytes]).flat_map(|length| (0..8).map(move |features| (length, features)));
+    let tried = tried.map(|(length, features)| with(length, features));
     Ok(tried.into_iter().find(fits).unwrap_or(made))
 }

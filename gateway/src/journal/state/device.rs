@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::entry::Cause;
+use super::BootLedger;
 use crate::record::MachineBoot;
 
 /// Boots kept per native device.
@@ -34,6 +35,9 @@ pub struct DeviceState {
     /// What is known of rows that share their point with an earlier one; none before the first of a foreign device.
     #[serde(skip)]
     pub shared: Option<Shared>,
+    /// What became of the rows of its latest boots, in the order in which these began.
+    #[serde(skip)]
+    pub by_boot: Vec<BootLedger>,
 }
 
 /// Rows of a foreign device that share series and time with an earlier row, so that they are the same point.
@@ -130,6 +134,7 @@ impl DeviceState {
             self.boots.remove(0);
         }
         self.boots.push(boot);
+        self.tell_apart(boot.boot);
     }
 
     pub(super) fn ledger(&mut self, at: usize) -> &mut Ledger {
@@ -164,6 +169,14 @@ impl Gaps {
     /// Causes with their counts, zeros left out.
     pub fn iter(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().map(|cause| (cause, self.of(cause))).filter(|(_, rows)| *rows > 0)
+    }
+
+    /// What is left without what another one has.
+    #[must_use]
+    pub fn without(&self, other: &Gaps) -> Gaps {
+        let mut gaps = *self;
+        gaps.0.iter_mut().zip(other.0).for_each(|(rows, others)| *rows = rows.saturating_sub(others));
+        gaps
     }
 
     /// Takes up to so many rows out of a cause; how many there were.

@@ -27,6 +27,7 @@ fn sample_frames(bytes: &[u8]) -> Vec<(usize, usize, u64, u64)> {
     let segment = segment::Segment {
         early: false,
         shared: false,
+        boots: false,
         journal: header.journal,
         id: SegmentId(1),
         first: Offset(0),

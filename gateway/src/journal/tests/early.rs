@@ -2,7 +2,7 @@
 
 use super::clocks::{CLOCKS_MAX, ClockEntry, FixEntry};
 use super::entry::{Cause, GapEntry};
-use super::format::{Kept, hex};
+use super::format::{Kept, check_snapshot_without_boots, hex};
 use super::segment::{HeaderRead, SegmentHeader};
 use super::small::{SMALL, SMALL_JOURNAL, commit, open_shaped, open_small, survey_small};
 use super::*;
@@ -87,6 +87,7 @@ fn the_bytes_of_a_header_and_a_snapshot() {
         length: 4,
         early: true,
         shared: false,
+        boots: false,
     };
     assert_eq!(hex(&header.encode().0[..16]), "464f52454241594a0100000001000000");
     let mut state = State::new(JournalId(0x7788), 10_000);
@@ -98,10 +99,12 @@ fn the_bytes_of_a_header_and_a_snapshot() {
         }
     });
     assert_eq!(hex(&state.to_bytes().unwrap()), SNAPSHOT);
+    check_snapshot_without_boots(SNAPSHOT_WITHOUT_BOOTS, &state);
     assert_eq!(State::from_bytes(&state.to_bytes().unwrap(), 10_000), Some(state));
 }
 
-const SNAPSHOT: &str = "0288ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff01030088020188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c911154";
+const SNAPSHOT: &str = "0488ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff01030088020188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c91115400010001070101000200";
+const SNAPSHOT_WITHOUT_BOOTS: &str = "0288ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff01030088020188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c911154";
 
 /// A closed journal with every entry, of a machine that is fixed and of one that is not.
 fn every_kind() -> MemoryStorage {

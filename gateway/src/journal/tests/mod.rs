@@ -1,5 +1,6 @@
 //! The journal as a whole, over the memory double and over a real directory.
 
+mod boots;
 mod crash;
 mod damage;
 mod early;

@@ -16,7 +16,8 @@ fn the_bytes_of_the_entry_the_header_and_the_snapshot() {
     assert_eq!(hex(&bytes), "0f00110365737002010500000000000000");
     let (journal, segment) = (JournalId(1), SegmentId(2));
     let (first, void) = (Offset(3), Offset(3));
-    let header = SegmentHeader { journal, segment, first, void, length: 4, early: false, shared: true };
+    let header =
+        SegmentHeader { journal, segment, first, void, length: 4, early: false, shared: true, boots: false };
     assert_eq!(hex(&header.encode().0[..16]), "464f52454241594a0100000002000000");
 
     let mut state = State::new(JournalId(0x7788), 10_000);
