@@ -2,6 +2,8 @@
 //! [`Gateway::close`](crate::gateway::Gateway::close) wants it to be exact; a gateway that is ended otherwise, or dropped, may
 //! have rows on their way, but no row too few or too many.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde_json::Value;
 
@@ -35,7 +37,26 @@ impl Closing {
             Closing::Unaudited(_) => true,
         };
         anyhow::ensure!(is_as_wanted, "{self:?} was wanted of the audit:\n{audit:#}");
+        anyhow::ensure!(Closing::boots_add_up(audit), "boots do not add up to their device:\n{audit:#}");
         Ok(())
+    }
+
+    /// Whether the rows of each native device in each sink are those of its boots.
+    #[must_use]
+    pub fn boots_add_up(audit: &Value) -> bool {
+        let sinks = audit["sinks"].as_object().into_iter().flat_map(|sinks| sinks.values());
+        let mut devices =
+            sinks.flat_map(|sink| sink["devices"].as_object().into_iter().flat_map(|all| all.values()));
+        let adds_up = |device: &Value| {
+            let boots = device["boots"].as_array().map_or(&[][..], Vec::as_slice);
+            let accounts: BTreeSet<&str> = boots.iter().filter_map(|boot| boot["device"].as_str()).collect();
+            let rows = |value: &Value| value.as_u64().unwrap_or(u64::MAX / 16);
+            let confirmed: u64 = boots.iter().map(|boot| rows(&boot["confirmed"])).sum();
+            // Foreign devices of the same name have no boots.
+            accounts.len() < device["accounts"].as_array().map_or(1, Vec::len).max(1)
+                || confirmed == rows(&device["confirmed"])
+        };
+        devices.all(adds_up)
     }
 
     /// Whether every row of a ledger, as `/api/v1/status` has it for a device in a sink, is somewhere, and none twice.
@@ -56,6 +77,7 @@ impl Closing {
     pub fn check_midway(self, audit: &Value) -> anyhow::Result<()> {
         let is_different = audit["verdict"] == "difference";
         anyhow::ensure!(!is_different || matches!(self, Closing::Unaudited(_)), "the audit:\n{audit:#}");
+        anyhow::ensure!(Closing::boots_add_up(audit), "boots do not add up to their device:\n{audit:#}");
         Ok(())
     }
 }
@@ -73,6 +95,18 @@ mod tests {
                 "gaps": {"overflow": 2, "evicted": 1}, "not_yet_received": 1})
         };
         assert_eq!([9, 10, 11].map(|learned| Closing::balances(&ledger(learned))), [false, true, false]);
+    }
+
+    #[test]
+    fn boots_that_lack_a_row_of_their_device_do_not_add_up() {
+        let audit = |confirmed: u64| {
+            let boot = |rows: u64| json!({"device": "e6", "confirmed": rows});
+            let device = json!({"accounts": ["e6"], "confirmed": confirmed, "boots": [boot(3), boot(4)]});
+            let foreign = json!({"accounts": ["a"], "confirmed": 5, "boots": []});
+            json!({"verdict": "exact", "sinks": {"main": {"devices": {"boiler": device, "a": foreign}}}})
+        };
+        assert_eq!([6, 7, 8].map(|rows| Closing::boots_add_up(&audit(rows))), [false, true, false]);
+        assert!(Closing::Exact.check(&audit(8)).is_err() && Closing::Exact.check_midway(&audit(8)).is_err());
     }
 
     #[test]
