@@ -119,8 +119,11 @@ impl Machine {
             stored => Err(format!("{stored:?}")),
         })?;
         let said = self.output(&program, &["status", "--config", file])?;
-        eprintln!("{}: {ROWS} rows in the database; forebay status: {}", self.target, line_of(&said, "esp"));
-        assert!(said.contains("Nothing is being lost.") && !line_of(&said, "esp").is_empty(), "{said}");
+        let device = said.lines().map(str::trim).find(|line| line.starts_with("esp: ")).unwrap_or_default();
+        eprintln!("{}: {ROWS} rows in the database; forebay status: {device}", self.target);
+        // An emulator is slow enough for an alarm of the broker's queue.
+        assert!(said.contains("\nNothing is being lost"), "{said}");
+        assert_eq!(device, format!("esp: learned {ROWS}, stored {ROWS}, lost 0"));
         assert!(daemon.terminate(LIMIT)?.success());
         scratch.passed();
         Ok(())
@@ -128,11 +131,6 @@ impl Machine {
 }
 
 const ROWS: u32 = 200;
-
-/// The line of a page that begins with this word.
-fn line_of<'a>(page: &'a str, word: &str) -> &'a str {
-    page.lines().map(str::trim).find(|line| line.split(' ').next() == Some(word)).unwrap_or_default()
-}
 
 /// How many values of a field are in the database.
 fn stored(data_dir: &Path, field: &str) -> anyhow::Result<u32> {
