@@ -73,7 +73,7 @@ fn every_block_is_run_or_says_why_not() -> anyhow::Result<()> {
         }
     }
     println!(
-        "docs: {} commands, {} run, {} marked; {} other blocks, {} run, {} marked",
+        "\ndocs: {} commands, {} run, {} marked; {} other blocks, {} run, {} marked",
         commands.total(),
         commands.run,
         commands.marked,
