@@ -43,15 +43,20 @@ fn with_fresh<F: FnMut(&[(String, i64)]) -> Outcome>(
 fn fresh_rows_take_turns_with_a_backlog_and_nothing_is_sent_twice() {
     let journal = journal();
     submit(&journal, "old", 0..BACKLOG);
-    let store = with_fresh(&journal, (4, 100), |_| Outcome::Confirmed);
+    let writes = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&writes);
+    let store = with_fresh(&journal, (4, 100), move |points| {
+        seen.lock().unwrap().extend(points.last().map(|(series, _)| series.clone()));
+        Outcome::Confirmed
+    });
     let points = Arc::clone(&store.points);
     let running = start(&journal, store);
     until_delivered(&journal, &["main"]);
     let status = running.stop();
     let points = points.lock().unwrap().clone();
-    // Batches of 100: a fresh one behind each of the backlog, as long as there are any. What went ahead first begins with the
-    // end of the backlog.
-    let batches: Vec<&str> = points.chunks(100).map(|batch| batch[batch.len() - 1].0.as_str()).collect();
+    // A fresh batch behind each of the backlog, as long as there are any. What went ahead first begins with the end of the
+    // backlog.
+    let batches = writes.lock().unwrap().clone();
     let (old, new) = ("m,device=old", "m,device=new");
     // Which side begins depends on what ends the journal.
     let first = batches.iter().position(|of| *of == new).unwrap();
@@ -66,14 +71,19 @@ fn fresh_rows_take_turns_with_a_backlog_and_nothing_is_sent_twice() {
 fn more_rows_than_the_turns_take_leave_no_side_without_a_turn() {
     let journal = journal();
     submit(&journal, "old", 0..BACKLOG);
-    let store = with_fresh(&journal, (6, 1_000), |_| Outcome::Confirmed);
+    let writes = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&writes);
+    let store = with_fresh(&journal, (6, 1_000), move |points| {
+        seen.lock().unwrap().extend(points.last().map(|(series, _)| series.clone()));
+        Outcome::Confirmed
+    });
     let points = Arc::clone(&store.points);
     let running = start(&journal, store);
     until_delivered(&journal, &["main"]);
     running.stop();
     let points = points.lock().unwrap().clone();
     // What went ahead first begins with the end of the backlog.
-    let batches: Vec<&str> = points.chunks(100).map(|batch| batch[batch.len() - 1].0.as_str()).collect();
+    let batches = writes.lock().unwrap().clone();
     let (old, new) = ("m,device=old", "m,device=new");
     // Which side begins depends on what ends the journal.
     let first = batches.iter().position(|of| *of == new).unwrap();
