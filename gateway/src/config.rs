@@ -86,6 +86,8 @@ pub struct Config {
     pub influxdb: Vec<Influxdb>,
     /// The embedded store, if it is on. At least one sink is.
     pub sqlite: Option<Sqlite>,
+    /// The embedded store that is off only because its file is not there.
+    pub sqlite_without_file: Option<Sqlite>,
     /// What could not be stored.
     pub dead_letters: DeadLetters,
     /// The gateway's own clock.
@@ -99,6 +101,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same beside a journal that knows these sinks. The embedded store goes on in a new file if it has lost its own.
+    #[must_use]
+    pub fn beside<'a>(&self, mut sinks: impl Iterator<Item = &'a str>) -> Config {
+        let mut config = self.clone();
+        if sinks.any(|name| name == SQLITE)
+            && let Some(sqlite) = config.sqlite_without_file.take()
+        {
+            config.sqlite = Some(sqlite);
+        }
+        config
+    }
+
     /// Whether a database of this name is configured.
     #[must_use]
     pub fn has_sink(&self, name: &str) -> bool {

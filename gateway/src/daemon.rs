@@ -100,6 +100,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
     let journal = last_version::told(&config.data_dir, open_journal(config))?;
+    let config = &journal.with_state(|state| config.beside(state.sinks().iter().map(|sink| &*sink.name)));
     let_go_of_sinks(config, &journal)?;
 
     let stats = Stats::new(clock::now_ns());
@@ -107,6 +108,7 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let directory = config.data_dir.join(dead_letters::DIRECTORY);
     let dead_letters = DeadLetters::open_dir(&directory, config.dead_letters.max_bytes).map_err(Into::into);
     let dead_letters = Arc::new(last_version::told(&config.data_dir, dead_letters)?);
+    last_version::note(&config.data_dir);
     stats.set_dead_letters(&dead_letters);
     let server = runtime.block_on(Server::bind(config, &journal, &stats))?;
     let (store, reports) = (Arc::clone(&dead_letters), Arc::clone(&stats));
@@ -144,7 +146,6 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let reload = Reload { path: path.to_owned(), running: config.clone(), sources, token: server.token() };
     let reloader = Reloader::start(reload)?;
     let health = config.health.zip(Health::new(config, Arc::clone(&ingest), Arc::clone(&stats)));
-    last_version::note(&config.data_dir);
     info!(data_dir = %config.data_dir.display(), "running");
     manager.ready(&journal);
 

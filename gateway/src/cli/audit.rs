@@ -42,7 +42,9 @@ fn found(loaded: &Loaded) -> Result<Report> {
             let config =
                 loaded.complete().context("no gateway runs, so the databases are asked from here")?;
             let journal = sinks::open(config)?;
-            let report = Auditor::new(config)?.audit(&journal);
+            let config =
+                journal.with_state(|state| config.beside(state.sinks().iter().map(|sink| &*sink.name)));
+            let report = Auditor::new(&config)?.audit(&journal);
             journal.close();
             return Ok(report);
         }

@@ -36,8 +36,12 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let running = running(&config.data_dir);
     report.line("data_dir", data_dir::check(&config.data_dir, running.as_ref().map(|status| status.pid)));
     let options = Options::from(&config.journal);
-    report.line("journal", data_dir::check_journal(&config.data_dir, &options));
-    for (sink, lacks) in data_dir::abandoned(config, running.as_ref()) {
+    let sinks = data_dir::sinks(&config.data_dir, running.as_ref());
+    let room = data_dir::check_journal(&config.data_dir, &options);
+    report.line("journal", sinks.as_ref().map_err(Clone::clone).and_then(|_| room));
+    let sinks = sinks.unwrap_or_default();
+    let config = &config.beside(sinks.iter().map(|(name, _)| &**name));
+    for (sink, lacks) in data_dir::abandoned(config, &sinks) {
         report.line(&format!("sink {sink}"), Err(lacks));
     }
     report.line("ack", Ok(ack_finding(config)));

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::owner;
 use crate::journal::inspect::{self, Finding, Looked, Selection};
 use crate::journal::storage::Directory;
 use crate::record::Offset;
@@ -99,11 +100,16 @@ impl JournalCommand {
     /// # Errors
     /// There is no journal, it cannot be read, or the copy cannot be written.
     pub(super) fn run(&self, directory: &Path) -> Result<bool> {
-        if !directory.is_dir() {
-            bail!(
-                "there is no journal in {}; the gateway makes it when it first runs, and --config or --journal names another place",
-                directory.display()
-            );
+        let name = directory.display();
+        match std::fs::metadata(directory) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let owner = owner::as_owner_of(directory.parent().unwrap_or(directory));
+                bail!("{name} may not be read by this user; run `{owner}`")
+            }
+            _ => bail!(
+                "there is no journal in {name}; the gateway makes it when it first runs, and --config or --journal names another place"
+            ),
         }
         match self {
             JournalCommand::List { json, .. } => list(directory, *json),

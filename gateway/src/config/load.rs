@@ -177,7 +177,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
     let ack_after = read_ack(&mut root);
     let journal = read_journal(&mut root);
     let influxdb = sinks::read_influxdb(&mut root, home);
-    let sqlite = sinks::read_sqlite(&mut root, &data_dir);
+    let [sqlite, sqlite_without_file] = sinks::read_sqlite(&mut root, &data_dir);
     let dead_letters = read_dead_letters(&mut root);
     let clock = read_clock(&mut root);
     let health = read_health(&mut root);
@@ -197,6 +197,7 @@ fn read_root(mut root: Section<'_>, home: &Path) -> Config {
         journal,
         influxdb,
         sqlite,
+        sqlite_without_file,
         dead_letters,
         clock,
         health,

@@ -163,12 +163,13 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty; write its name".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// Reads the embedded store: on when it is asked for, when no other sink is configured, and once its file exists.
-pub(super) fn read_sqlite(root: &mut Section<'_>, data_dir: &Path) -> Option<Sqlite> {
+/// Reads the embedded store: on when it is asked for, when no other sink is configured, and once its file exists. Where it
+/// is off for want of a file it comes second.
+pub(super) fn read_sqlite(root: &mut Section<'_>, data_dir: &Path) -> [Option<Sqlite>; 2] {
     let other_sink = root.has("influxdb");
     let Some(mut section) = root.table("sqlite") else {
         let sqlite = Sqlite::at(data_dir.join("readings.sqlite"));
-        return (!other_sink || sqlite.path.exists()).then_some(sqlite);
+        return if !other_sink || sqlite.path.exists() { [Some(sqlite), None] } else { [None, Some(sqlite)] };
     };
     let enabled = section.boolean("enabled").unwrap_or(true);
     let path = section.parsed("path", not_empty).unwrap_or("readings.sqlite".to_owned());
@@ -181,7 +182,7 @@ pub(super) fn read_sqlite(root: &mut Section<'_>, data_dir: &Path) -> Option<Sql
         section.fault("enabled", "without it no sink is left; add an [[influxdb]] or remove this key");
     }
     section.close();
-    enabled.then_some(Sqlite { retention, max_bytes, service, ..defaults })
+    [enabled.then_some(Sqlite { retention, max_bytes, service, ..defaults }), None]
 }
 
 impl Sqlite {

@@ -1081,6 +1081,18 @@ fn the_embedded_store_stays_once_its_file_exists() {
     let dir = directory(&[("readings.sqlite", "")]);
     assert!(good(&text(dir.path(), "")).sqlite.is_some());
     assert!(good(&text(dir.path(), "sqlite.enabled = false")).sqlite.is_none());
+
+    let lost = directory(&[]);
+    let config = good(&text(lost.path(), ""));
+    assert!(config.sqlite.is_none() && config.beside(["main"].into_iter()).sqlite.is_none());
+    let kept = config.beside(["main", "sqlite"].into_iter()).sqlite.unwrap();
+    assert_eq!(
+        kept.path,
+        lost.path().join("readings.sqlite"),
+        "it has lost its file, not its rows in the journal"
+    );
+    let off = good(&text(lost.path(), "sqlite.enabled = false"));
+    assert!(off.beside(["sqlite"].into_iter()).sqlite.is_none());
     let empty = directory(&[]);
     assert!(good(&text(empty.path(), "")).sqlite.is_none());
 }

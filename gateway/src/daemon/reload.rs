@@ -136,6 +136,7 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
         journal: config::Journal { max_bytes: _, commit_interval: _, when_full: _ },
         influxdb: _,
         sqlite: _,
+        sqlite_without_file: _,
         dead_letters: config::DeadLetters { max_bytes: _ },
         clock: config::Clock { trust: _, max_wait: _ },
         health: _,

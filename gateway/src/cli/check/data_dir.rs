@@ -7,6 +7,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::Finding;
+use crate::cli::owner;
 use crate::config::Config;
 use crate::daemon;
 use crate::journal::storage::{Directory, Storage as _};
@@ -25,7 +26,8 @@ pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
         Err(Errno::NOENT) => return check_parent(data_dir),
         Err(error) => {
             return Err(format!(
-                "{name} cannot be written: {error}; give it to the gateway's user with chown"
+                "{name} cannot be written: {error}; run `{}`, or give it to the gateway's user with chown",
+                owner::as_owner_of(data_dir)
             ));
         }
     }
@@ -66,15 +68,31 @@ pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
     ))
 }
 
-/// Databases that are not configured any more and still lack rows, with what to do: the next start would be refused. Nothing of a
-/// journal that cannot be read, since that has a line of its own.
-pub(super) fn abandoned(config: &Config, running: Option<&Status>) -> Vec<(String, String)> {
-    let owed = match running {
-        Some(status) => status.sinks.iter().map(|(name, sink)| (name.clone(), sink.backlog_rows)).collect(),
-        None => inspect::owed(&inspect::storage(&config.data_dir.join("journal"))).unwrap_or_default(),
-    };
-    let gone = owed.into_iter().filter(|(name, rows)| *rows > 0 && !config.has_sink(name));
-    gone.map(|(name, rows)| (name.clone(), daemon::lacks_rows(&name, rows))).collect()
+/// The databases that the journal knows, and how many rows each still lacks: what the running gateway says, or what its next
+/// start will find.
+///
+/// # Errors
+/// The journal cannot be read, and the gateway would not start.
+pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<(String, u64)>, String> {
+    if let Some(status) = running {
+        return Ok(status.sinks.iter().map(|(name, sink)| (name.clone(), sink.backlog_rows)).collect());
+    }
+    let directory = data_dir.join("journal");
+    match directory.try_exists() {
+        Ok(true) => inspect::owed(&inspect::storage(&directory)).map_err(|error| error.to_string()),
+        Ok(false) => Ok(Vec::new()),
+        Err(error) => Err(format!(
+            "cannot look at {}: {error}; run `{}`",
+            directory.display(),
+            owner::as_owner_of(data_dir)
+        )),
+    }
+}
+
+/// Databases that are not configured any more and still lack rows, with what to do: the next start would be refused.
+pub(super) fn abandoned(config: &Config, sinks: &[(String, u64)]) -> Vec<(String, String)> {
+    let gone = sinks.iter().filter(|(name, rows)| *rows > 0 && !config.has_sink(name));
+    gone.map(|(name, rows)| (name.clone(), daemon::lacks_rows(name, *rows))).collect()
 }
 
 fn check_parent(data_dir: &Path) -> Finding {
@@ -132,8 +150,10 @@ mod tests {
     fn a_database_that_is_configured_no_more_and_lacks_rows_is_a_fault() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().to_owned(), ..crate::config::of_text("") };
-        assert_eq!(abandoned(&config, None), [], "no journal yet");
-        let journal = Journal::open_dir(&dir.path().join("journal"), &Options::sized(2 << 20)).unwrap().0;
+        let found = || abandoned(&config, &sinks(dir.path(), None).unwrap());
+        assert_eq!(found(), [], "no journal yet");
+        let directory = dir.path().join("journal");
+        let journal = Journal::open_dir(&directory, &Options::sized(2 << 20)).unwrap().0;
         for sink in ["old", "sqlite"] {
             journal.register_sink(sink).unwrap();
         }
@@ -143,9 +163,14 @@ mod tests {
             journal.submit(Class::Internal, |_, submission| submission.add(&Entry::Row(row)));
         submitted.unwrap();
         journal.close();
-        let found = abandoned(&config, None);
+        let found = found();
         assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["old"]);
         assert!(found[0].1.contains("1 rows") && found[0].1.contains("sinks forget old"), "{found:?}");
+
+        std::fs::remove_dir_all(&directory).unwrap();
+        std::fs::write(&directory, "no directory").unwrap();
+        let unreadable = sinks(dir.path(), None).unwrap_err();
+        assert!(unreadable.contains("cannot open the journal"), "{unreadable}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) type Anchors = BTreeMap<String, Saved>;
 /// What the name of a file ends in that a newer version has written, once it is kept.
 const ASIDE: &str = "newer";
 
-/// Reads what an earlier life left. A file of a newer version is kept, so that nothing is ever written over it.
+/// Reads what an earlier life left. A file of a newer version is kept under another name, for whoever goes back to that.
 pub(super) fn load(path: &Path) -> io::Result<Anchors> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -64,11 +64,13 @@ pub(super) fn load(path: &Path) -> io::Result<Anchors> {
     let text = String::from_utf8_lossy(&bytes);
     if text.lines().any(|line| intact(line).is_some() && parse(line).is_none()) {
         let aside = path.with_added_extension(ASIDE);
-        std::fs::rename(path, &aside)?;
+        let kept = match std::fs::rename(path, &aside) {
+            Ok(()) => format!("is kept as {}", aside.display()),
+            Err(error) => format!("cannot be kept as {}: {error}", aside.display()),
+        };
         tracing::warn!(
-            "{} was written by a newer version, and is kept as {}; rows of the time before may be dated less exactly",
-            path.display(),
-            aside.display()
+            "{} was written by a newer version, and {kept}; rows of the time before may be dated less exactly",
+            path.display()
         );
     }
     Ok(text.lines().take(DEVICES_MAX).filter_map(parse).collect())

@@ -131,7 +131,7 @@ impl Node {
     }
 }
 
-/// Reads what an earlier life left. A file of a newer version is set aside, so that nothing is ever written over it.
+/// Reads what an earlier life left. A file of a newer version is set aside under another name, for whoever goes back to that.
 pub(super) fn load(path: &Path) -> Result<Nodes, Unread> {
     let file = match File::open(path) {
         Ok(file) => file,
