@@ -54,10 +54,10 @@ fn a_thousand_devices_are_shown_by_the_page_and_cost_little() -> anyhow::Result<
     browser.open("about:blank")?;
 
     let http = Http::new()?;
-    let table = http.get(&site.world.gateway.url("/api/v1/devices/table?sort=silent&limit=100000"))?;
+    let table = http.get(&site.world.gateway.url("/api/v1/table?sort=silent&limit=100000"))?;
     let table: serde_json::Value = serde_json::from_str(&table.successful("the table")?.body)?;
     assert_eq!(table["devices"].as_array().map(Vec::len), Some(200), "a page has a limit");
-    let refused = http.get(&site.world.gateway.url("/api/v1/devices/table?colour=red"))?;
+    let refused = http.get(&site.world.gateway.url("/api/v1/table?colour=red"))?;
     assert_eq!(refused.status, 400);
 
     let url = site.world.gateway.url("/");

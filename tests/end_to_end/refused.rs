@@ -174,7 +174,7 @@ fn with_the_token_what_was_refused_is_sent_again_over_tcp_and_the_page_is_for_ev
     for path in ["/", "/ui/app.js", "/ui/ask.js", "/ui/letters.js", "/healthz"] {
         assert_eq!(stranger.get(&url(path))?.status, 200, "{path}");
     }
-    let closed = ["/api/v1/status/live", "/api/v1/devices/table", "/api/v1/dead-letters", "/api/v1/live"];
+    let closed = ["/api/v1/status/live", "/api/v1/table", "/api/v1/dead-letters", "/api/v1/live"];
     for path in closed {
         assert_eq!(stranger.get(&url(path))?.status, 401, "{path}");
     }

@@ -184,7 +184,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/status/live", get(overview::live))
         .route("/api/v1/devices", get(devices::devices))
-        .route("/api/v1/devices/table", get(table::table))
+        .route("/api/v1/table", get(table::table))
         .route("/api/v1/devices/{device}", get(devices::device))
         .route("/api/v1/ports", get(ports::ports))
         .route("/api/v1/query", get(query::query))

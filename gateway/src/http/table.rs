@@ -1,4 +1,4 @@
-//! Devices by the page: `/api/v1/devices/table?filter=&sort=&offset=&limit=`.
+//! Devices by the page: `/api/v1/table?filter=&sort=&offset=&limit=`.
 //!
 //! A page is small however many devices there are: at most [`LIMIT_MAX`] of them, and of each at most [`SERIES_SHOWN_MAX`] series
 //! of at most [`FIELDS_SHOWN_MAX`] fields; how many are left out is told.

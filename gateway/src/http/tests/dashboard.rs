@@ -91,7 +91,7 @@ async fn pages_of_devices_are_filtered_ordered_and_bounded() {
         let devices = table["devices"].as_array().unwrap().iter();
         devices.map(|device| device["name"].as_str().unwrap().to_owned()).collect()
     };
-    let table = served.json("/api/v1/devices/table").await;
+    let table = served.json("/api/v1/table").await;
     assert_eq!((&table["total"], &table["matching"]), (&231.into(), &231.into()));
     assert_eq!((names(&table).len(), names(&table)[0].as_str()), (25, "Boiler"));
     let boiler = &table["devices"][0];
@@ -105,15 +105,15 @@ async fn pages_of_devices_are_filtered_ordered_and_bounded() {
     assert_eq!((&latest["fields"][0], &latest["spark"]), (&field, &serde_json::json!([21.5])));
     assert!(boiler["seen_ns"].is_i64() && boiler["clock"].is_null(), "{boiler}");
 
-    let table = served.json("/api/v1/devices/table?filter=R-22&offset=8&limit=5").await;
+    let table = served.json("/api/v1/table?filter=R-22&offset=8&limit=5").await;
     assert_eq!(
         (&table["matching"], names(&table)),
         (&10.into(), vec!["meter-228".into(), "meter-229".into()])
     );
-    let table = served.json("/api/v1/devices/table?sort=rows&limit=3").await;
+    let table = served.json("/api/v1/table?sort=rows&limit=3").await;
     assert_eq!(names(&table), ["Boiler", "meter-002", "meter-005"]);
-    let table = served.json("/api/v1/devices/table?limit=100000&offset=31").await;
+    let table = served.json("/api/v1/table?limit=100000&offset=31").await;
     assert_eq!(names(&table).len(), 200, "a page has a limit");
-    assert_eq!(names(&served.json("/api/v1/devices/table?offset=1000").await), [""; 0]);
-    assert_eq!(served.get("/api/v1/devices/table?sort=colour").await.0, 400);
+    assert_eq!(names(&served.json("/api/v1/table?offset=1000").await), [""; 0]);
+    assert_eq!(served.get("/api/v1/table?sort=colour").await.0, 400);
 }

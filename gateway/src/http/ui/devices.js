@@ -41,7 +41,7 @@ async function load(again = false) {
   const mine = (questions += 1);
   const parameters = new URLSearchParams({ filter: at("filter").value, sort: at("sort").value, offset, limit: PAGE });
   try {
-    const table = await askJson(`/api/v1/devices/table?${parameters}`);
+    const table = await askJson(`/api/v1/table?${parameters}`);
     // An answer that another question has overtaken is not shown.
     if (mine === questions) show(table);
   } catch (error) {
