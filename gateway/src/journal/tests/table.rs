@@ -71,7 +71,7 @@ fn no_file_is_a_new_journal() {
 
 #[test]
 fn an_intact_header_of_a_newer_format_is_refused_and_nothing_is_touched() {
-    for (at, byte) in [(8, 2), (12, 4), (12, 7)] {
+    for (at, byte) in [(8, 2), (12, 8), (12, 15)] {
         let storage = lives(2, 3);
         edit(&storage, &name(begun(&storage)[0]), |bytes| {
             bytes[at] = byte;
