@@ -9,6 +9,8 @@ mod container;
 mod cross;
 #[path = "packages/deb.rs"]
 mod deb;
+#[path = "packages/pages.rs"]
+mod pages;
 #[path = "packages/root.rs"]
 mod root;
 #[path = "packages/systemd.rs"]

@@ -16,6 +16,7 @@ const RUN: &[(&str, &[&str], &str)] = &[
     ("docs/dashboard.md", &["sh"], "tests/docs/upkeep.rs"),
     ("docs/devices.md", &["toml", "mqtt", "influx"], "gateway/tests/devices_md.rs"),
     ("docs/guarantees.md", &["toml", "mosquitto"], "gateway/tests/guarantees_md.rs"),
+    ("docs/guarantees.md", &["sh"], "tests/docs/upkeep.rs"),
     ("docs/influxdb.md", &["sh", "toml"], "tests/docs/tasks.rs"),
     ("docs/pico.md", &["sh", "toml", "text"], "tests/docs/tasks.rs"),
     ("docs/sd-card.md", &["sh", "toml"], "tests/docs/upkeep.rs"),

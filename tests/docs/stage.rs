@@ -127,9 +127,12 @@ impl Stage {
     /// The broker is at this port, for the gateway and for mosquitto's own clients.
     pub(crate) fn broker_at(&mut self, port: u16) -> anyhow::Result<()> {
         self.replace("mqtt://127.0.0.1:1883", &format!("mqtt://127.0.0.1:{port}"));
-        let mut client = command("mosquitto_pub", "mosquitto-clients")?;
-        client.arg("-p").arg(port.to_string());
-        self.program("mosquitto_pub", &client)
+        for name in ["mosquitto_pub", "mosquitto_sub"] {
+            let mut client = command(name, "mosquitto-clients")?;
+            client.arg("-p").arg(port.to_string());
+            self.program(name, &client)?;
+        }
+        Ok(())
     }
 
     /// Starts an InfluxDB 1 in the place of the one at the usual port.

@@ -159,6 +159,37 @@ fn influxdb_is_wired() -> anyhow::Result<()> {
     page.run("forebay dead-letters replay --all")?;
     assert!(gateway.terminate(LIMIT)?.success());
     assert_ne!(InfluxDb::DATABASE, "sensors", "or the page's command would have nothing to do");
+    let moved = "[[influxdb]]\nname = \"moved\"\nversion = 1\ndatabase = \"moved\"\n";
+    let new = format!("{moved}url = {:?}\n", server.url());
+    page.write(CONFIG, &format!("data_dir = \"data\"\n[[mqtt]]\nurl = \"{url}\"\n{source}{version_1}{new}"))?;
+    history_is_moved(&mut page, &server)?;
     drop(server);
     page.close()
+}
+
+/// The new database begins with what the old one lacks, and the page's commands bring it the rest.
+fn history_is_moved(page: &mut Stage, server: &InfluxDb) -> anyhow::Result<()> {
+    let ask = |page: &Stage, what: &str| {
+        let query = format!("curl -sS {}/query --data-urlencode db=moved --data-urlencode", server.url());
+        Ok::<_, anyhow::Error>(page.typed(&format!("{query} 'q={what}'"), "")?.text)
+    };
+    ask(page, "CREATE DATABASE moved")?;
+    let mut gateway = page.gateway_by(&format!("forebay run --config {CONFIG}"))?;
+    page.connected()?;
+    assert!(page.typed("mosquitto_pub -t sensors/boiler -q 1 -m '{\"t\":2}'", "")?.good);
+    let values = "SELECT t FROM climate";
+    wait_for("the new row in the new database", LIMIT, || {
+        let said = ask(page, values).map_err(|error| error.to_string())?;
+        if said.contains(",2]") { Ok(()) } else { Err(said) }
+    })?;
+    let said = ask(page, values)?;
+    assert!(!said.contains(",1]"), "what the old database has is not sent again: {said}");
+    page.run("forebay export")?;
+    page.run("split --line-bytes")?;
+    let said = ask(page, values)?;
+    assert!(said.contains(",1]") && said.contains(",2]"), "{said}");
+    let count = ask(page, "SELECT count(t) FROM climate")?;
+    assert!(count.contains(",2]"), "what comes twice is stored once: {count}");
+    assert!(gateway.terminate(LIMIT)?.success());
+    Ok(())
 }

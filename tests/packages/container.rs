@@ -132,9 +132,8 @@ fn its_gateway_reads_its_configuration_and_its_broker_keeps_what_it_takes() -> a
 
     let readme = std::fs::read_to_string(checkout("README.md"))?;
     let broker = read("mosquitto.conf")?;
-    let recommended = readme.lines().skip_while(|line| *line != "    persistence true");
-    let recommended: Vec<_> =
-        recommended.take_while(|line| line.starts_with("    ")).map(str::trim).collect();
+    let recommended = readme.lines().skip_while(|line| *line != "persistence true");
+    let recommended: Vec<_> = recommended.take_while(|line| *line != "```").map(str::trim).collect();
     assert!(recommended.len() > 4, "{recommended:?}");
     for line in recommended {
         assert!(broker.lines().any(|known| known == line), "the broker lacks {line}");

@@ -71,6 +71,8 @@ enum Takes {
     Text(&'static str),
     /// What is said in words; and a value that is taken, as TOML has it.
     Such(&'static str, &'static str),
+    /// Nothing: it is known only so that whoever writes it is told what to do instead, and the page does not have it.
+    Nothing,
 }
 
 /// What counts if a key is not written.
@@ -155,7 +157,7 @@ fn push_keys(page: &mut String, table: &Table) {
         return;
     }
     page.push_str("\n| key | takes | without it | |\n|---|---|---|---|\n");
-    for key in table.keys() {
+    for key in table.keys().filter(|key| key.takes.anything()) {
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} |",
@@ -185,7 +187,12 @@ impl Takes {
             }
             Takes::Text(example) => format!("a text, such as `{example}`"),
             Takes::Such(words, example) => format!("{words}, such as `{example}`"),
+            Takes::Nothing => "nothing".to_owned(),
         }
+    }
+
+    fn anything(self) -> bool {
+        !matches!(self, Takes::Nothing)
     }
 }
 

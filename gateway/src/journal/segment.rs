@@ -48,6 +48,9 @@ const SHARED: u32 = 2;
 /// Feature bit of a segment whose snapshot counts rows by boot, likewise.
 const BOOTS: u32 = 4;
 
+/// All feature bits that this program knows; docs/upgrade.md has them too.
+const KNOWN: u32 = EARLY | SHARED | BOOTS;
+
 /// Steps in which a file is tried that refuses to be read somewhere.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -173,7 +176,7 @@ impl SegmentHeader {
             return Ok(HeaderRead::Unknown);
         }
         let (version, features) = (u32_at(8), u32_at(12));
-        if version != FORMAT_VERSION || features & !(EARLY | SHARED | BOOTS) != 0 {
+        if version != FORMAT_VERSION || features & !KNOWN != 0 {
             return Ok(HeaderRead::Newer { version, features });
         }
         let header = SegmentHeader {
@@ -290,6 +293,18 @@ mod tests {
     use super::*;
     use crate::journal::memory::MemoryStorage;
     use crate::journal::storage::Storage;
+
+    #[test]
+    fn the_page_about_upgrades_has_every_feature_bit() {
+        let page = include_str!("../../../docs/upgrade.md");
+        let row = page.lines().find(|line| line.starts_with("| `journal/*.seg` |")).unwrap();
+        let (_, said) = row.split_once("with feature bits ").unwrap();
+        // Each bit stands before what it means: `1 (…), 2 (…) and 4 (…)`.
+        let before = said.split(" (").filter_map(|text| text.rsplit(' ').next());
+        let bits: Vec<u32> = before.filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(bits.iter().fold(0, |all, bit| all | bit), KNOWN, "{bits:?} in {row}");
+        assert_eq!(bits.len(), KNOWN.count_ones() as usize, "{row}");
+    }
 
     #[test]
     fn names_sort_as_numbers_and_others_are_left_alone() {

@@ -1,6 +1,6 @@
 //! All tables and keys.
 
-use super::layout::{LAYOUT, RENAME};
+use super::layout::{LAYOUT, OF_LINE, OF_TOPIC, RENAME};
 use super::{Key, Shape, Standard, Table, Takes};
 use crate::dead_letters::MAX_BYTES_LEAST;
 
@@ -174,6 +174,7 @@ const MQTT: Table = Table {
                     doc: "what a message is: [devices.md](devices.md) has an example of each",
                 },
             ],
+            OF_TOPIC,
             LAYOUT,
             &[Key {
                 name: "retained",
@@ -235,6 +236,7 @@ const SERIAL: Table = Table {
                 doc: "of CSV: what stands between two cells",
             },
         ],
+        OF_LINE,
         LAYOUT,
     ],
     below: &[RENAME],

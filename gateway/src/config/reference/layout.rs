@@ -11,7 +11,8 @@ pub(super) const RENAME: Table = Table {
     below: &[],
 };
 
-pub(super) const LAYOUT: &[Key] = &[
+/// What a topic may name.
+pub(super) const OF_TOPIC: &[Key] = &[
     Key {
         name: "device",
         takes: Takes::Such("a path or fixed text", "\"$.id\""),
@@ -24,6 +25,34 @@ pub(super) const LAYOUT: &[Key] = &[
         default: Standard::Such("a level `{measurement}` of the topic; of a make of devices, its name"),
         doc: "where the measurement comes from; it wins over the topic",
     },
+    Key {
+        name: "field",
+        takes: Takes::Text("\"temperature\""),
+        default: Standard::Such("a level `{field}` of the topic, else `\"value\"`"),
+        doc: "of a plain value: the field's name",
+    },
+];
+
+/// The same of a line, which comes by no topic.
+pub(super) const OF_LINE: &[Key] = &[
+    Key {
+        name: "device",
+        takes: Takes::Such("a path or fixed text", "\"$.id\""),
+        default: Standard::Such("needed for JSON and CSV; of line protocol, the tag `device`"),
+        doc: "where the device comes from: a path, of CSV a column; or its name",
+    },
+    Key {
+        name: "measurement",
+        takes: Takes::Such("a path or fixed text", "\"climate\""),
+        default: Standard::Such("needed for JSON and CSV; line protocol brings it"),
+        doc: "where the measurement comes from, or its name",
+    },
+    // All formats of lines name their fields.
+    Key { name: "field", takes: Takes::Nothing, default: Standard::None, doc: "" },
+];
+
+/// The rest, which is the same for both.
+pub(super) const LAYOUT: &[Key] = &[
     Key {
         name: "timestamp",
         takes: Takes::Such("a path", "\"$.time\""),
@@ -65,12 +94,6 @@ pub(super) const LAYOUT: &[Key] = &[
         takes: Takes::Such("a path", "\"$.list\""),
         default: Standard::Such("a document is one row"),
         doc: "an array in a JSON document, each element of which is a row; `\"$\"` where the document is one",
-    },
-    Key {
-        name: "field",
-        takes: Takes::Text("\"temperature\""),
-        default: Standard::Such("a level `{field}` of the topic, else `\"value\"`"),
-        doc: "of a plain value: the field's name",
     },
     Key {
         name: "drop",

@@ -136,7 +136,9 @@ impl Sqlite {
             ) => Outcome::Hold { reason: format!("cannot write {path}: {error}") },
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Outcome::Hold {
                 reason: format!(
-                    "{path} is damaged or no SQLite database: {error}; move it away and restart forebay"
+                    "{path} is damaged or no SQLite database: {error}; stop forebay, move the file away together with those \
+                     of the same name with -wal and -shm behind it, which may hold rows too, and start forebay; see \
+                     docs/damaged-card.md"
                 ),
             },
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
@@ -464,11 +466,14 @@ mod tests {
         let error = store(&mut sink, "m", 3, &fields).unwrap_err();
         assert!(matches!(sink.fail(&error), Outcome::Hold { reason } if reason.contains("newer")));
 
+        // A file of its own: what is in another one's log would hide it.
+        let fixture = Fixture::new();
         std::fs::write(fixture.path(), "no database at all, but longer than a header of one".repeat(9))
             .unwrap();
         let mut sink = fixture.sink("j", 1 << 30);
         let error = store(&mut sink, "m", 3, &fields).unwrap_err();
-        assert!(matches!(sink.fail(&error), Outcome::Hold { .. }), "{error}");
+        let Outcome::Hold { reason } = sink.fail(&error) else { panic!("{error}") };
+        assert!(["stop forebay", "-wal", "-shm"].iter().all(|word| reason.contains(word)), "{reason}");
     }
 
     #[test]
