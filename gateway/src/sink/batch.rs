@@ -316,7 +316,7 @@ impl Batch {
                 self.ready = Some(Ready::Done(made, body));
                 return false;
             }
-            _ => (Encoder::new(dialect), 0),
+            _ => (Box::new(Encoder::new(dialect)), 0),
         };
         let ready = match self.frames.get(done..=done) {
             Some(frame) => {
@@ -324,7 +324,7 @@ impl Batch {
                     points(self.passed_in(frame)).try_for_each(|(_, record)| encoder.push(&record.point()));
                 pushed.map(|()| Ready::Growing(encoder, done + 1))
             }
-            None => Ready::finish(encoder),
+            None => Ready::finish(*encoder),
         };
         // Without memory for it, it is made when it is sent.
         self.ready = ready.ok();

@@ -11,7 +11,7 @@ use super::line_protocol::{Body, Dialect, Encoder};
 #[derive(Debug)]
 pub(super) enum Ready {
     /// Its points of the first so many frames are in it.
-    Growing(Encoder, usize),
+    Growing(Box<Encoder>, usize),
     /// It holds all of them.
     Done(Dialect, Body),
 }
