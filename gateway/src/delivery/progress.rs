@@ -164,7 +164,9 @@ impl Progress {
 
     fn count(&mut self, row: &RowEntry<'_>, is_unwanted: bool) -> bool {
         let at = self.slice_of(row, is_unwanted);
-        if let Some(rows) = self.slices.get_mut(at).and_then(|slice| slice.rows(is_unwanted).get_mut(row.device)) {
+        if let Some(rows) =
+            self.slices.get_mut(at).and_then(|slice| slice.rows(is_unwanted).get_mut(row.device))
+        {
             *rows += 1;
             return true;
         }
