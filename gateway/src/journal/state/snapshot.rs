@@ -149,18 +149,29 @@ mod tests {
     fn native_devices_are_taken_in_while_there_is_room_for_their_boots_as_many_as_is_said() {
         let capacity = Options::sized(1 << 20).capacity(1 << 30);
         let bytes_max = usize::try_from(capacity.segment_bytes / 4).unwrap();
+        assert_eq!(filled(bytes_max).0.devices.len(), capacity.devices);
+        for more in (0..500).step_by(50) {
+            taken_in_while_there_is_room(bytes_max + more);
+        }
+    }
+
+    /// A state with as many native devices as it takes in, and the name of the next.
+    fn filled(bytes_max: usize) -> (State, String) {
         let mut state = State::new(JournalId(1), bytes_max);
         let mut names = (0..).map(|n| format!("{n:016x}"));
-        let refused = names.by_ref().find(|name| {
-            let has_room = state.has_room_for_native(name);
-            if has_room {
-                state.apply(Offset(0), &Entry::Device(DeviceEntry { device: name, name, boot: 1, first: 0 }));
+        loop {
+            let name = names.next().unwrap();
+            if !state.has_room_for_native(&name) {
+                return (state, name);
             }
-            !has_room
-        });
-        let refused = refused.unwrap();
+            let (device, boot, first) = (&*name, 1, 0);
+            state.apply(Offset(0), &Entry::Device(DeviceEntry { device, name: &name, boot, first }));
+        }
+    }
+
+    fn taken_in_while_there_is_room(bytes_max: usize) {
+        let (mut state, refused) = filled(bytes_max);
         assert!(state.device_bytes <= bytes_max, "{} of {bytes_max} bytes", state.device_bytes);
-        assert_eq!(state.devices.len(), capacity.devices);
         // A foreign one may still fit, but does not become a native one then.
         if state.account(&refused, &mut NewAccounts::default()) == refused {
             state.lose(&refused, 0, 1, 1);
