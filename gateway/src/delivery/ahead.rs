@@ -14,8 +14,9 @@
 //!
 //! *Fairness.* If more rows come than the turns take, the devices that flood are left out, one after the other, until the
 //! rest fits (`heavy.rs`): their rows are backlog, and a stretch remembers whose rows it lacks. So a calm device's rows wait
-//! for one turn of the backlog at most, whatever others send. If nobody else has fresh rows, or nobody stands out, the
-//! second reader goes on a batch before the journal's end, and what lies before that is backlog.
+//! for one turn of the backlog at most, while no more than 16 devices flood, and no more than [`ENTRIES_LATE`] entries, or
+//! eight batches, come between two turns. If more come, or nobody else has fresh rows, or nobody stands out, the second
+//! reader goes on a batch before the journal's end, and what lies before that is backlog.
 //!
 //! *Failure.* The stretches are in memory, and few: what is forgotten, by a kill too, is sent once more, which changes nothing
 //! in a store where equal points overwrite. A sink that fails is waited for as ever, and the backlog has the next turn. What
@@ -42,7 +43,7 @@ const REQUESTS_MAX: u32 = 8;
 const BATCHES_BEHIND: u64 = 2;
 /// How far fresh rows may be behind themselves before some of them become backlog, in batches.
 const BATCHES_LATE: u64 = 8;
-/// How many entries are gone through at least to find those of calm devices among those of others.
+/// How many entries are gone through in a turn, or eight batches, to find those of calm devices among those of others.
 const ENTRIES_LATE: u64 = 1 << 16;
 /// Which part of a batch may wait behind a full one before somebody is left out: there are other entries than rows.
 const SLACK: u64 = 8;
@@ -64,6 +65,8 @@ pub(super) struct Ahead {
     yields: bool,
     /// Something was sent since the second reader began, or began anew: it does not begin anew before that.
     has_sent: bool,
+    /// More came before anything was sent than is gone through: what there is now does not wait for more.
+    hurries: bool,
 }
 
 /// Where the journal ends, and how many entries of it a batch of the backlog has.
@@ -103,10 +106,11 @@ impl Ahead {
             return None;
         }
         let fresh = self.fresh.as_ref()?;
-        let is_due = fresh.is_due(now) || self.takes_all && !fresh.is_empty();
+        let is_due = fresh.is_due(now) || (self.takes_all || self.hurries) && !fresh.is_empty();
         let is_due = is_due && !std::mem::take(&mut self.yields);
         self.yields = is_due;
         self.has_sent |= is_due;
+        self.hurries &= !is_due;
         if is_due { self.take(now, limits) } else { None }
     }
 
@@ -125,17 +129,19 @@ impl Ahead {
                 let reader = journal.reader(lag.batch_before_end().max(backlog.to()));
                 let left_out = self.heavy.left_out();
                 self.fresh = Some(Gather::selective(Arc::clone(audience), reader, batcher, left_out));
-                (self.has_sent, self.takes_all) = (false, false);
+                (self.has_sent, self.takes_all, self.hurries) = (false, false, false);
             }
             Some(fresh) if fresh.from() <= backlog.to() => self.fresh = None,
             _ => {}
         }
     }
 
-    /// Reads on, to the journal's end if somebody can be left out for that; none if nothing can go ahead.
+    /// Reads on, to the journal's end if somebody can be left out for that; none if nothing can go ahead. However much came since
+    /// the last turn, [`ENTRIES_LATE`] entries or eight batches are gone through at most.
     fn read(&mut self, now: Instant, journal: &Journal, lag: Lag) -> Option<()> {
         let fresh = self.fresh.as_ref()?;
-        if self.has_sent && lag.entries(fresh.to()) >= ENTRIES_LATE.max(BATCHES_LATE * lag.batch) {
+        if lag.entries(fresh.to()) >= ENTRIES_LATE.max(BATCHES_LATE * lag.batch) {
+            self.hurries |= !self.has_sent;
             self.begin_anew(now, journal, lag, false);
         }
         self.read_on(now, lag)?;
@@ -146,7 +152,7 @@ impl Ahead {
         }
         let fresh = self.fresh.as_ref()?;
         let is_of_others = fresh.is_empty() && fresh.census().is_some_and(|census| census.records() > 0);
-        if is_of_others && !self.yields && self.stored.has_room() {
+        if is_of_others && !self.yields {
             self.begin_anew(now, journal, lag, true);
             self.read_on(now, lag)?;
         }
@@ -159,7 +165,8 @@ impl Ahead {
             if fresh.advance(now).is_err() || fresh.hole().is_some() {
                 return None;
             }
-            let lags = fresh.is_full() && lag.entries(fresh.to()) > lag.batch / SLACK;
+            // Frames may be many for few points of their own: that is nobody's flood.
+            let lags = fresh.is_full_of_points() && lag.entries(fresh.to()) > lag.batch / SLACK;
             let is_late = lag.batches(fresh.to()) >= BATCHES_LATE;
             if !lags || self.takes_all || !self.heavy.handle_full(fresh.census()?, is_late) {
                 return Some(());
@@ -244,5 +251,109 @@ impl<S: Sink> Driver<S> {
             self.ahead.stored.add(from, batch.offset_of(points.end), &batch.left_out());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gather::BATCH_BYTES_MAX;
+    use super::*;
+    use crate::config::Filter;
+    use crate::journal::entry::{Entry, Fields, RowEntry};
+    use crate::journal::memory::MemoryStorage;
+    use crate::journal::{Class, Options, Refused};
+    use crate::record::Value;
+
+    struct World {
+        journal: Journal,
+        audience: Arc<Audience>,
+        ahead: Ahead,
+        backlog: Gather,
+        limits: Limits,
+        now: Instant,
+    }
+
+    impl World {
+        /// Three thousand rows of a device that is left out ahead, and then others; a batch of so many is gathered of the backlog.
+        fn new(points: usize, others: impl IntoIterator<Item = Vec<(&'static str, usize)>>) -> World {
+            let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(64 << 20)).unwrap().0;
+            journal.register_sink("main").unwrap();
+            flood(&journal, 3_000);
+            others.into_iter().for_each(|rows| submit(&journal, &rows));
+            let limits = Limits { points, bytes: 1 << 20, linger: Duration::from_secs(3_600) };
+            let audience = Arc::new(Audience { name: "main".into(), filter: Filter::default() });
+            let (reader, now) = (journal.reader(Offset(0)), Instant::now());
+            let mut backlog = Gather::new(Arc::clone(&audience), reader, Batcher::new(limits));
+            backlog.advance(now).unwrap();
+            assert!(backlog.is_full());
+            let ahead = Ahead { heavy: Heavy::of("flood"), ..Ahead::default() };
+            World { journal, audience, ahead, backlog, limits, now }
+        }
+
+        fn poll(&mut self) -> Option<Batch> {
+            self.ahead.poll(self.now, &self.journal, &self.audience, self.limits, &self.backlog)
+        }
+    }
+
+    fn flood(journal: &Journal, rows: usize) {
+        (0..rows / 100).for_each(|_| submit(journal, &[("flood", 0); 100]));
+    }
+
+    /// Rows of devices, each with a text of so many bytes, in one frame.
+    fn submit(journal: &Journal, rows: &[(&str, usize)]) {
+        let submitted: Result<((), Offset), Refused> = journal.submit(Class::Foreign, |_, submission| {
+            for (device, text_bytes) in rows {
+                let fields = [("v".to_owned(), Value::Text("x".repeat(*text_bytes)))];
+                let (boot, sequence, stamped, series, ns) = (0, 0, false, "m,device=x", 0);
+                let fields = Fields::of(&fields);
+                submission.add(&Entry::Row(RowEntry {
+                    device,
+                    boot,
+                    sequence,
+                    stamped,
+                    series,
+                    ns,
+                    fields,
+                }))?;
+            }
+            Ok(())
+        });
+        let (_, end) = submitted.unwrap();
+        while *journal.watermark().borrow() < end {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn whoever_floods_alone_has_fresh_turns_however_many_stretches_are_remembered() {
+        let mut world = World::new(100, []);
+        for n in 0..2_000 {
+            let from = 1_000_000 + 10 * n;
+            world.ahead.stored.add(Offset(from), Offset(from + 5), &LeftOut::default());
+        }
+        let batch = world.poll().expect("nobody else has any");
+        assert_eq!((batch.points(), batch.left_out().count()), (100, 0));
+    }
+
+    #[test]
+    fn however_much_came_while_nothing_could_be_sent_is_not_gone_through() {
+        let mut world = World::new(100, [vec![("calm", 0)]]);
+        assert!(world.poll().is_none(), "its only fresh row may wait for others");
+        flood(&world.journal, 2 * ENTRIES_LATE as usize);
+        submit(&world.journal, &[("calm", 0)]);
+        let end = world.journal.watermark().borrow().0;
+        let batch = world.poll().expect("what there is does not wait any longer");
+        assert!(end - batch.from().0 <= 200, "{} of {end}", batch.from());
+        assert_eq!((batch.points(), batch.left_out().count()), (1, 1));
+    }
+
+    #[test]
+    fn nobody_is_left_out_because_frames_of_others_are_large() {
+        // One has four times as many rows as the other, and all of them fit.
+        let calm = (0..450).map(|n| vec![("flood", 14_000), (if n % 5 == 0 { "calm2" } else { "calm" }, 0)]);
+        let mut world = World::new(1_000, calm);
+        let batch = world.poll().expect("it is full of frames");
+        assert!(batch.bytes() >= BATCH_BYTES_MAX && batch.points() < 400, "{} points", batch.points());
+        assert_eq!((world.ahead.heavy.left_out().count(), batch.left_out().count()), (1, 1));
     }
 }

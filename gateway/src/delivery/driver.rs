@@ -315,9 +315,10 @@ impl<S: Sink> Driver<S> {
             return;
         };
         self.has_told_of_lack = true;
-        self.status
-            .note("the store lacked what it had confirmed, and gets again what the journal still has of it");
-        warn!(sink = &*self.name, %from, to = %self.accounted, "the store lacks what it had confirmed; it gets again what the journal still has of it");
+        self.status.note(
+            "the store may lack what it had confirmed, and gets again what the journal still has of it",
+        );
+        warn!(sink = &*self.name, %from, to = %self.accounted, "the store may lack what it had confirmed; it gets again what the journal still has of it");
     }
 
     /// The next batch that has to leave, or what is to be done instead.

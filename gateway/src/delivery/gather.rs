@@ -121,6 +121,11 @@ impl Gather {
         self.batcher.is_full() || self.batch.bytes() >= BATCH_BYTES_MAX
     }
 
+    /// The same, whatever its points share their frames with.
+    pub(super) fn is_full_of_points(&self) -> bool {
+        self.batcher.is_full()
+    }
+
     /// Where the batch begins.
     pub(super) fn from(&self) -> Offset {
         self.batch.from()

@@ -5,10 +5,16 @@
 //! rows in order.
 //!
 //! Operation: when a fresh batch is full and more waits behind it, the heaviest device in what the batch has come across is
-//! left out, if it has more than [`TIMES_OTHERS`] times what others have in the mean, and the batch is read on; so
-//! again, until it reaches the journal's end or nobody stands out. Whoever is the only one is left out once it is late
-//! itself. It is taken in again when it has been no burden for [`IDLE_TURNS`] turns: what the sink has is remembered by
-//! stretches with the same devices left out, and should be few.
+//! left out if it stands out, and the batch is read on; so again, until it reaches the journal's end or nobody stands out.
+//! A device stands out if it has more than [`TIMES_OTHERS`] times what others have in the mean, or, however many flood, if
+//! it has more than its fair share, an equal part of the batch, and somebody has less than a quarter of that. Whoever is
+//! the only one is left out once it is late itself. It is taken in again when it has been no burden for [`IDLE_TURNS`]
+//! turns: what the sink has is remembered by stretches with the same devices left out, and should be few.
+//!
+//! *Limits.* At most [`DEVICES_MAX`] devices, 16, are left out. Where more than these have more than their fair share,
+//! nobody is left out for the sake of one that has little, whose rows then take their chance with all others. What is left
+//! out is still gone through: if 65,536 entries, or eight batches, come between two turns, the turn begins a batch before
+//! the journal's end (`ahead.rs`).
 
 use std::sync::Arc;
 
@@ -18,6 +24,8 @@ use crate::sink::selection::{Census, LeftOut};
 const DEVICES_MAX: usize = 16;
 /// How many times what others have in the mean makes a device stand out.
 const TIMES_OTHERS: u64 = 2;
+/// How many times what the lightest has fits a fair share before others make room for it.
+const SHARE_TIMES: u64 = 4;
 /// Fresh turns after which a device that was no burden in any of them is left out no more.
 const IDLE_TURNS: u32 = 8;
 
@@ -29,6 +37,12 @@ pub(super) struct Heavy {
 }
 
 impl Heavy {
+    /// One device.
+    #[cfg(test)]
+    pub(super) fn of(device: &str) -> Heavy {
+        Heavy { devices: vec![(device.into(), 0)] }
+    }
+
     /// All of them.
     pub(super) fn left_out(&self) -> LeftOut {
         self.devices.iter().map(|(device, _)| Arc::clone(device)).collect()
@@ -37,44 +51,76 @@ impl Heavy {
     /// A fresh batch that came across this is full before its time, and late or not: whether somebody more is left out.
     pub(super) fn handle_full(&mut self, census: &Census, is_late: bool) -> bool {
         let (heaviest, others) = self.split(census);
-        let stands_out = heaviest.filter(|(_, bytes)| is_more(*bytes, others) && (is_late || others.0 > 0));
-        let added = stands_out.filter(|_| self.devices.len() < DEVICES_MAX);
+        let room = DEVICES_MAX - self.devices.len();
+        let stands_out = heaviest.filter(|(_, bytes)| match others.number {
+            0 => is_late,
+            _ => others.are_flooded_by(*bytes, || self.above_share(census) <= room),
+        });
+        let added = stands_out.filter(|_| room > 0);
         self.devices.extend(added.map(|(device, _)| (device.into(), 0)));
         added.is_some()
     }
 
     /// A fresh batch has left that came across this, all of which would have fitted it, or not.
     pub(super) fn handle_turn(&mut self, census: &Census, all_fits: bool) {
-        let (heaviest, (number, sum)) = self.split(census);
-        let others = (number + usize::from(heaviest.is_some()), sum + heaviest.map_or(0, |(_, bytes)| bytes));
+        let (heaviest, mut others) = self.split(census);
+        heaviest.into_iter().for_each(|(_, bytes)| others.add(bytes));
         for (device, idle) in &mut self.devices {
-            let is_burden = !all_fits && is_more(census.of(device), others);
+            let is_burden = !all_fits && others.are_flooded_by(census.of(device), || true);
             *idle = if is_burden { 0 } else { *idle + 1 };
         }
         self.devices.retain(|(_, idle)| *idle < IDLE_TURNS);
     }
 
-    /// The heaviest of those who are not left out; of the others the number and the sum.
-    fn split<'a>(&self, census: &'a Census) -> (Option<(&'a str, u64)>, (usize, u64)) {
-        let is_in = |device: &str| !self.devices.iter().any(|(out, _)| **out == *device);
-        let (mut heaviest, mut number, mut sum) = (None, 0, 0_u64);
-        for (device, bytes) in census.iter().filter(|(device, _)| is_in(device)) {
+    /// The heaviest of those who are not left out, and the others of them.
+    fn split<'a>(&self, census: &'a Census) -> (Option<(&'a str, u64)>, Others) {
+        let (mut heaviest, mut others) = (None, Others::default());
+        for (device, bytes) in self.taken_in(census) {
             let lighter = match heaviest {
                 Some((known, most)) if (most, known) > (bytes, device) => Some(bytes),
                 _ => heaviest.replace((device, bytes)).map(|(_, bytes)| bytes),
             };
-            number += usize::from(lighter.is_some());
-            sum = sum.saturating_add(lighter.unwrap_or(0));
+            lighter.into_iter().for_each(|bytes| others.add(bytes));
         }
-        (heaviest, (number, sum))
+        (heaviest, others)
+    }
+
+    /// How many of those who are not left out have more than an equal part.
+    fn above_share(&self, census: &Census) -> usize {
+        let mut all = Others::default();
+        self.taken_in(census).for_each(|(_, bytes)| all.add(bytes));
+        let is_above = |bytes: u64| bytes.saturating_mul(all.number) > all.sum;
+        self.taken_in(census).filter(|(_, bytes)| is_above(*bytes)).count()
+    }
+
+    fn taken_in<'a>(&self, census: &'a Census) -> impl Iterator<Item = (&'a str, u64)> {
+        census.iter().filter(|(device, _)| !self.devices.iter().any(|(out, _)| **out == **device))
     }
 }
 
-/// Whether so many bytes stand out beside those of so many others.
-fn is_more(bytes: u64, (others, sum): (usize, u64)) -> bool {
-    match others {
-        0 => bytes > 0,
-        others => bytes.saturating_mul(others as u64) > sum.saturating_mul(TIMES_OTHERS),
+/// What other devices have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Others {
+    number: u64,
+    sum: u64,
+    least: Option<u64>,
+}
+
+impl Others {
+    fn add(&mut self, bytes: u64) {
+        self.number += 1;
+        self.sum = self.sum.saturating_add(bytes);
+        self.least = Some(self.least.map_or(bytes, |least| least.min(bytes)));
+    }
+
+    /// Whether so many bytes of one device stand out beside theirs; by its share alone only if that is of use.
+    fn are_flooded_by(&self, bytes: u64, is_of_use: impl FnOnce() -> bool) -> bool {
+        let Some(least) = self.least else { return bytes > 0 };
+        let (number, all) = (self.number + 1, self.sum.saturating_add(bytes));
+        let has_more = bytes.saturating_mul(number) > all;
+        let somebody_has_little = least.saturating_mul(SHARE_TIMES).saturating_mul(number) < all;
+        bytes.saturating_mul(self.number) > self.sum.saturating_mul(TIMES_OTHERS)
+            || has_more && somebody_has_little && is_of_use()
     }
 }
 
@@ -117,6 +163,26 @@ mod tests {
         assert!(!heavy.handle_full(&census(&[("a", 50)]), false));
         assert!(heavy.handle_full(&census(&[("a", 50)]), true));
         assert_eq!(left_out(&heavy), ["a"]);
+    }
+
+    #[test]
+    fn floods_that_are_more_than_the_calm_ones_are_left_out_too() {
+        let mut heavy = Heavy::default();
+        let seen = census(&[("a", 30), ("b", 30), ("c", 30), ("calm", 2)]);
+        assert!((0..3).all(|_| heavy.handle_full(&seen, false)) && !heavy.handle_full(&seen, false));
+        let mut out = left_out(&heavy);
+        out.sort_unstable();
+        assert_eq!(out, ["a", "b", "c"]);
+        (0..2 * IDLE_TURNS).for_each(|_| heavy.handle_turn(&seen, false));
+        assert_eq!(left_out(&heavy).len(), 3);
+        let mut heavy = Heavy::default();
+        assert!(!heavy.handle_full(&census(&[("a", 30), ("b", 30), ("c", 30), ("d", 10)]), true));
+        // Seventeen could not all be left out.
+        let names: Vec<String> = (0..=DEVICES_MAX).map(|n| format!("{n}")).collect();
+        let mut devices: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 30)).collect();
+        devices.push(("calm", 2));
+        assert!(!heavy.handle_full(&census(&devices), true));
+        assert!(heavy.handle_full(&census(&devices[1..]), true));
     }
 
     #[test]

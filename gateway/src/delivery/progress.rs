@@ -5,6 +5,9 @@
 //! becomes the next submission. It has one gap for each device, boot and cause, however many rows that are, because a
 //! journal that is full has to become emptier by what its rows turn into. For the same reason the boots of a device that
 //! restarts all the time are one gap from the fifth on, which tells of no boot.
+//!
+//! Counts of rows tell of no boot either; the state counts them for the earliest boot that waits (`journal/state/boots.rs`). So
+//! where a device has rows that the sink does not want, counts of one boot stand before those of the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,13 +28,22 @@ const ENDING_BYTES: usize = 256;
 /// What tells gaps of a device apart: boot, cause, and whether it only comes again.
 type Kind = (u32, Cause, bool);
 
+/// Counts of rows, of each device that has unwanted ones those of one boot.
+#[derive(Debug, Default)]
+struct Slice {
+    confirmed: HashMap<Box<str>, u64>,
+    /// Rows that the sink does not want.
+    unwanted: HashMap<Box<str>, u64>,
+}
+
 /// Rows, gaps and a cursor that the journal does not have yet.
 #[derive(Debug)]
 pub(super) struct Progress {
     sink: Arc<str>,
-    confirmed: HashMap<Box<str>, u64>,
-    /// Rows that the sink does not want.
-    unwanted: HashMap<Box<str>, u64>,
+    /// One after the other, at least one.
+    slices: Vec<Slice>,
+    /// In which of them each native device's latest counts are, and of which boot the first of these is.
+    latest: HashMap<Box<str>, (usize, u32)>,
     gaps: Vec<Gap>,
     /// Where in `gaps` those of a device are.
     places: HashMap<Box<str>, HashMap<Kind, usize>>,
@@ -48,13 +60,13 @@ impl Progress {
     pub(super) fn new(sink: &Arc<str>, submission_bytes_max: usize) -> Progress {
         Progress {
             sink: Arc::clone(sink),
-            confirmed: HashMap::new(),
-            unwanted: HashMap::new(),
+            slices: vec![Slice::default()],
+            latest: HashMap::new(),
             gaps: Vec::new(),
             places: HashMap::new(),
             to: None,
             skips: false,
-            bytes: ENDING_BYTES + 2 * sink.len(),
+            bytes: slice_bytes(sink),
             bytes_max: submission_bytes_max / 2,
         }
     }
@@ -70,28 +82,12 @@ impl Progress {
 
     /// Counts a row that the sink has confirmed; false if there is no room for that.
     pub(super) fn confirm(&mut self, row: &RowEntry<'_>) -> bool {
-        if let Some(rows) = self.confirmed.get_mut(row.device) {
-            *rows += 1;
-            return true;
-        }
-        let fits = self.take_room(row.device.len() + COUNT_BYTES);
-        if fits {
-            self.confirmed.insert(row.device.into(), 1);
-        }
-        fits
+        self.count(row, false)
     }
 
     /// Counts a row that the sink does not want; false if there is no room for that.
     pub(super) fn pass_over(&mut self, row: &RowEntry<'_>) -> bool {
-        if let Some(rows) = self.unwanted.get_mut(row.device) {
-            *rows += 1;
-            return true;
-        }
-        let fits = self.take_room(row.device.len() + COUNT_BYTES);
-        if fits {
-            self.unwanted.insert(row.device.into(), 1);
-        }
-        fits
+        self.count(row, true)
     }
 
     /// Makes a row, which is early if it names a boot of the machine, part of a gap; false if there is no room for that.
@@ -144,19 +140,56 @@ impl Progress {
         let list = |rows: &HashMap<Box<str>, u64>| -> Vec<(Box<str>, u64)> {
             rows.iter().map(|(device, rows)| (device.clone(), *rows)).collect()
         };
-        if !self.unwanted.is_empty() {
-            submission.add_moved(sink, Move::Unwanted, &list(&self.unwanted))?;
+        for (at, slice) in self.slices.iter().enumerate() {
+            if !slice.unwanted.is_empty() {
+                submission.add_moved(sink, Move::Unwanted, &list(&slice.unwanted))?;
+            }
+            let is_last = at + 1 == self.slices.len();
+            if let Some(to) = self.to
+                && (!slice.confirmed.is_empty() || is_last && !self.skips)
+            {
+                submission.add_cursor(sink, to, &list(&slice.confirmed))?;
+            }
         }
-        let Some(to) = self.to else { return Ok(()) };
-        if !self.skips || !self.confirmed.is_empty() {
-            submission.add_cursor(sink, to, &list(&self.confirmed))?;
+        match self.to {
+            Some(to) if self.skips => submission.add(&Entry::Skip(SkipEntry { sink, to })),
+            _ => Ok(()),
         }
-        if self.skips { submission.add(&Entry::Skip(SkipEntry { sink, to })) } else { Ok(()) }
     }
 
     /// It is in the journal.
     pub(super) fn clear(&mut self) {
         *self = Progress::new(&self.sink, 2 * self.bytes_max);
+    }
+
+    fn count(&mut self, row: &RowEntry<'_>, is_unwanted: bool) -> bool {
+        let at = self.slice_of(row, is_unwanted);
+        if let Some(rows) =
+            self.slices.get_mut(at).and_then(|slice| slice.rows(is_unwanted).get_mut(row.device))
+        {
+            *rows += 1;
+            return true;
+        }
+        let is_new = at == self.slices.len();
+        let slice = if is_new { slice_bytes(&self.sink) } else { 0 };
+        if !self.take_room(row.device.len() + COUNT_BYTES + slice) {
+            return false;
+        }
+        if is_new {
+            self.slices.push(Slice::default());
+        }
+        self.slices[at].rows(is_unwanted).insert(row.device.into(), 1);
+        if row.boot != 0 && self.latest.get(row.device).is_none_or(|(latest, _)| *latest < at) {
+            self.latest.insert(row.device.into(), (at, row.boot));
+        }
+        true
+    }
+
+    /// Which slice counts a row; it may be one more than there are. Where all rows are wanted their order is enough.
+    fn slice_of(&self, row: &RowEntry<'_>, is_unwanted: bool) -> usize {
+        let Some((latest, boot)) = self.latest.get(row.device) else { return 0 };
+        let has_unwanted = is_unwanted || self.slices[*latest].unwanted.contains_key(row.device);
+        latest + usize::from(has_unwanted && row.boot != *boot)
     }
 
     fn join_or_push(&mut self, gap: Gap) -> bool {
@@ -200,6 +233,17 @@ impl Progress {
         }
         fits
     }
+}
+
+impl Slice {
+    fn rows(&mut self, unwanted: bool) -> &mut HashMap<Box<str>, u64> {
+        if unwanted { &mut self.unwanted } else { &mut self.confirmed }
+    }
+}
+
+/// What the counts of a slice take besides those of devices, and the skip behind them.
+fn slice_bytes(sink: &str) -> usize {
+    ENDING_BYTES + 2 * sink.len()
 }
 
 #[cfg(test)]
@@ -274,12 +318,31 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_a_device_that_has_unwanted_rows_are_of_one_boot_each() {
+        let mut progress = progress(BYTES_MAX);
+        for boot in 1..4 {
+            assert!(progress.pass_over(&row("a", boot, 0)) && progress.confirm(&row("a", boot, 1)));
+            assert!(progress.confirm(&row("b", boot, 0)) && progress.confirm(&row("b", boot, 1)));
+            assert!(progress.pass_over(&row("c", 0, 0)) && progress.confirm(&row("c", 0, 1)));
+        }
+        assert!(progress.pass_over(&row("b", 3, 3)));
+        let of = |slice: &Slice, device| {
+            let rows = |rows: &HashMap<Box<str>, u64>| rows.get(device).copied().unwrap_or(0);
+            (rows(&slice.unwanted), rows(&slice.confirmed))
+        };
+        let all = |device| progress.slices.iter().map(|slice| of(slice, device)).collect::<Vec<_>>();
+        assert_eq!(all("a"), [(1, 1), (1, 1), (1, 1)]);
+        assert_eq!(all("b"), [(0, 6), (1, 0), (0, 0)], "the order of wanted ones tells of their boots");
+        assert_eq!(all("c"), [(3, 3), (0, 0), (0, 0)]);
+    }
+
+    #[test]
     fn what_fits_is_always_taken_by_the_journal() {
         let journal = Journal::open(Arc::new(MemoryStorage::new()), &Options::sized(2 << 20)).unwrap().0;
         journal.register_sink("main").unwrap();
         let bytes_max = journal.usage().submission_bytes_max;
         for (device_bytes, way) in
-            [(1, 0), (1, 1), (1, 2), (900, 0), (900, 1), (900, 2), (8_000, 1), (8_000, 2)]
+            [(1, 0), (1, 1), (1, 2), (1, 3), (900, 0), (900, 1), (900, 2), (900, 3), (8_000, 1), (8_000, 2)]
         {
             let (mut progress, mut maker) = (progress(bytes_max), GapMaker::new(Vec::new()));
             let mut added = 0;
@@ -288,6 +351,11 @@ mod tests {
                 let fits = match way {
                     0 => progress.confirm(&row(&device, 0, 0)),
                     1 => progress.lose(Cause::Evicted, &row(&device, 0, u64::MAX - 1), None, &mut maker),
+                    // A device that restarts all the time.
+                    3 => {
+                        let row = row(&device[..device_bytes], added + 1, 0);
+                        progress.pass_over(&row) && progress.confirm(&row)
+                    }
                     _ => progress.pass_over(&row(&device, 0, 0)),
                 };
                 if !fits {

@@ -29,11 +29,6 @@ impl Stored {
         self.stretches.is_empty()
     }
 
-    /// Whether one more stretch can be remembered without another being forgotten.
-    pub(super) fn has_room(&self) -> bool {
-        self.stretches.len() < STRETCHES_MAX
-    }
-
     /// Whether the sink has what stands at an offset, which is of this device.
     pub(super) fn has(&self, offset: Offset, device: &str) -> bool {
         let behind = self.stretches.partition_point(|stretch| stretch.to <= offset.0);
@@ -146,7 +141,6 @@ mod tests {
     fn of_too_many_stretches_the_shortest_is_forgotten() {
         let mut stored = Stored::default();
         for n in 0..=STRETCHES_MAX as u64 {
-            assert!(stored.has_room() == (n < STRETCHES_MAX as u64));
             let length = if n == 7 { 1 } else { 5 };
             stored.add(Offset(n * 10), Offset(n * 10 + length), &without(1));
         }

@@ -316,7 +316,7 @@ impl Ingest {
         let device = hello.chip.to_string();
         let dating = self.dating(now_ns);
         let (mut admission, receipt) = self.journal.submit(Class::Native, |state, submission| {
-            if !state.has_room_for(&device) {
+            if !state.has_room_for_native(&device) {
                 return Err(AdmitError::DeviceLimit);
             }
             let mut dating = dating(state);

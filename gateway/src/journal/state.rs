@@ -52,8 +52,8 @@ const DEVICE_BYTES_MAX: usize = 160;
 const BOOTS_BYTES: usize = 160;
 /// What one sink's counts for one device take in a snapshot.
 const LEDGER_BYTES_MAX: usize = 50;
-/// What a device with a name of usual length takes in a snapshot, with one or two sinks.
-pub(super) const USUAL_DEVICE_BYTES: usize = 2 * 16 + DEVICE_BYTES_MAX + 2 * LEDGER_BYTES_MAX;
+/// What a native device with a name of usual length takes in a snapshot, with one or two sinks.
+pub(super) const USUAL_DEVICE_BYTES: usize = 2 * 16 + DEVICE_BYTES_MAX + BOOTS_BYTES + 2 * LEDGER_BYTES_MAX;
 
 /// The fold over all entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,7 @@ pub struct State {
     last_stamp: i64,
     learned: u64,
     letters: Option<Letters>,
+    /// What the devices take in a snapshot, as [`State::reckon`] has it.
     device_bytes: usize,
     #[serde(skip)]
     clocks: Clocks,
@@ -148,10 +149,15 @@ impl State {
         device
     }
 
-    /// Whether `device` is known or can become so.
+    /// Whether `device` is known as a native one or can become so.
     #[must_use]
-    pub fn has_room_for(&self, device: &str) -> bool {
-        self.account(device, &mut NewAccounts::default()) == device
+    pub fn has_room_for_native(&self, device: &str) -> bool {
+        let more = match self.device(device) {
+            Some(known) if known.native => return true,
+            Some(_) => BOOTS_BYTES,
+            None => self.device_cost(device) + BOOTS_BYTES,
+        };
+        self.device_bytes + more <= self.device_bytes_max
     }
 
     /// The registered sinks, in the order of their registration.
@@ -312,8 +318,7 @@ impl State {
 
     /// A row; `ns` is its time, if it has one.
     fn apply_row(&mut self, row: &RowEntry<'_>, ns: i64) {
-        let device = self.entry(row.device);
-        device.advance(row.boot, row.sequence.saturating_add(1), ns);
+        let device = self.advance(row.device, row.boot, row.sequence.saturating_add(1), ns);
         device.count_rows(row.boot, 1);
         if let Some(shared) = &mut device.shared
             && !row.stamped
@@ -343,29 +348,26 @@ impl State {
 
     fn apply_gap(&mut self, gap: &GapEntry<'_>) {
         let sink = gap.sink.map(|name| self.sinks.iter().position(|s| &*s.name == name));
-        let device = self.entry(gap.device);
         match sink {
             None => {
-                device.advance(gap.boot, gap.to, i64::MIN);
+                let device = self.advance(gap.device, gap.boot, gap.to, i64::MIN);
                 device.count_gap(gap.boot, gap.cause, gap.count);
             }
-            Some(Some(at)) => device.settle(at, End::Lost(gap.cause), gap.boot, gap.count),
-            Some(None) => {}
+            Some(Some(at)) => self.entry(gap.device).settle(at, End::Lost(gap.cause), gap.boot, gap.count),
+            Some(None) => drop(self.entry(gap.device)),
         }
     }
 
     fn apply_device(&mut self, entry: &DeviceEntry<'_>) {
-        let device = self.entry(entry.device);
-        let is_known = std::mem::replace(&mut device.native, true);
+        let at = self.place(entry.device);
+        let device = &mut self.devices[at];
+        let before = device_bytes(device);
+        device.native = true;
         if *device.name != *entry.name {
-            let (old, new) = (device.name.len(), entry.name.len());
             device.name = entry.name.into();
-            self.device_bytes = self.device_bytes.saturating_sub(old).saturating_add(new);
         }
-        if !is_known {
-            self.device_bytes = self.device_bytes.saturating_add(BOOTS_BYTES);
-        }
-        self.entry(entry.device).begin(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
+        device.begin(BootState { boot: entry.boot, next: entry.first, last_ns: i64::MIN });
+        self.device_bytes = self.device_bytes.saturating_sub(before).saturating_add(device_bytes(device));
     }
 
     fn apply_letter(&mut self, offset: Offset, letter: &LetterEntry<'_>) {
@@ -400,9 +402,8 @@ impl State {
     /// Counts journaled rows that the medium lost, which no entry tells of any more; every sink still owes them. With
     /// an empty device `rows` is all there is to know; else they end before `next`.
     pub(super) fn lose(&mut self, device: &str, boot: u32, next: u64, rows: u64) {
-        let device = self.entry(if device.is_empty() { UNKNOWN } else { device });
-        device.advance(boot, next, i64::MIN);
-        device.count_rows(boot, rows);
+        let device = if device.is_empty() { UNKNOWN } else { device };
+        self.advance(device, boot, next, i64::MIN).count_rows(boot, rows);
     }
 
     /// What the next row of this device and boot is numbered; none if the boot is not known.
@@ -436,12 +437,14 @@ impl State {
         } else if slowest.is_some() {
             self.devices.iter_mut().for_each(|device| device.register(at, slowest));
         }
+        self.device_bytes = self.reckon();
     }
 
     fn apply_forget(&mut self, sink: &str) {
         let Some(at) = self.sinks.iter().position(|s| &*s.name == sink) else { return };
         self.sinks.remove(at);
         self.devices.iter_mut().for_each(|device| device.forget(at));
+        self.device_bytes = self.reckon();
     }
 
     fn apply_cursor(&mut self, entry: &CursorEntry<'_>) {
@@ -477,18 +480,53 @@ impl State {
     }
 
     fn entry(&mut self, key: &str) -> &mut DeviceState {
-        let at = self.places.get(key).copied().unwrap_or_else(|| {
-            self.device_bytes += self.device_cost(key);
-            self.devices.push(DeviceState { key: key.into(), name: key.into(), ..DeviceState::default() });
-            self.places.insert(key.into(), self.devices.len() - 1);
-            self.devices.len() - 1
-        });
+        let at = self.place(key);
         &mut self.devices[at]
     }
 
-    fn device_cost(&self, key: &str) -> usize {
-        2 * key.len() + DEVICE_BYTES_MAX + self.sinks.len().max(2) * LEDGER_BYTES_MAX
+    /// Where a device is in the list, in which it is now.
+    fn place(&mut self, key: &str) -> usize {
+        self.places.get(key).copied().unwrap_or_else(|| {
+            self.device_bytes = self.device_bytes.saturating_add(self.device_cost(key));
+            self.devices.push(DeviceState { key: key.into(), name: key.into(), ..DeviceState::default() });
+            self.places.insert(key.into(), self.devices.len() - 1);
+            self.devices.len() - 1
+        })
     }
+
+    /// A device has come so far; it is native if a boot is told of.
+    fn advance(&mut self, key: &str, boot: u32, next: u64, ns: i64) -> &mut DeviceState {
+        let at = self.place(key);
+        let device = &mut self.devices[at];
+        let was_native = device.native;
+        device.advance(boot, next, ns);
+        if device.native && !was_native {
+            self.device_bytes = self.device_bytes.saturating_add(BOOTS_BYTES);
+        }
+        device
+    }
+
+    /// What the devices take in a snapshot: it depends on them and on the number of sinks alone.
+    fn reckon(&self) -> usize {
+        let devices = self.devices.iter().map(|device| device_bytes(device) + self.ledger_bytes());
+        devices.fold(0, usize::saturating_add)
+    }
+
+    /// What a foreign device that is new takes.
+    fn device_cost(&self, key: &str) -> usize {
+        2 * key.len() + DEVICE_BYTES_MAX + self.ledger_bytes()
+    }
+
+    /// What the counts of all sinks for one device take.
+    fn ledger_bytes(&self) -> usize {
+        self.sinks.len().max(2) * LEDGER_BYTES_MAX
+    }
+}
+
+/// What a device takes in a snapshot without its counts by sink.
+fn device_bytes(device: &DeviceState) -> usize {
+    let boots = if device.native { BOOTS_BYTES } else { 0 };
+    device.key.len() + device.name.len() + DEVICE_BYTES_MAX + boots
 }
 
 #[cfg(test)]

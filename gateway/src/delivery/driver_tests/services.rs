@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::room::{good, row, sized, until_delivered};
 use super::*;
 use crate::config::{self, Filter, Start, WhenFull};
+use crate::journal::entry::DeviceEntry;
+use crate::stats::Boots;
 
 fn filter(text: &str) -> Filter {
     let text = format!("[[influxdb]]\nurl = \"http://a\"\ndatabase = \"d\"\nmatch = {text}\n");
@@ -243,4 +245,50 @@ fn the_pace_is_kept() {
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
     let status = running.stop().snapshot();
     assert_eq!((status.requests, status.sent_bytes), (10, 10_000));
+}
+
+/// Begins a boot of a native device, and submits so many rows of it, every other one of another measurement.
+fn submit_boot(journal: &Journal, device: &str, boot: u32, rows: u64) {
+    let fields = [("v".to_owned(), Value::Integer(1))];
+    let submitted: Result<((), Offset), Refused> = journal.submit(Class::Native, |_, submission| {
+        submission.add(&Entry::Device(DeviceEntry { device, name: device, boot, first: 0 }))?;
+        for sequence in 0..rows {
+            let series = ["m,device=a", "n,device=a"][sequence as usize % 2];
+            let (stamped, ns, fields) =
+                (false, i64::from(boot) * 10_000 + sequence as i64, Fields::of(&fields));
+            submission.add(&Entry::Row(RowEntry { device, boot, sequence, stamped, series, ns, fields }))?;
+        }
+        Ok(())
+    });
+    let (_, end) = submitted.unwrap();
+    until(|| *journal.watermark().borrow() >= end);
+}
+
+#[test]
+fn the_ledger_by_boot_is_exact_where_rows_of_several_boots_in_one_batch_are_not_wanted() {
+    let (journal, letters) = (journal(), MemoryStorage::new());
+    submit_boot(&journal, "a", 7, 1_000);
+    submit_boot(&journal, "a", 8, 1_000);
+    submit_boot(&journal, "a", 9, 50);
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&writes);
+    let script = move |points: &[(String, i64)]| {
+        let mut seen = seen.lock().unwrap();
+        seen.push(points.len());
+        // What is behind the first batch is not stored.
+        if seen.len() == 1 { Outcome::Confirmed } else { retry() }
+    };
+    let store = Store { points: Points::default(), script };
+    let service = Service { filter: filter("{ measurement = [\"m\"] }"), ..Service::default() };
+    let settings = Settings { service, ..settings("main", 1_600, &letters) };
+    let (stop, stopped) = watch::channel(false);
+    let thread = spawn(journal.clone(), store, settings, Arc::default(), stopped).unwrap();
+    until(|| journal.with_state(|state| state.ledgers(&state.devices()[0]).any(|(_, l)| l.confirmed > 0)));
+    stop.send(true).unwrap();
+    thread.join().unwrap();
+    assert_eq!(writes.lock().unwrap()[0], 800, "of both boots");
+    let boots = journal.with_state(|state| Boots::of(state, state.device("a").unwrap(), None, |_| 0));
+    let of = boots.boots.iter().map(|boot| (boot.boot, &boot.sinks["main"]));
+    let of: Vec<_> = of.map(|(boot, ledger)| (boot, ledger.confirmed, ledger.backlog())).collect();
+    assert_eq!(of, [(7, 500, 0), (8, 300, 400), (9, 0, 50)]);
 }

@@ -143,12 +143,13 @@ fn header(files: &mut Files, feed: &mut Feed<'_>) {
         length: SHAPE.segment_bytes,
         early: kind & 32 != 0,
         shared: kind & 16 != 0,
-        boots: kind & 64 != 0,
+        boots: back & 128 != 0,
     };
     let (mut sector, _) = header.encode();
     if kind & 12 == 12 {
         // A version, or a feature, that is not known.
-        sector[8 + usize::from(kind >> 6)] ^= 4;
+        let at = if kind & 64 == 0 { 8 } else { 13 };
+        sector[at + usize::from(kind >> 7)] ^= 4;
         let checksum = crc32c::crc32c(&sector[..56]);
         sector[56..60].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -233,5 +234,31 @@ fn mark(files: &mut Files, feed: &mut Feed<'_>) {
     held(EndFile::open(&storage, journal, before, mark).and_then(|mut file| file.write(mark)), "the mark");
     if let Some(bytes) = storage.files().remove(END_FILE) {
         put(files, END_FILE.into(), bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::segment::{FORMAT_VERSION, HeaderRead};
+    use super::super::super::storage::Storage;
+    use super::*;
+
+    #[test]
+    fn headers_are_of_versions_and_of_features_that_are_not_known_too() {
+        let name = SegmentId(1).file_name();
+        let (mut versions, mut features, mut known) = (0, 0, 0);
+        for (kind, back) in (0..=255).flat_map(|kind| [(kind, 0), (kind, 128)]) {
+            let mut files = Files::from([(name.clone(), vec![0; SECTOR_BYTES])]);
+            header(&mut files, &mut Feed::new(&[0, kind, 9, 0, back]));
+            let storage = MemoryStorage::new();
+            storage.put(&name, files[&name].clone());
+            match SegmentHeader::read(&*storage.open(&name).unwrap(), SegmentId(1)).unwrap() {
+                HeaderRead::Newer { version, .. } if version != FORMAT_VERSION => versions += 1,
+                HeaderRead::Newer { .. } => features += 1,
+                HeaderRead::Intact(header) => known += usize::from(header.boots),
+                _ => {}
+            }
+        }
+        assert!(versions > 0 && features > 0 && known > 0, "{versions}, {features}, {known}");
     }
 }

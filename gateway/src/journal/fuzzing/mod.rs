@@ -139,7 +139,7 @@ fn walk(state: &State) {
     }
     for device in state.devices() {
         assert!(state.device(&device.key).is_some());
-        assert!(state.has_room_for(&device.key));
+        assert!(!device.native || state.has_room_for_native(&device.key));
         assert_eq!(state.ledgers(device).count(), state.sinks().len());
     }
     assert!(state.done_below() <= state.lowest_cursor());

@@ -6,8 +6,9 @@
 //!
 //! Operation: a row and a gap say of which boot they are. A cursor counts rows by device alone, and need not say more: rows
 //! of a device are settled in the order of the journal, so what is settled is of the earliest boot that waits. Where that
-//! order does not hold, for losses by damage, which are declared ahead of their turn, and within the few entries of a boot
-//! whose rows a filter leaves out in part, the sum is right and the boot may be the next one.
+//! order does not hold, for losses by damage, which are declared ahead of their turn, and for those of a device with more than
+//! four boots in one submission, the sum is right and the boot may be another one. Rows that a filter leaves out are counted
+//! before those that are confirmed, so delivery gives counts of one boot after those of another (`delivery/progress.rs`).
 
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@
 
 use super::super::bugs::{Bug, seeded};
 use super::super::clocks::Clocks;
-use super::{BOOTS_BYTES, BOOTS_MAX, BootLedger, DeviceState, Early, Shared, State};
+use super::{BOOTS_MAX, BootLedger, DeviceState, Early, Shared, State};
 
 /// Version of a snapshot without clocks, of one with them, of one with shared points too, and of one with boots too.
 const SNAPSHOT_VERSION: u8 = 1;
@@ -69,10 +69,9 @@ impl State {
                 }
                 state.devices.get_mut(usize::try_from(at).ok()?)?.by_boot = boots;
             }
-        } else {
-            let natives = state.devices.iter().filter(|device| device.native).count();
-            state.device_bytes = state.device_bytes.saturating_add(natives.saturating_mul(BOOTS_BYTES));
         }
+        // Versions of this program reckon differently, and what is written must not be reckoned upon.
+        state.device_bytes = state.reckon();
         state.device_bytes_max = device_bytes_max;
         state.places = state.devices.iter().enumerate().map(|(at, d)| (d.key.clone(), at)).collect();
         rest.is_empty().then_some(state)
@@ -81,5 +80,103 @@ impl State {
     /// What some devices have, with their places in the list.
     fn listed<'a, T>(&'a self, of: impl Fn(&'a DeviceState) -> Option<T>) -> Vec<(u32, T)> {
         (0_u32..).zip(&self.devices).filter_map(|(at, device)| Some((at, of(device)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::entry::{DeviceEntry, Entry, Fields, RowEntry, SinkEntry};
+    use super::super::super::{JournalId, Options};
+    use super::super::NewAccounts;
+    use super::*;
+    use crate::record::Offset;
+
+    fn begin(state: &mut State, device: &str) {
+        state.apply(Offset(0), &Entry::Device(DeviceEntry { device, name: "boiler", boot: 1, first: 0 }));
+    }
+
+    /// What snapshots of a state are when it is written and read so many times.
+    fn restarted(mut state: State, times: usize, version: u8) -> State {
+        for _ in 0..times {
+            let bytes = state.to_bytes().unwrap();
+            assert_eq!(bytes[0], version);
+            state = State::from_bytes(&bytes, state.device_bytes_max).unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn what_devices_take_is_the_same_after_every_restart() {
+        let mut state = State::new(JournalId(1), 4_000);
+        for n in 0..8 {
+            begin(&mut state, &format!("e6614104{n:08}"));
+        }
+        assert!(state.has_room_for_native("e6614104x"));
+        let by_boot = state.clone();
+        // An older gateway has left it so, and no device restarts.
+        state.devices.iter_mut().for_each(|device| device.by_boot.clear());
+        let restarts = restarted(state.clone(), 5, SNAPSHOT_VERSION);
+        assert_eq!(restarts.device_bytes, state.device_bytes);
+        assert_eq!(restarts, state);
+        assert!(restarts.has_room_for_native("e6614104x"));
+        assert_eq!(restarted(by_boot.clone(), 5, SNAPSHOT_VERSION_WITH_BOOTS), by_boot);
+        // What was written too large before is mended.
+        let raised = State { device_bytes: 1 << 20, ..state.clone() };
+        assert_eq!(restarted(raised, 1, SNAPSHOT_VERSION), state);
+    }
+
+    #[test]
+    fn what_devices_take_is_what_is_reckoned_from_them_however_they_came() {
+        let mut state = State::new(JournalId(1), 1 << 20);
+        begin(&mut state, "a");
+        for (device, boot) in [("b", 0), ("c", 3), ("a", 2), ("b", 5)] {
+            let (series, fields) = ("m", Fields::of(&[]));
+            let row = RowEntry { device, boot, sequence: 0, stamped: false, series, ns: 0, fields };
+            state.apply(Offset(0), &Entry::Row(row));
+            assert_eq!(state.device_bytes, state.reckon(), "{device}, {boot}");
+        }
+        state.lose("d", 7, 1, 1);
+        assert_eq!(state.device_bytes, state.reckon());
+        for sink in ["one", "two", "three"] {
+            state.apply(Offset(0), &Entry::Sink(SinkEntry { sink, start: Offset(0) }));
+            assert_eq!(state.device_bytes, state.reckon(), "{sink}");
+        }
+        state.apply(Offset(0), &Entry::Forget("one"));
+        assert_eq!((state.device_bytes, state.devices.len()), (state.reckon(), 4));
+    }
+
+    #[test]
+    fn native_devices_are_taken_in_while_there_is_room_for_their_boots_as_many_as_is_said() {
+        let capacity = Options::sized(1 << 20).capacity(1 << 30);
+        let bytes_max = usize::try_from(capacity.segment_bytes / 4).unwrap();
+        assert_eq!(filled(bytes_max).0.devices.len(), capacity.devices);
+        for more in (0..500).step_by(50) {
+            taken_in_while_there_is_room(bytes_max + more);
+        }
+    }
+
+    /// A state with as many native devices as it takes in, and the name of the next.
+    fn filled(bytes_max: usize) -> (State, String) {
+        let mut state = State::new(JournalId(1), bytes_max);
+        let mut names = (0..).map(|n| format!("{n:016x}"));
+        loop {
+            let name = names.next().unwrap();
+            if !state.has_room_for_native(&name) {
+                return (state, name);
+            }
+            let (device, boot, first) = (&*name, 1, 0);
+            state.apply(Offset(0), &Entry::Device(DeviceEntry { device, name: &name, boot, first }));
+        }
+    }
+
+    fn taken_in_while_there_is_room(bytes_max: usize) {
+        let (mut state, refused) = filled(bytes_max);
+        assert!(state.device_bytes <= bytes_max, "{} of {bytes_max} bytes", state.device_bytes);
+        // A foreign one may still fit, but does not become a native one then.
+        if state.account(&refused, &mut NewAccounts::default()) == refused {
+            state.lose(&refused, 0, 1, 1);
+            assert!(!state.has_room_for_native(&refused));
+        }
+        assert!(state.has_room_for_native("0000000000000000"));
     }
 }

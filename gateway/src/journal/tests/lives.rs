@@ -87,7 +87,7 @@ impl World {
                 };
                 self.submit(&[Entry::Gap(gap)])?;
             }
-            Step::Boot { device, .. } if !self.model.state.has_room_for(&name(device)) => {}
+            Step::Boot { device, .. } if !self.model.state.has_room_for_native(&name(device)) => {}
             Step::Boot { device, boot } => {
                 self.submit(&[Entry::Device(DeviceEntry {
                     device: &name(device),
@@ -146,7 +146,7 @@ impl World {
 
     /// Early rows of a device, announced if need be.
     fn early(&mut self, device: usize, machine: MachineBoot, rows: u64) -> Result<(), TestCaseError> {
-        if device < NATIVES && !self.model.state.has_room_for(&name(device)) {
+        if device < NATIVES && !self.model.state.has_room_for_native(&name(device)) {
             return Ok(());
         }
         let (account, fields) = (self.account(device), fields(0, "early"));
@@ -184,7 +184,7 @@ impl World {
 
     fn rows(&mut self, class: Class, device: usize, rows: usize, bytes: usize) -> Result<(), TestCaseError> {
         // As ingest does: a native device is refused by name.
-        if device < NATIVES && !self.model.state.has_room_for(&name(device)) {
+        if device < NATIVES && !self.model.state.has_room_for_native(&name(device)) {
             return Ok(());
         }
         let (before, rewrites) = (self.segments(), self.rewrites());

@@ -280,7 +280,7 @@ impl World {
             let device = state.account(DEVICES[at], &mut NewAccounts::default());
             let boot = state.device(device).and_then(|known| known.boots.last()).map_or(0, |boot| boot.boot);
             let native = at < NATIVES;
-            if native && !state.has_room_for(DEVICES[at]) {
+            if native && !state.has_room_for_native(DEVICES[at]) {
                 return Ok(());
             }
             if native && boot == 0 {
@@ -346,7 +346,7 @@ impl World {
     fn boot(&self, choice: u64) {
         let device = DEVICES[(choice % NATIVES as u64) as usize];
         self.submit(Class::Native, |state, submission| {
-            if !state.has_room_for(device) {
+            if !state.has_room_for_native(device) {
                 return Ok(());
             }
             let last = state.device(device).and_then(|known| known.boots.last()).map_or(0, |boot| boot.boot);
