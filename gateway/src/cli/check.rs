@@ -38,7 +38,7 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let options = Options::from(&config.journal);
     let sinks = data_dir::sinks(&config.data_dir, running.as_ref());
     let room = data_dir::check_journal(&config.data_dir, &options);
-    report.line("journal", sinks.as_ref().map_err(Clone::clone).and_then(|_| room));
+    report.line("journal", sinks.as_ref().map_err(Clone::clone).and(room));
     let sinks = sinks.unwrap_or_default();
     let config = &config.beside(sinks.iter().map(|(name, _)| &**name));
     for (sink, lacks) in data_dir::abandoned(config, &sinks) {
