@@ -151,8 +151,9 @@ impl Conversation<'_> {
             wanted.join(", "),
             from_where(&of.name, query, (from_ns, to_ns))
         );
-        let (mut found, mut rows, mut last_ns) = (Vec::new(), 0, None);
-        for columns in self.ask(&statement)? {
+        let (mut found, mut rows, mut last_ns, mut is_cut) = (Vec::new(), 0, None, false);
+        for columns in self.ask_some(&statement)? {
+            is_cut |= columns.partial;
             for row in &columns.values {
                 let Some((ns, cells)) = row.split_first() else { continue };
                 // Also of rows that have nothing to be shown: behind the last of them there may be more.
@@ -164,7 +165,7 @@ impl Conversation<'_> {
                 found.extend(self.found(of, ns, &mut tags.collect(), fields, FieldType::value)?);
             }
         }
-        Ok((found, last_ns.filter(|_| rows >= limit)))
+        Ok((found, last_ns.filter(|_| rows >= limit || is_cut)))
     }
 
     /// The windows of a measurement from `from_ns` to before `to_ns`, one row for each window of a series. Fields that are no
@@ -235,6 +236,18 @@ impl Conversation<'_> {
     }
 
     pub(crate) fn ask(&self, statement: &str) -> Result<Vec<Columns>, String> {
+        let answer = self.ask_some(statement)?;
+        if answer.iter().any(|columns| columns.partial) {
+            let name = &self.database.name;
+            return Err(format!(
+                "{name} may show only some of its rows (max-row-limit); ask for a shorter time"
+            ));
+        }
+        Ok(answer)
+    }
+
+    /// The same, where an answer that is not whole is as good as one with a limit.
+    fn ask_some(&self, statement: &str) -> Result<Vec<Columns>, String> {
         // It is there until the conversation is over.
         let Some(runtime) = &self.runtime else { return Err(self.database.strange("nothing")) };
         runtime.block_on(self.database.ask(statement, self.deadline))

@@ -94,7 +94,8 @@ fn an_export_without_the_database_says_what_is_missing() -> anyhow::Result<()> {
     let mut server = InfluxDb::start(&scratch.path().join("influxdb"))?;
     let tables = forebay_tests::gateway::Settings::influxdb_1(&server.url(), InfluxDb::DATABASE);
     let mut site = Site::start("export-influxdb", scratch, &tables)?;
-    write(&mut site, 300)?;
+    // More than a page, which is as much as InfluxDB 1 takes for a whole answer.
+    write(&mut site, 12_000)?;
     compare(&site)?;
     server.stop()?;
     let mut command = program().command("export", &site.gateway.config());

@@ -62,7 +62,8 @@ pub(crate) struct Columns {
     /// The rows.
     pub(crate) values: Vec<Vec<Scalar>>,
     #[serde(default)]
-    partial: bool,
+    /// There may be more rows than these: the server has a limit of its own, or thinks so, as version 1 does behind 10,000.
+    pub(crate) partial: bool,
 }
 
 impl Influxql {
@@ -152,11 +153,6 @@ impl Influxql {
             if part.series.iter().any(Columns::is_list_of_databases) {
                 return Err(format!(
                     "{name} answers no InfluxQL, as VictoriaMetrics does; read it in its own language (/api/v1/export), or name another sink as [http] query_sink"
-                ));
-            }
-            if part.series.iter().any(|series| series.partial) {
-                return Err(format!(
-                    "{name} shows only some of its rows (max-row-limit); ask for a shorter time"
                 ));
             }
             columns.extend(part.series);
