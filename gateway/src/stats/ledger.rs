@@ -267,7 +267,8 @@ mod tests {
     }
 
     fn delivered(learned: u64, lost: &[(&str, u64)], dead_lettered: u64, queued: u64) -> Ledger {
-        let gaps: BTreeMap<String, u64> = lost.iter().map(|(cause, rows)| ((*cause).to_owned(), *rows)).collect();
+        let gaps: BTreeMap<String, u64> =
+            lost.iter().map(|(cause, rows)| ((*cause).to_owned(), *rows)).collect();
         let confirmed = learned - gaps.values().sum::<u64>() - dead_lettered - queued;
         Ledger { learned, confirmed, queued, dead_lettered, gaps, ..Ledger::default() }
     }
@@ -314,10 +315,15 @@ mod tests {
                 state.ledgers(device).map(|(_, account)| Ledger::of(device, account, None, 0)).collect();
             worst(&ledgers)
         };
+        for (sink, rows) in [("main", 2), ("sqlite", 8)] {
+            let confirmed = [("chip".into(), rows)];
+            let confirmed = Counts::of(&confirmed);
+            state.apply(Offset(9), &Entry::Cursor(CursorEntry { sink, next: Offset(10), confirmed }));
+        }
         let before = of(&state);
-        state.apply(Offset(9), &Entry::Sink(SinkEntry { sink: "late", start: Offset(9) }));
-        let skip = Entry::Cursor(CursorEntry { sink: "sqlite", next: Offset(8), confirmed: Counts::of(&[]) });
-        state.apply(Offset(9), &skip);
+        state.apply(Offset(10), &Entry::Sink(SinkEntry { sink: "zulu", start: Offset(10) }));
+        let late = ledger(&state, "zulu", None, 0);
+        assert!(late.learned < 10 && late.backlog() == 0, "{late:?}");
         assert_eq!((of(&state).learned, before.learned), (10, 10));
         assert!(of(&state).balances());
     }
