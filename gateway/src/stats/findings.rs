@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_was_gone_is_a_loss_for_the_life_of_the_process() {
-        let status = status(|stats| stats.set_journal_gone());
+        let status = status(Stats::set_journal_gone);
         assert!(status.journal.was_gone);
         assert_eq!(status.findings[0].severity, Severity::Loss);
         assert!(status.findings[0].cure.contains("put it back"), "{}", status.findings[0].cure);

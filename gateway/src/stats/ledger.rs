@@ -292,7 +292,7 @@ mod tests {
     fn the_ledger_of_one_sink_is_the_ledger_of_all_also_where_rows_were_counted_twice() {
         let twice = Ledger { confirmed: 12, ..delivered(10, &[], 0, 1) };
         for only in [delivered(10, &[("damaged", 2)], 1, 3), ledger(&state(), "main", None, 1), twice] {
-            assert_eq!(worst(&[only.clone()]), only);
+            assert_eq!(Ledger::worst([&only]).unwrap(), only);
         }
         let twice = Ledger { confirmed: 11, ..delivered(10, &[], 0, 0) };
         assert!(!worst(&[twice, delivered(10, &[("damaged", 2)], 0, 0)]).balances());
