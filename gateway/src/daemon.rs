@@ -99,11 +99,15 @@ pub fn run(path: &Path, config: &Config) -> Result<()> {
     let manager = Arc::new(Manager::of_this_process());
     manager.status("reading the journal");
     create_data_dir(&config.data_dir)?;
-    let journal = last_version::told(&config.data_dir, open_journal(config))?;
+    let (journal, was_gone) = last_version::told(&config.data_dir, open_journal(config))?;
     let config = &journal.with_state(|state| config.beside(state.sinks().iter().map(|sink| &*sink.name)));
     let_go_of_sinks(config, &journal)?;
 
     let stats = Stats::new(clock::now_ns());
+    journal.with_state(|state| stats.set_lacks_before(state));
+    if was_gone {
+        stats.set_journal_gone();
+    }
     let (stop_sinks, sinks_stop) = watch::channel(false);
     let directory = config.data_dir.join(dead_letters::DIRECTORY);
     let dead_letters = DeadLetters::open_dir(&directory, config.dead_letters.max_bytes).map_err(Into::into);
@@ -204,10 +208,12 @@ async fn run_until_stopped(
     }
 }
 
-fn open_journal(config: &Config) -> Result<Journal> {
+/// The journal, and whether it was gone although the data directory was in use.
+fn open_journal(config: &Config) -> Result<(Journal, bool)> {
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
-    if !directory.exists() && config.data_dir.join(client_id::FILE).exists() {
+    let was_gone = !directory.exists() && config.data_dir.join(client_id::FILE).exists();
+    if was_gone {
         let data_dir = config.data_dir.display();
         error!(
             "there is no journal in {data_dir} although it was in use; rows that it held are lost, and nobody can count them; put it back if you have it"
@@ -217,7 +223,7 @@ fn open_journal(config: &Config) -> Result<Journal> {
     for (from, to) in &report.damaged {
         error!(%from, %to, "entries of the journal are damaged and lost");
     }
-    Ok(journal)
+    Ok((journal, was_gone))
 }
 
 /// Writes down now and then where the clocks of native devices stand.
@@ -371,6 +377,23 @@ mod tests {
     use crate::journal::memory::MemoryStorage;
     use crate::journal::{Class, Refused};
     use crate::record::Value;
+
+    #[test]
+    fn a_journal_that_is_gone_from_a_data_directory_in_use_is_told_of_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config::of_text(&format!("data_dir = {:?}\n", directory.path()));
+        let was_gone = || {
+            let (journal, was_gone) = open_journal(&config).unwrap();
+            journal.close();
+            was_gone
+        };
+        assert!(!was_gone(), "it is a first start");
+        std::fs::write(directory.path().join(client_id::FILE), "forebay-a-1").unwrap();
+        assert!(!was_gone());
+        std::fs::remove_dir_all(directory.path().join("journal")).unwrap();
+        assert!(was_gone());
+        assert!(!was_gone(), "there is a new one");
+    }
 
     #[test]
     fn a_sink_that_is_left_behind_is_named_with_both_cures_and_an_empty_one_is_forgotten() {

@@ -28,6 +28,7 @@ pub use status::Status;
 
 pub mod boots;
 pub mod findings;
+mod lacks;
 pub mod ledger;
 mod machine;
 mod natives;
@@ -47,6 +48,8 @@ pub struct Stats {
     /// With the monotonic millisecond of it, once there is one.
     pulse: Mutex<Option<(u64, Arc<Pulse>)>>,
     dead_letters: OnceLock<Arc<DeadLetters>>,
+    lacks_before: OnceLock<lacks::Lacks>,
+    journal_gone: AtomicBool,
     /// What is known of native devices.
     pub natives: Natives,
     /// Rows of the gateway's own health that the journal did not take.
@@ -81,6 +84,8 @@ impl Stats {
             listen: OnceLock::new(),
             pulse: Mutex::default(),
             dead_letters: OnceLock::new(),
+            lacks_before: OnceLock::new(),
+            journal_gone: AtomicBool::new(false),
             natives: Natives::default(),
             health_dropped: Counter::default(),
         })
@@ -184,6 +189,17 @@ impl Stats {
     #[must_use]
     pub fn dead_letters_dropped(&self) -> Dropped {
         self.dead_letters.get().map(|dead_letters| dead_letters.dropped()).unwrap_or_default()
+    }
+
+    /// Remembers that the journal was gone at the start, with rows that nobody can count.
+    pub fn set_journal_gone(&self) {
+        self.journal_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the journal was gone at the start.
+    #[must_use]
+    pub fn was_journal_gone(&self) -> bool {
+        self.journal_gone.load(Ordering::Relaxed)
     }
 
     /// Remembers which address the HTTP interface got; only the first call counts.

@@ -153,8 +153,9 @@ fn render(status: &Status) -> String {
         } else {
             format!("{} ({})", plain(&device.name), plain(key))
         };
-        let behind = device.sinks.values().max_by_key(|ledger| ledger.backlog());
-        page.line(&format!("  {name}: {}", behind.map_or_else(|| format!("{} rows", device.rows), ledger)));
+        let rows = Ledger::worst(device.sinks.values());
+        let rows = rows.map_or_else(|| format!("{} rows", device.rows), |rows| ledger(&rows));
+        page.line(&format!("  {name}: {rows}"));
     }
     if let more @ 1.. = status.devices.len().saturating_sub(MAX_DEVICES) {
         page.line(&format!("  and {more} more; see --json"));

@@ -83,7 +83,7 @@ struct Device {
     /// Rows that wait for the database which is furthest behind.
     waiting: u64,
     dead_lettered: u64,
-    /// Rows declared lost in that database, by cause.
+    /// Rows declared lost, by cause; of each cause those of the database that lacks most.
     gaps: BTreeMap<String, u64>,
     clock: Option<Clock>,
     latest: Vec<Series>,
@@ -155,7 +155,7 @@ impl Table {
         let mut known: Vec<Known<'_>> = matching
             .map(|device| Known {
                 device,
-                ledger: furthest_behind(state, device),
+                ledger: worst(state, device),
                 seen_ns: seen.get(&*device.key).copied(),
             })
             .collect();
@@ -236,8 +236,9 @@ impl Series {
     }
 }
 
-/// The ledger of the sink that lacks most rows of a device.
-fn furthest_behind(state: &Journaled, device: &DeviceState) -> Ledger {
-    let ledgers = state.ledgers(device).map(|(_, account)| Ledger::of(device, account, None, 0));
-    ledgers.max_by_key(Ledger::backlog).unwrap_or_else(|| Ledger::of(device, Account::default(), None, 0))
+/// The ledger of a device in all sinks.
+fn worst(state: &Journaled, device: &DeviceState) -> Ledger {
+    let of = |account| Ledger::of(device, account, None, 0);
+    let ledgers: Vec<Ledger> = state.ledgers(device).map(|(_, account)| of(account)).collect();
+    Ledger::worst(&ledgers).unwrap_or_else(|| of(Account::default()))
 }

@@ -14,7 +14,7 @@ use crate::dead_letters::Dropped;
 pub enum Severity {
     /// Rows are being lost.
     Loss,
-    /// Nothing is lost, and somebody has to do something before it is.
+    /// Nothing is being lost now; somebody has to do something before it is, or to know of what one database lacks.
     Trouble,
 }
 
@@ -37,11 +37,12 @@ impl Finding {
     /// What is wrong in this status, worst first.
     #[must_use]
     pub fn all(status: &Status) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = losses(status).into_iter().collect();
+        let mut findings: Vec<Finding> = losses(status).into_iter().chain(journal_gone(status)).collect();
         findings.extend(status.sources.iter().flat_map(|(name, source)| losses_of_source(name, source)));
         findings.extend(losses_of_letters(status).into_iter().chain(dropped_health(status)));
         findings.extend(journal(status).into_iter().chain(measuring(status)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| of_sink(name, sink)));
+        findings.extend(status.sinks.iter().filter_map(|(name, sink)| losses_of_sink(name, sink)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| refusals(name, sink)));
         findings.extend(status.sources.iter().filter_map(|(name, source)| of_source(name, source)));
         findings.extend(clock(status));
@@ -125,13 +126,44 @@ fn dropped_health(status: &Status) -> Option<Finding> {
     })
 }
 
+/// Nobody can count what was in it, so that no other number tells of it.
+fn journal_gone(status: &Status) -> Option<Finding> {
+    status.journal.was_gone.then(|| {
+        Finding::new(
+            Severity::Loss,
+            "the journal was gone at the start, and nobody can count the rows that it held",
+            "The directory `journal` under data_dir was missing although the gateway had been in use. If you have it, stop \
+             the gateway and put it back in place of the new one; what came meanwhile is in the new one. If not, see \
+             who removed it; this is said until the next start.",
+        )
+    })
+}
+
+/// That is over, and stays said: the database lacks these rows for good, whatever the others have.
+fn losses_of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
+    let rows: u64 = sink.gaps_since_start.values().sum();
+    let causes: Vec<String> =
+        sink.gaps_since_start.iter().map(|(cause, rows)| format!("`{cause}` {rows}")).collect();
+    let cure = format!(
+        "By cause: {}. `damaged` is what the disk under data_dir gives back no more: see `dmesg`, and replace it if this \
+         comes again; `evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes. \
+         Another database may have these rows. This is said until the next start.",
+        causes.join(", ")
+    );
+    let what = format!("the database {name} lacks {rows} rows that were lost since the start");
+    (rows > 0).then(|| Finding::new(Severity::Trouble, what, cure))
+}
+
 /// What a database refuses is kept aside, and no loss.
 fn refusals(name: &str, sink: &SinkReport) -> Option<Finding> {
-    let rows = sink.rows_rejected_lately;
+    let (rows, when) = match (sink.rows_rejected_lately, sink.refused_since_start) {
+        (0, rows) => (rows, "since the start"),
+        (rows, _) => (rows, "in the last ten seconds"),
+    };
     (rows > 0).then(|| {
         Finding::new(
             Severity::Trouble,
-            format!("the database {name} refused {rows} rows in the last ten seconds, which are kept aside"),
+            format!("the database {name} refused {rows} rows {when}, which are kept aside"),
             "`forebay dead-letters list` says why. Mend that, and have them sent again with `forebay dead-letters replay`.",
         )
     })
@@ -324,6 +356,18 @@ mod tests {
             assert_eq!((severity, what.as_str()), (Severity::Trouble, expected));
             assert_eq!(verdict, format!("Nothing is being lost, but {expected}."));
         }
+    }
+
+    #[test]
+    fn a_journal_that_was_gone_is_a_loss_for_the_life_of_the_process() {
+        let status = status(Stats::set_journal_gone);
+        assert!(status.journal.was_gone);
+        assert_eq!(status.findings[0].severity, Severity::Loss);
+        assert!(status.findings[0].cure.contains("put it back"), "{}", status.findings[0].cure);
+        assert_eq!(
+            status.verdict,
+            "Rows are being lost: the journal was gone at the start, and nobody can count the rows that it held."
+        );
     }
 
     #[test]

@@ -110,9 +110,44 @@ impl Ledger {
     /// Whether every learned row is somewhere, and nowhere twice.
     #[must_use]
     pub fn balances(&self) -> bool {
-        let somewhere =
-            self.confirmed + self.backlog() + self.dead_lettered + self.lost() + self.not_yet_received;
-        self.learned == somewhere
+        self.learned == self.somewhere()
+    }
+
+    fn somewhere(&self) -> u64 {
+        let others = [self.backlog(), self.dead_lettered, self.lost(), self.not_yet_received];
+        others.into_iter().fold(self.confirmed, u64::saturating_add)
+    }
+
+    /// One ledger for several sinks of the same rows, which hides nothing that any of them lacks: of what is lost, for each
+    /// cause, refused or waiting it has the number of the sink where that is highest, and confirmed is what is left then, so
+    /// that it balances as far as they do. Where these numbers together are more than there are rows, rows that are lost go
+    /// before those that are refused, and these before those that wait. None without a sink.
+    #[must_use]
+    pub fn worst<'a>(sinks: impl IntoIterator<Item = &'a Ledger>) -> Option<Ledger> {
+        let sinks: Vec<&Ledger> = sinks.into_iter().collect();
+        let most = |of: fn(&Ledger) -> u64| sinks.iter().map(|ledger| of(ledger)).max();
+        // What was counted twice is to be seen here too.
+        let twice = most(|ledger| ledger.somewhere().saturating_sub(ledger.learned))?;
+        let learned = most(|ledger| ledger.learned)?;
+        let behind = sinks.iter().max_by_key(|ledger| ledger.backlog())?;
+        let mut most_lost: BTreeMap<&str, u64> = BTreeMap::new();
+        for (cause, rows) in sinks.iter().flat_map(|ledger| &ledger.gaps) {
+            let most = most_lost.entry(cause).or_default();
+            *most = (*most).max(*rows);
+        }
+        let mut left = learned;
+        let mut take = |rows: u64| {
+            let rows = rows.min(left);
+            left -= rows;
+            rows
+        };
+        let not_yet_received = take(most(|ledger| ledger.not_yet_received)?);
+        let lost = most_lost.into_iter().map(|(cause, rows)| (cause.to_owned(), take(rows)));
+        let gaps = lost.filter(|(_, rows)| *rows > 0).collect();
+        let dead_lettered = take(most(|ledger| ledger.dead_lettered)?);
+        let (unconfirmed, queued) = (take(behind.unconfirmed), take(behind.queued));
+        let confirmed = left.saturating_add(twice);
+        Some(Ledger { learned, confirmed, queued, unconfirmed, dead_lettered, gaps, not_yet_received })
     }
 
     /// Adds the rows of another ledger.
@@ -225,6 +260,72 @@ mod tests {
         let ledger = ledger(&state, "late", None, 0);
         assert_eq!((ledger.learned, ledger.confirmed, ledger.queued), (10, 0, 8));
         assert!(ledger.balances());
+    }
+
+    fn worst(ledgers: &[Ledger]) -> Ledger {
+        Ledger::worst(ledgers).unwrap()
+    }
+
+    fn delivered(learned: u64, lost: &[(&str, u64)], dead_lettered: u64, queued: u64) -> Ledger {
+        let gaps: BTreeMap<String, u64> =
+            lost.iter().map(|(cause, rows)| ((*cause).to_owned(), *rows)).collect();
+        let confirmed = learned - gaps.values().sum::<u64>() - dead_lettered - queued;
+        Ledger { learned, confirmed, queued, dead_lettered, gaps, ..Ledger::default() }
+    }
+
+    #[test]
+    fn what_one_of_several_sinks_lacks_is_in_the_ledger_of_all() {
+        let lossy = delivered(10, &[("damaged", 2)], 0, 0);
+        let refusing = delivered(10, &[("damaged", 1)], 3, 0);
+        let slow = delivered(10, &[], 0, 4);
+        for order in [[&lossy, &refusing, &slow], [&slow, &lossy, &refusing], [&refusing, &slow, &lossy]] {
+            let all = Ledger::worst(order).unwrap();
+            assert_eq!(all, delivered(10, &[("damaged", 2)], 3, 4));
+            assert!(all.balances());
+        }
+        let both = worst(&[delivered(10, &[("evicted", 3)], 0, 0), delivered(10, &[("damaged", 1)], 0, 0)]);
+        assert_eq!(both, delivered(10, &[("damaged", 1), ("evicted", 3)], 0, 0));
+        assert_eq!(Ledger::worst([]), None);
+    }
+
+    #[test]
+    fn the_ledger_of_one_sink_is_the_ledger_of_all_also_where_rows_were_counted_twice() {
+        let twice = Ledger { confirmed: 12, ..delivered(10, &[], 0, 1) };
+        for only in [delivered(10, &[("damaged", 2)], 1, 3), ledger(&state(), "main", None, 1), twice] {
+            assert_eq!(Ledger::worst([&only]).unwrap(), only);
+        }
+        let twice = Ledger { confirmed: 11, ..delivered(10, &[], 0, 0) };
+        assert!(!worst(&[twice, delivered(10, &[("damaged", 2)], 0, 0)]).balances());
+    }
+
+    #[test]
+    fn rows_that_one_sink_lost_and_another_lacks_count_once() {
+        let (lost, refused) = (delivered(10, &[("evicted", 8)], 0, 0), delivered(10, &[], 5, 5));
+        let all = worst(&[lost, refused]);
+        assert_eq!((all.lost(), all.dead_lettered, all.queued, all.confirmed), (8, 2, 0, 0));
+        assert!(all.balances());
+    }
+
+    #[test]
+    fn a_sink_that_is_added_takes_nothing_from_what_was_learned() {
+        let mut state = state();
+        let of = |state: &State| {
+            let device = state.device("chip").unwrap();
+            let ledgers: Vec<Ledger> =
+                state.ledgers(device).map(|(_, account)| Ledger::of(device, account, None, 0)).collect();
+            worst(&ledgers)
+        };
+        for (sink, rows) in [("main", 2), ("sqlite", 8)] {
+            let confirmed = [("chip".into(), rows)];
+            let confirmed = Counts::of(&confirmed);
+            state.apply(Offset(9), &Entry::Cursor(CursorEntry { sink, next: Offset(10), confirmed }));
+        }
+        let before = of(&state);
+        state.apply(Offset(10), &Entry::Sink(SinkEntry { sink: "zulu", start: Offset(10) }));
+        let late = ledger(&state, "zulu", None, 0);
+        assert!(late.learned < 10 && late.backlog() == 0, "{late:?}");
+        assert_eq!((of(&state).learned, before.learned), (10, 10));
+        assert!(of(&state).balances());
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub struct Status {
     /// What is known of the gateway's own clock.
     #[serde(default)]
     pub clock: ClockReport,
-    /// The ledger of all devices; of each device that of the sink which is furthest behind, so that a row counts once
-    /// and is confirmed when every sink has it.
+    /// The ledger of all devices; of each device that of all its sinks, which is for each number that of the sink where it is
+    /// worst ([`Ledger::worst`]), so that a row counts once and is confirmed when every sink has it.
     pub ledger: Ledger,
     /// The offset of the journal that all these ledgers are as of: every entry below it is in them.
     #[serde(default)]
@@ -134,6 +134,9 @@ pub struct JournalReport {
     pub state: String,
     /// What is wrong with the disk, and what to do about it; none while all is well.
     pub last_error: Option<String>,
+    /// Whether it was gone when the gateway started, although the data directory was in use: what it held is lost.
+    #[serde(default)]
+    pub was_gone: bool,
     /// Commits since the start.
     pub commits: u64,
     /// Entries committed since the start.
@@ -230,6 +233,12 @@ pub struct SinkReport {
     pub sent_bytes: u64,
     /// Rows that this sink alone lacks, by cause.
     pub gaps: BTreeMap<String, u64>,
+    /// Those of them that it has lost since the start.
+    #[serde(default)]
+    pub gaps_since_start: BTreeMap<String, u64>,
+    /// Rows that it has refused since the start, without those that it took later (`forebay dead-letters replay`).
+    #[serde(default)]
+    pub refused_since_start: u64,
     /// Rows confirmed in a second, by the mean of the last ten.
     #[serde(default)]
     pub rows_per_s: f64,
@@ -270,7 +279,7 @@ impl Status {
             health_dropped_rows_lately: 0,
             dead_letters_dropped: stats.dead_letters_dropped(),
             dead_letters_dropped_lately: Dropped::default(),
-            journal: JournalReport::of(journal),
+            journal: JournalReport { was_gone: stats.was_journal_gone(), ..JournalReport::of(journal) },
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),
             http: HttpReport { listen: stats.listen().map(|listen| listen.to_string()).unwrap_or_default() },
@@ -288,6 +297,7 @@ impl Status {
             status.sinks.entry(sink.name.to_string()).or_default().cursor = sink.cursor.0;
         }
         status.add_devices(&state, stats);
+        stats.write_lacks_into(&state, &mut status);
         stats.pulse().write_into(&mut status);
         status.findings = Finding::all(&status);
         status.verdict = Finding::verdict(&status.findings);
@@ -327,8 +337,8 @@ impl Status {
                 add_gaps(&mut sink.gaps, &account.gaps);
                 report.sinks.insert(name.to_owned(), ledger);
             }
-            let behind = report.sinks.values().max_by_key(|ledger| ledger.backlog()).cloned();
-            self.ledger.add(&behind.unwrap_or_else(|| Ledger::of(device, Account::default(), told, 0)));
+            let worst = Ledger::worst(report.sinks.values());
+            self.ledger.add(&worst.unwrap_or_else(|| Ledger::of(device, Account::default(), told, 0)));
             self.devices.insert(device.key.to_string(), report);
         }
     }
@@ -364,6 +374,7 @@ impl JournalReport {
             }
             .to_owned(),
             last_error: usage.trouble,
+            was_gone: false,
             commits: commits.commits,
             entries_committed: commits.entries,
             bytes_written: commits.bytes,
