@@ -207,7 +207,7 @@ async fn run_until_stopped(
 fn open_journal(config: &Config) -> Result<Journal> {
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
-    if !directory.exists() && config.data_dir.join(client_id::FILE).exists() {
+    if !directory.exists() && was_in_use(&config.data_dir) {
         let data_dir = config.data_dir.display();
         error!(
             "there is no journal in {data_dir} although it was in use; rows that it held are lost, and nobody can count them; put it back if you have it"
@@ -218,6 +218,11 @@ fn open_journal(config: &Config) -> Result<Journal> {
         error!(%from, %to, "entries of the journal are damaged and lost");
     }
     Ok(journal)
+}
+
+/// Whether a gateway has run in the directory, journal or not.
+pub(crate) fn was_in_use(data_dir: &Path) -> bool {
+    [client_id::FILE, last_version::FILE].iter().any(|file| data_dir.join(file).exists())
 }
 
 /// Writes down now and then where the clocks of native devices stand.
