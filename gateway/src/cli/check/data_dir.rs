@@ -84,7 +84,7 @@ fn has_no_room_ever(directory: &Path) -> bool {
 
 fn no_room(data_dir: &Path, directory: &Path) -> String {
     format!(
-        "{} cannot be: the file system of {} holds no files, as /proc; name another as data_dir",
+        "{} cannot be used: the file system of {} holds no files, as that of /proc; name another as data_dir",
         data_dir.display(),
         directory.display()
     )
@@ -224,7 +224,7 @@ mod tests {
     fn the_journal_is_said_to_hold_what_its_files_allow() {
         let dir = tempfile::tempdir().unwrap();
         let finding = check_journal(&dir.path().join("a/b"), &Options::sized(4 << 20)).unwrap();
-        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 2"), "{finding}");
+        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 144 devices"), "{finding}");
         let finding = check_journal(dir.path(), &Options::sized(1 << 60)).unwrap();
         assert!(finding.contains("the disk has room for"), "{finding}");
     }
