@@ -212,7 +212,7 @@ async fn run_until_stopped(
 fn open_journal(config: &Config) -> Result<(Journal, bool)> {
     let options = Options::from(&config.journal);
     let directory = config.data_dir.join("journal");
-    let was_gone = !directory.exists() && config.data_dir.join(client_id::FILE).exists();
+    let was_gone = !directory.exists() && was_in_use(&config.data_dir);
     if was_gone {
         let data_dir = config.data_dir.display();
         error!(
@@ -224,6 +224,11 @@ fn open_journal(config: &Config) -> Result<(Journal, bool)> {
         error!(%from, %to, "entries of the journal are damaged and lost");
     }
     Ok((journal, was_gone))
+}
+
+/// Whether a gateway has run in the directory, journal or not.
+pub(crate) fn was_in_use(data_dir: &Path) -> bool {
+    [client_id::FILE, last_version::FILE].iter().any(|file| data_dir.join(file).exists())
 }
 
 /// Writes down now and then where the clocks of native devices stand.

@@ -78,7 +78,7 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
         report.line("network", Err(error.to_string()));
     }
     if let Some(sqlite) = &config.sqlite {
-        report.line("sqlite", data_dir::check_sqlite(&sqlite.path));
+        report.line("sqlite", data_dir::check_sqlite(&sqlite.path, &config.data_dir, running.is_some()));
     }
     if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

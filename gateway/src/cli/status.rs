@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, talk};
 use super::plain;
+use crate::stats::status::SinkReport;
 use crate::stats::{Ledger, SourceState, Status};
 
 /// Devices shown; the others are counted.
@@ -132,19 +133,15 @@ fn render(status: &Status) -> String {
         if let Some(dropped) = source.broker_dropped_messages.filter(|dropped| *dropped > 0) {
             rows += &format!(", {dropped} messages dropped by the broker");
         }
-        page.entry(name, state, &rows, source.last_error.as_deref());
+        page.entry(name, state, &rows);
+        page.trouble(source.last_error.as_deref(), source.last_error_ns, status.now_ns);
         if let Some(alarm) = &source.alarm {
             page.line(&format!("    alarm: {}", plain(alarm)));
         }
     }
     page.heading("sinks");
     for (name, sink) in &status.sinks {
-        let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
-        let rows = format!(
-            "{} rows confirmed, {} waiting, {} refused",
-            sink.rows_confirmed, sink.backlog_rows, sink.rows_rejected
-        );
-        page.entry(name, state, &rows, sink.last_error.as_deref());
+        page.sink(name, sink, status.now_ns);
     }
     page.heading("devices");
     for (key, device) in status.devices.iter().take(MAX_DEVICES) {
@@ -176,11 +173,26 @@ impl Page {
         self.line(&format!("\n{text}"));
     }
 
-    fn entry(&mut self, name: &str, state: &str, rows: &str, last_error: Option<&str>) {
+    fn entry(&mut self, name: &str, state: &str, rows: &str) {
         self.line(&format!("  {}: {}, {rows}", plain(name), plain(state)));
-        if let Some(error) = last_error {
-            self.line(&format!("    last error: {}", plain(error)));
-        }
+    }
+
+    fn sink(&mut self, name: &str, sink: &SinkReport, now_ns: i64) {
+        let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
+        let rows = format!(
+            "since the start {} rows confirmed and {} refused, {} waiting",
+            sink.rows_confirmed, sink.rows_rejected, sink.backlog_rows
+        );
+        self.entry(name, state, &rows);
+        self.trouble(sink.last_error.as_deref(), sink.last_error_ns, now_ns);
+    }
+
+    /// The latest error, and how long ago it was: it may be over.
+    fn trouble(&mut self, error: Option<&str>, at_ns: Option<i64>, now_ns: i64) {
+        let Some(error) = error else { return };
+        let ago = at_ns.map(|at| Duration::from_nanos(now_ns.saturating_sub(at).max(0).unsigned_abs()));
+        let ago = ago.map_or_else(String::new, |ago| format!(", {} ago", span(ago)));
+        self.line(&format!("    last error{ago}: {}", plain(error)));
     }
 }
 
@@ -249,6 +261,36 @@ mod tests {
         for all in ["0.0.0.0:8686", "[::]:8686"] {
             assert_eq!(url(all), format!("http://{name}:8686/"));
         }
+    }
+
+    #[test]
+    fn an_error_is_told_with_how_long_ago_it_was() {
+        let minute = 60_000_000_000;
+        let mut page = Page::default();
+        page.trouble(None, None, minute);
+        page.trouble(Some("no answer"), Some(minute), 6 * minute);
+        page.trouble(Some("no answer"), None, 6 * minute);
+        page.trouble(Some("no answer"), Some(minute), 0);
+        let lines: Vec<&str> = page.0.lines().map(str::trim).collect();
+        let expected =
+            ["last error, 5 min ago: no answer", "last error: no answer", "last error, 0 s ago: no answer"];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_database_is_told_since_when_it_is_counted() {
+        let sink = SinkReport {
+            state: "running".to_owned(),
+            rows_confirmed: 7,
+            backlog_rows: 2,
+            last_error: Some("no answer".to_owned()),
+            last_error_ns: Some(4_000_000_000),
+            ..SinkReport::default()
+        };
+        let mut page = Page::default();
+        page.sink("main", &sink, 9_000_000_000);
+        let expected = "  main: running, since the start 7 rows confirmed and 0 refused, 2 waiting\n    last error, 5 s ago: no answer\n";
+        assert_eq!(page.0, expected);
     }
 
     #[test]

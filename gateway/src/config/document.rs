@@ -113,16 +113,26 @@ fn merge_value(base: &mut Value, over: Value, path: &str, problems: &Problems) {
             if std::mem::discriminant(kept) == std::mem::discriminant(&kind) {
                 *base = Value { place: over.place, kind };
             } else {
+                let cure = below(&kind, path).filter(|_| is_tables);
                 let message = format!(
-                    "is {} here but {} in an earlier file; write it the same way in both",
+                    "is {} here but {} in an earlier file; {}",
                     kind.name(),
-                    kept.name()
+                    kept.name(),
+                    cure.as_deref().unwrap_or("write it the same way in both")
                 );
                 problems.fault(over.place, path.to_owned(), message);
             }
         }
         (_, kind) => *base = Value { place: over.place, kind },
     }
+}
+
+/// Where a block belongs that stands in a file of its own, without the one that it is part of.
+fn below(kind: &Kind, path: &str) -> Option<String> {
+    let Kind::Table(table) = kind else { return None };
+    let (key, _) = table.entries.iter().find(|(_, (_, value))| value.kind.is_array_of_tables())?;
+    let block = join(path, key);
+    Some(format!("put [[{block}]] into that file, below the [[{path}]] that it is for"))
 }
 
 /// The key `key` inside the tables `path`.

@@ -224,6 +224,17 @@ fn a_fault_in_another_file_names_that_file() {
 }
 
 #[test]
+fn a_subscription_in_a_file_of_its_own_is_told_where_it_belongs() {
+    let main = ("forebay.toml", "[[mqtt]]\nurl = \"mqtt://a\"\n");
+    let subscribe = "[[mqtt.subscribe]]\ntopic = \"tele/{device}/SENSOR\"\nformat = \"tasmota\"\n";
+    let at = "conf.d/tasmota.toml:1: mqtt: is a table here but an array of tables in an earlier file; ";
+    let cure = "put [[mqtt.subscribe]] into that file, below the [[mqtt]] that it is for";
+    assert_eq!(said(&[main, ("conf.d/tasmota.toml", subscribe)]), [format!("{at}{cure}")]);
+    let plain = ("conf.d/tasmota.toml", "[mqtt]\nurl = \"mqtt://b\"\n");
+    assert_eq!(said(&[main, plain]), [format!("{at}write it the same way in both")]);
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_named_with_its_line() {
     let dir = directory(&[("forebay.toml", "a = 1\nb = = 2\n"), ("conf.d/z.toml", "[x\n")]);
     let error = load_dir(dir.path()).unwrap_err();

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::{dead_letters, journal};
 
 /// File in the data directory.
-const FILE: &str = "version";
+pub(super) const FILE: &str = "version";
 
 /// Longest version that is believed, in bytes.
 const BYTES_MAX: usize = 32;

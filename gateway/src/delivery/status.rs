@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::replay::Desk;
+use crate::clock;
 
 /// Whether delivery gets on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,7 +42,8 @@ impl Condition {
 /// One sink's state and counters since the start; shared between the driver and whoever shows them.
 #[derive(Debug, Default)]
 pub struct SinkStatus {
-    mood: Mutex<(Condition, Option<String>)>,
+    /// With when the latest trouble was, in nanoseconds since 1970, and what.
+    mood: Mutex<(Condition, Option<(i64, String)>)>,
     confirmed: AtomicU64,
     rejected: AtomicU64,
     unconfirmed: Mutex<Vec<(Box<str>, u64)>>,
@@ -58,6 +60,8 @@ pub struct SinkSnapshot {
     pub state: Condition,
     /// The latest reason why a write was not confirmed, also when it was later, or why rows are sent again.
     pub last_error: Option<String>,
+    /// When that was, in nanoseconds since 1970.
+    pub last_error_ns: Option<i64>,
     /// Rows confirmed since the start.
     pub confirmed_rows: u64,
     /// Rows refused since the start.
@@ -77,9 +81,11 @@ impl SinkStatus {
     #[must_use]
     pub fn snapshot(&self) -> SinkSnapshot {
         let (state, last_error) = self.mood().clone();
+        let (last_error_ns, last_error) = last_error.unzip();
         SinkSnapshot {
             state,
             last_error,
+            last_error_ns,
             confirmed_rows: self.confirmed.load(Ordering::Relaxed),
             rejected_rows: self.rejected.load(Ordering::Relaxed),
             unconfirmed_rows: self.unconfirmed().iter().map(|(_, rows)| rows).sum(),
@@ -105,17 +111,17 @@ impl SinkStatus {
     }
 
     pub(super) fn set_failed(&self, state: Condition, reason: &str) {
-        *self.mood() = (state, Some(reason.to_owned()));
+        *self.mood() = (state, Some((clock::now_ns(), reason.to_owned())));
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Somebody has to mend something before delivery goes on.
     pub(super) fn hold(&self, reason: &str) {
-        *self.mood() = (Condition::Holding, Some(reason.to_owned()));
+        *self.mood() = (Condition::Holding, Some((clock::now_ns(), reason.to_owned())));
     }
 
     pub(super) fn note(&self, reason: &str) {
-        self.mood().1 = Some(reason.to_owned());
+        self.mood().1 = Some((clock::now_ns(), reason.to_owned()));
     }
 
     /// Rows sent whose answer is unknown, by device.
@@ -134,7 +140,7 @@ impl SinkStatus {
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
     }
 
-    fn mood(&self) -> MutexGuard<'_, (Condition, Option<String>)> {
+    fn mood(&self) -> MutexGuard<'_, (Condition, Option<(i64, String)>)> {
         self.mood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

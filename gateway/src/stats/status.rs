@@ -212,6 +212,9 @@ pub struct SinkReport {
     pub state: String,
     /// The latest reason why a write was not confirmed; it may be over.
     pub last_error: Option<String>,
+    /// When that was, in nanoseconds since 1970.
+    #[serde(default)]
+    pub last_error_ns: Option<i64>,
     /// Every entry below this offset is dealt with.
     pub cursor: u64,
     /// Rows journaled and not confirmed.
@@ -391,6 +394,7 @@ impl SinkReport {
         SinkReport {
             state: snapshot.state.as_str().to_owned(),
             last_error: snapshot.last_error,
+            last_error_ns: snapshot.last_error_ns,
             rows_confirmed: snapshot.confirmed_rows,
             rows_rejected: snapshot.rejected_rows,
             retries: snapshot.retries,

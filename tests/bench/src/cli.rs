@@ -109,3 +109,25 @@ impl Common {
         Ok(directory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_without_arguments_names_every_benchmark() {
+        let script = include_str!("../run");
+        let command = Cli::command();
+        let names: Vec<&str> = command
+            .get_subcommands()
+            .filter(|bench| !bench.is_hide_set())
+            .map(|bench| bench.get_name())
+            .collect();
+        assert!(names.len() > 5, "{names:?}");
+        for name in names {
+            assert!(script.contains(&format!("\n  {name} ")), "{name} is missing in tests/bench/run");
+        }
+    }
+}

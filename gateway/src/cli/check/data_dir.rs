@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access, statvfs};
 use rustix::io::Errno;
 
 use super::Finding;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::journal::storage::{Directory, Storage as _};
 use crate::journal::{Capacity, Options, inspect};
+use crate::sink::sqlite;
 use crate::stats::Status;
 
 /// Whether a gateway can use the directory. `running` is the pid of the gateway that uses it and answers.
@@ -20,10 +21,13 @@ pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
     if let Some(pid) = running {
         return Ok(format!("{name} is used by the running gateway, process {pid}"));
     }
+    if is_other_than_directory(data_dir) {
+        return Err(format!("{name} is a file, not a directory; name another as data_dir"));
+    }
     match access(data_dir, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) if data_dir.is_dir() => {}
-        Ok(()) => return Err(format!("{name} is no directory; name another as data_dir")),
-        Err(Errno::NOENT) => return check_parent(data_dir),
+        Ok(()) if has_no_room_ever(data_dir) => return Err(no_room(data_dir, data_dir)),
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::NOTDIR) => return check_parent(data_dir),
         Err(error) => {
             return Err(format!(
                 "{name} cannot be written: {error}; run `{}`, or give it to the gateway's user with chown",
@@ -68,11 +72,29 @@ pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
     ))
 }
 
+/// Whether there is something else in the directory's place.
+fn is_other_than_directory(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_dir())
+}
+
+/// Whether a file system holds no files of anybody, as /proc and /sys, which let root write and make nothing.
+fn has_no_room_ever(directory: &Path) -> bool {
+    statvfs(directory).is_ok_and(|system| system.f_blocks == 0)
+}
+
+fn no_room(data_dir: &Path, directory: &Path) -> String {
+    format!(
+        "{} cannot be used: the file system of {} holds no files, as that of /proc; name another as data_dir",
+        data_dir.display(),
+        directory.display()
+    )
+}
+
 /// The databases that the journal knows, and how many rows each still lacks: what the running gateway says, or what its next
 /// start will find.
 ///
 /// # Errors
-/// The journal cannot be read, and the gateway would not start.
+/// The journal cannot be read, and the gateway would not start; or it is gone, and its rows are lost with it.
 pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<(String, u64)>, String> {
     if let Some(status) = running {
         return Ok(status.sinks.iter().map(|(name, sink)| (name.clone(), sink.backlog_rows)).collect());
@@ -80,7 +102,15 @@ pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<(St
     let directory = data_dir.join("journal");
     match directory.try_exists() {
         Ok(true) => inspect::owed(&inspect::storage(&directory)).map_err(|error| error.to_string()),
+        Ok(false) if daemon::was_in_use(data_dir) => Err(format!(
+            "{} is gone although the directory was in use; rows that it held are lost, and nobody can count them; put it \
+             back if you have it, or start forebay, which begins a new one",
+            directory.display()
+        )),
         Ok(false) => Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(format!("{} cannot be made, see data_dir", directory.display()))
+        }
         Err(error) => Err(format!(
             "cannot look at {}: {error}; run `{}`",
             directory.display(),
@@ -100,7 +130,12 @@ fn check_parent(data_dir: &Path) -> Finding {
     let parent =
         data_dir.ancestors().skip(1).find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
     let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if is_other_than_directory(parent) {
+        let parent = parent.display();
+        return Err(format!("{name} cannot be made: {parent} is a file; name another as data_dir"));
+    }
     match access(parent, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) if has_no_room_ever(parent) => Err(no_room(data_dir, parent)),
         Ok(()) => Ok(format!("{name} will be made")),
         Err(error) => Err(format!(
             "{name} does not exist and cannot be made: {error}; run `install -d -m 750 -o USER {name}` with the \
@@ -109,18 +144,30 @@ fn check_parent(data_dir: &Path) -> Finding {
     }
 }
 
-/// Whether the embedded store can be written.
-pub(super) fn check_sqlite(path: &Path) -> Finding {
+/// Whether the embedded store can be written, and is one. What a gateway has open is its business: looked at from outside it
+/// may be half of a change.
+pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool) -> Finding {
     let name = path.display();
     match access(path, Access::READ_OK | Access::WRITE_OK) {
-        Ok(()) if path.is_file() => Ok(format!("{name} is writable")),
-        Ok(()) => Err(format!("{name} is no file; name another as [sqlite] path")),
-        Err(Errno::NOENT) => match path.parent() {
+        Ok(()) if !path.is_file() => Err(format!("{name} is no file; name another as [sqlite] path")),
+        Ok(()) if is_running => Ok(format!("{name} is writable")),
+        Ok(()) => sqlite::look(path).map(|version| match version {
+            0 => format!("{name} is writable, and empty"),
+            version => format!("{name} is writable, of format {version}"),
+        }),
+        Err(Errno::NOENT) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) if !parent.exists() && !data_dir.starts_with(parent) => Err(format!(
+                "{name} cannot be made: there is no directory {}; make it, and give it to the gateway's user",
+                parent.display()
+            )),
             Some(parent) if parent.exists() && access(parent, Access::WRITE_OK).is_err() => {
                 Err(format!("{name} cannot be made; give its directory to the gateway's user with chown"))
             }
             _ => Ok(format!("{name} will be made")),
         },
+        Err(Errno::NOTDIR) => {
+            Err(format!("{name} cannot be made: it is below a file; name another as [sqlite] path"))
+        }
         Err(error) => {
             Err(format!("{name} cannot be written: {error}; give it to the gateway's user with chown"))
         }
@@ -177,7 +224,7 @@ mod tests {
     fn the_journal_is_said_to_hold_what_its_files_allow() {
         let dir = tempfile::tempdir().unwrap();
         let finding = check_journal(&dir.path().join("a/b"), &Options::sized(4 << 20)).unwrap();
-        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 2"), "{finding}");
+        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 144 devices"), "{finding}");
         let finding = check_journal(dir.path(), &Options::sized(1 << 60)).unwrap();
         assert!(finding.contains("the disk has room for"), "{finding}");
     }
@@ -188,9 +235,43 @@ mod tests {
         assert!(check(&dir.path().join("a/b"), None).unwrap().contains("will be made"));
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(check(&file, None).is_err());
-        assert!(check_sqlite(&file).unwrap().contains("is writable"));
-        assert!(check_sqlite(dir.path()).is_err());
-        assert!(check_sqlite(&dir.path().join("x.sqlite")).unwrap().contains("will be made"));
+        for below in [file.join("a/b"), file.clone()] {
+            let said = check(&below, None).unwrap_err();
+            assert!(said.contains("is a file") && said.contains("name another"), "{said}");
+            assert!(sinks(&below, None).unwrap_err().contains("see data_dir"));
+            assert!(
+                check_sqlite(&below.join("x.sqlite"), &below, false).unwrap_err().contains("below a file")
+            );
+        }
+        for nowhere in ["/proc/x", "/proc/x/y", "/sys"] {
+            assert!(check(Path::new(nowhere), None).is_err(), "{nowhere}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_gone_is_a_fault_where_one_was() {
+        for left in ["client-id", "version"] {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(sinks(dir.path(), None), Ok(vec![]));
+            std::fs::write(dir.path().join(left), "x").unwrap();
+            let gone = sinks(dir.path(), None).unwrap_err();
+            assert!(gone.contains("journal is gone") && gone.contains("put it back"), "{gone}");
+        }
+    }
+
+    #[test]
+    fn the_embedded_store_is_looked_into_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |name: &str| check_sqlite(&dir.path().join(name), dir.path(), false);
+        assert!(check("").is_err(), "a directory");
+        assert!(check("x.sqlite").unwrap().contains("will be made"));
+        assert!(check("a/x.sqlite").unwrap_err().contains("there is no directory"));
+        let made_later = dir.path().join("a");
+        assert!(check_sqlite(&made_later.join("x.sqlite"), &made_later, false).is_ok());
+        std::fs::write(dir.path().join("x.sqlite"), "").unwrap();
+        assert!(check("x.sqlite").unwrap().contains("is writable, and empty"));
+        std::fs::write(dir.path().join("x.sqlite"), "random bytes, ".repeat(99)).unwrap();
+        assert!(check("x.sqlite").unwrap_err().contains("no SQLite database"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is made beside it");
     }
 }

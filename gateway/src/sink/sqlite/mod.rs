@@ -11,6 +11,7 @@
 //! no permission, not a database, a newer format, and a file that was removed while in use (writing on would fill a
 //! file without a name). A restart then begins a new file with the oldest rows that the journal still has.
 
+mod look;
 mod sweep;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+pub use self::look::look;
 use self::sweep::Sweep;
 use super::batch::{Part, Point};
 use super::{Outcome, Position, Sink};
@@ -134,19 +136,24 @@ impl Sqlite {
                 | ErrorCode::PermissionDenied
                 | ErrorCode::AuthorizationForStatementDenied,
             ) => Outcome::Hold { reason: format!("cannot write {path}: {error}") },
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Outcome::Hold {
-                reason: format!(
-                    "{path} is damaged or no SQLite database: {error}; stop forebay, move the file away together with those \
-                     of the same name with -wal and -shm behind it, which may hold rows too, and start forebay; see \
-                     docs/damaged-card.md"
-                ),
-            },
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Outcome::Hold { reason: damaged(&self.path, error) }
+            }
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
                 Outcome::Rejected { reason: error.to_string() }
             }
             _ => Outcome::Retry { reason: format!("{path}: {error}"), after: None, unknown: false },
         }
     }
+}
+
+/// What is wrong with a file that SQLite cannot read, and the cure.
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> String {
+    let path = path.display();
+    format!(
+        "{path} is damaged or no SQLite database: {error}; stop forebay, move the file away together with those of the \
+         same name with -wal and -shm behind it, which may hold rows too, and start forebay; see docs/damaged-card.md"
+    )
 }
 
 impl Sink for Sqlite {
