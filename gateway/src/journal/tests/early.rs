@@ -103,7 +103,7 @@ fn the_bytes_of_a_header_and_a_snapshot() {
     assert_eq!(State::from_bytes(&state.to_bytes().unwrap(), 10_000), Some(state));
 }
 
-const SNAPSHOT: &str = "0488ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff01030088020188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c91115400010001070101000200";
+const SNAPSHOT: &str = "0488ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff010300a8030188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c91115400010001070101000200";
 const SNAPSHOT_WITHOUT_BOOTS: &str = "0288ef010102653601026536010705ffffffffffffffffff010100000100020000ffffffffffffffffff01030088020188ef99abc5e88c9111011201546464010005000001000788ef99abc5e88c911154";
 
 /// A closed journal with every entry, of a machine that is fixed and of one that is not.
