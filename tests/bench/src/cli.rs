@@ -123,7 +123,7 @@ mod tests {
         let names: Vec<&str> = command
             .get_subcommands()
             .filter(|bench| !bench.is_hide_set())
-            .map(|bench| bench.get_name())
+            .map(clap::Command::get_name)
             .collect();
         assert!(names.len() > 5, "{names:?}");
         for name in names {
