@@ -50,6 +50,9 @@ const EFFORT: Effort = Effort { steps: 150, second: 80, third: 1000 };
 const SEEDS: u64 = 2;
 const SEEDS_LONG: u64 = 24;
 
+/// A workload that needs the last room of its journal.
+const FILLED: u64 = 16;
+
 /// Least numbers of distinct states.
 const STATES_MIN: u64 = 100_000;
 const STATES_MIN_LONG: u64 = 1_000_000;
@@ -143,6 +146,7 @@ fn hunt() -> Option<(String, u64, String)> {
         .or_else(|| crash(shallow(EARLY_FROM), &mut states))
         .or_else(|| (1..SEEDS).find_map(|seed| crash(shallow(seed), &mut states)))
         .or_else(|| damage(DAMAGED[1], &mut states))
+        .or_else(|| crash(shallow(FILLED), &mut states))
         .or_else(|| deep.into_iter().find_map(|deep| crash(deep, &mut states)))
 }
 
