@@ -399,7 +399,7 @@ const INFLUXDB: Table = Table {
 const SQLITE: Table = Table {
     name: "sqlite",
     shape: Shape::One,
-    doc: "The embedded database. It is there without any `[[influxdb]]`, with this table, and once its file exists. [sqlite.md](sqlite.md) is about its tables.",
+    doc: "The embedded database. It is there without any `[[influxdb]]`, with this table, and once it was in use, until `enabled = false`. [sqlite.md](sqlite.md) is about its tables.",
     keys: &[&[
         Key {
             name: "enabled",
