@@ -175,6 +175,8 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     let mut rng = Rng::announced("board reset")?;
     let (scratch, since_ns) = (Scratch::new("board-reset")?, wall_ns());
     let (server, mut board, mut gateway) = joined(scratch.path())?;
+    let http = Http::new()?;
+    let read = |name, since_ns| select(&http, &server.url(), InfluxDb::DATABASE, name, since_ns);
     let mut resets = Vec::new();
     for number in 0..RESETS {
         let confirmed = gateway.backlog()?.1;
@@ -192,11 +194,20 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
         anyhow::ensure!(board.is_running(), "the board ended before its reset {number}");
         let from_ns = wall_ns();
         board.reset(HELD_UP)?;
-        resets.push(from_ns..wall_ns());
+        let until_ns = wall_ns();
+        resets.push(from_ns..until_ns);
         if alone {
             std::thread::sleep(Duration::from_millis(rng.in_range(0..1000)));
             gateway.resume()?;
         }
+        // Without a row of its own, a count that begins again could not be told from the one before.
+        wait_for("a row that the chip sampled after its reset", RECOVERY_LIMIT, || {
+            match read("pulse", until_ns + TOLERANCE_NS) {
+                Ok(rows) if !rows.is_empty() => Ok(()),
+                Ok(_) => Err(format!("none since reset {number}")),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })?;
     }
     let report = board.finish(Duration::from_secs(seconds()) + DRAIN_LIMIT)?;
     gateway.drain(DRAIN_LIMIT)?;
@@ -204,9 +215,7 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     gateway.close(DRAIN_LIMIT)?;
     eprintln!("the board reports {report}\nthe gateway's ledger is {ledger}");
 
-    let http = Http::new()?;
-    let read = |name| select(&http, &server.url(), InfluxDb::DATABASE, name, since_ns);
-    let (mut pulse, climate) = (read("pulse")?, read("climate")?);
+    let (mut pulse, climate) = (read("pulse", since_ns)?, read("climate", since_ns)?);
     let time = |point: &Point| point.column("time").and_then(Value::as_i64);
     pulse.sort_by_key(time);
     let numbers: Option<Vec<u64>> = pulse.iter().map(pulse_number).collect();
@@ -226,7 +235,7 @@ fn a_chip_that_is_reset_goes_on_with_its_ring() -> anyhow::Result<()> {
     }
     assert!(climate.iter().all(|point| climate_number(point).is_some()));
 
-    let gaps = read(GAP_MEASUREMENT)?;
+    let gaps = read(GAP_MEASUREMENT, since_ns)?;
     let by_cause = |cause: &str| -> u64 {
         let of_cause = gaps.iter().filter(|gap| gap.tag("cause") == cause);
         of_cause.filter_map(|gap| gap.column("count")?.as_u64()).sum()

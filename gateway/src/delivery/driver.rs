@@ -5,7 +5,7 @@
 //! * Next: `sink/` (a file per write path).
 //!
 //! The loop is gather, write, commit (`commit.rs`); where the journal has a hole, or has to make room, something is
-//! skipped instead (`skip.rs`). While a batch or its cursor is on its way, the next batch is gathered already, but sent
+//! skipped instead (`skip.rs`). Where it begins, `position.rs` says. While a batch or its cursor is on its way, the next batch is gathered already, but sent
 //! only once that cursor is durable.
 //!
 //! No wait is so long that it keeps the journal from making room: whatever the driver waits for, it goes on as soon as it
@@ -48,7 +48,7 @@ use crate::dead_letters::DeadLetters;
 use crate::journal::{Journal, Refused};
 use crate::record::Offset;
 use crate::sink::batch::{Audience, Record};
-use crate::sink::{Batch, Outcome, Part, Position, Sink};
+use crate::sink::{Batch, Outcome, Part, Sink};
 
 /// Pause before the journal is asked again after it refused a cursor or failed to be read.
 pub(super) const JOURNAL_RETRY: Duration = Duration::from_secs(1);
@@ -151,7 +151,9 @@ pub(super) struct Driver<S> {
     pub(super) detached: bool,
     /// Holes in the journal that are declared, and not passed yet.
     pub(super) holes: Holes,
-    has_told_of_lack: bool,
+    pub(super) has_told_of_lack: bool,
+    /// Whether the sink counts rows itself, and has not been asked yet whether it has all that the ledger counts.
+    pub(super) may_lack: bool,
     horizon: Option<Reached>,
 }
 
@@ -201,6 +203,7 @@ impl<S: Sink> Driver<S> {
             detached: false,
             holes: Holes::default(),
             has_told_of_lack: false,
+            may_lack: false,
             horizon: settings.horizon,
             name,
             journal,
@@ -271,56 +274,6 @@ impl<S: Sink> Driver<S> {
         Ok(())
     }
 
-    /// Where delivery begins: at the journal's cursor, or before it if the sink itself knows of less. A sink that is
-    /// ahead, because the last life ended between its transaction and the cursor, gets the difference again, which
-    /// changes nothing there but puts it in the ledger.
-    async fn locate(&mut self) -> Result<Offset, Stopping> {
-        let position = loop {
-            // A store may be out of order for days, and what it lacks must not stand in the way meanwhile.
-            if self.must_evict() {
-                self.evict().await?;
-            }
-            let patience = patience(self.evict_to.clone(), self.accounted);
-            let position = tokio::select! {
-                position = self.sink.position() => position,
-                () = patience => continue,
-            };
-            match position {
-                Ok(position) => break position,
-                Err(outcome) => {
-                    self.note(&outcome);
-                    self.delivery.handle_batch(1, vec![vec![0]]);
-                    self.delivery.handle_outcome(Instant::now(), outcome, &[]);
-                    let now = Instant::now();
-                    let Step::Wait(until) = self.delivery.poll(now) else {
-                        self.wait(now + JOURNAL_RETRY).await?;
-                        continue;
-                    };
-                    self.wait(until).await?;
-                }
-            }
-        };
-        let floor = self.journal.with_state(|state| state.floor(&self.name));
-        Ok(match position {
-            Position::Journal => self.accounted,
-            Position::Own(own) => own.unwrap_or_default().min(self.accounted).max(floor),
-        })
-    }
-
-    /// Says once that the sink gets again what is in the ledger. A sink that is merely behind where nothing was for it, as rows
-    /// are that it does not want, lacks nothing.
-    fn tell_of_lack(&mut self, batch: &Batch) {
-        let first = batch.records().map(|(offset, _)| offset).next();
-        let Some(from) = first.filter(|from| *from < self.accounted && !self.has_told_of_lack) else {
-            return;
-        };
-        self.has_told_of_lack = true;
-        self.status.note(
-            "the store may lack what it had confirmed, and gets again what the journal still has of it",
-        );
-        warn!(sink = &*self.name, %from, to = %self.accounted, "the store may lack what it had confirmed; it gets again what the journal still has of it");
-    }
-
     /// The next batch that has to leave, or what is to be done instead.
     async fn gather(
         &mut self,
@@ -348,6 +301,7 @@ impl<S: Sink> Driver<S> {
                 self.journal_held().await;
                 continue;
             }
+            self.declare_lack(gather).await;
             let now = Instant::now();
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));

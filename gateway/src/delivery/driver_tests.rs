@@ -6,6 +6,7 @@ mod eviction;
 mod fairness;
 mod live_first;
 mod overload;
+mod position;
 mod prepared;
 mod replays;
 mod room;

@@ -130,6 +130,7 @@ mod tests {
             series: series.to_owned(),
             ns,
             fields: vec![(name.to_owned(), value)],
+            device: None,
         };
         vec![
             point("m,device=a", 30, "v", Value::Float(1.0)),

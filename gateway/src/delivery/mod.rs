@@ -43,6 +43,7 @@ mod lanes;
 pub mod letters;
 mod losses;
 mod pace;
+mod position;
 mod progress;
 mod rejection;
 pub mod replay;

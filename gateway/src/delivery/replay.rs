@@ -108,7 +108,10 @@ impl<S: Sink> Driver<S> {
         for (place, letter) in letters.iter().enumerate() {
             match point_of(letter) {
                 Ok(point) => {
-                    points.push(point);
+                    points.push(OwnPoint {
+                        device: self.counts(letter).then(|| letter.device.clone()),
+                        ..point
+                    });
                     places.push(place);
                 }
                 Err(why) => fates[place] = Fate::Refused(why.to_owned()),
@@ -188,11 +191,15 @@ impl<S: Sink> Driver<S> {
         fates
     }
 
-    /// Enters rows that are stored after all into the ledger, as far as it is theirs: letters of an earlier journal are not
-    /// in it.
+    /// Whether the rows of a letter are in the ledger: those of an earlier journal are not.
+    fn counts(&self, letter: &Letter) -> bool {
+        letter.journal == self.journal.id() && letter.rows > 0
+    }
+
+    /// Enters rows that are stored after all into the ledger, as far as it is theirs.
     fn count_replayed(&self, letters: &[&Letter]) {
         let mut rows: HashMap<Box<str>, u64> = HashMap::new();
-        for letter in letters.iter().filter(|letter| letter.journal == self.journal.id() && letter.rows > 0) {
+        for letter in letters.iter().filter(|letter| self.counts(letter)) {
             *rows.entry(letter.device.clone()).or_default() += letter.rows;
         }
         if rows.is_empty() {

@@ -158,7 +158,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// When it is now: by the steady clock, while rows wait for the fix of this boot of the machine.
-    fn now(&self) -> When {
+    pub(super) fn now(&self) -> When {
         let (now, machine) = (Moment::now(), clock::machine_boot());
         match self.journal.with_state(|state| state.clocks().is_waiting(machine)) {
             true => When { machine: Some(machine), ns: now.steady_ns },
@@ -167,7 +167,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Makes gaps durable and, with the last of them, that the sink goes on at `to`; false if the journal has failed.
-    async fn declare(&mut self, gaps: Vec<Gap>, to: Offset) -> bool {
+    pub(super) async fn declare(&mut self, gaps: Vec<Gap>, to: Offset) -> bool {
         for gap in gaps {
             while !self.held.add(&gap) {
                 self.submit_patiently().await;

@@ -207,6 +207,15 @@ impl State {
         self.devices.iter().filter_map(owed)
     }
 
+    /// Rows that a registered sink has confirmed, by device.
+    pub fn confirmed_by_device<'a>(&'a self, sink: &'a str) -> impl Iterator<Item = (&'a DeviceState, u64)> {
+        let confirmed = move |device: &'a DeviceState| {
+            let (_, ledger) = self.ledgers(device).find(|(name, _)| *name == sink)?;
+            Some((device, ledger.confirmed))
+        };
+        self.devices.iter().filter_map(confirmed)
+    }
+
     /// Nanosecond that the gateway's clock last gave to a row or gap; `i64::MIN` before the first.
     #[must_use]
     pub fn last_stamp(&self) -> i64 {
@@ -353,6 +362,7 @@ impl State {
                 let device = self.advance(gap.device, gap.boot, gap.to, i64::MIN);
                 device.count_gap(gap.boot, gap.cause, gap.count);
             }
+            Some(Some(at)) if gap.cause == Cause::SinkReset => self.entry(gap.device).lack(at, gap.count),
             Some(Some(at)) => self.entry(gap.device).settle(at, End::Lost(gap.cause), gap.boot, gap.count),
             Some(None) => drop(self.entry(gap.device)),
         }
@@ -672,6 +682,44 @@ mod tests {
             (3, 0, 3),
             "no more than there were"
         );
+    }
+
+    #[test]
+    fn rows_that_a_sink_has_lost_again_were_its_earliest() {
+        let mut state = State::new(JournalId(1), 1_000);
+        state.apply(Offset(0), &Entry::Sink(SinkEntry { sink: "main", start: Offset(0) }));
+        for boot in [1, 2] {
+            let begun = DeviceEntry { device: "a", name: "boiler", boot, first: 0 };
+            state.apply(Offset(0), &Entry::Device(begun));
+            for sequence in 0..4 {
+                let Entry::Row(row) = row("a", sequence) else { unreachable!() };
+                state.apply(Offset(0), &Entry::Row(RowEntry { boot, ..row }));
+            }
+        }
+        cursor(&mut state, "main", 7, &[("a".into(), 7)]);
+        let mut lose = |count| {
+            let gap = GapEntry {
+                device: "a",
+                boot: 0,
+                from: 0,
+                to: count,
+                count,
+                cause: Cause::SinkReset,
+                sink: Some("main"),
+                stamped: false,
+                series: "forebay_gap",
+                ns: 9,
+            };
+            state.apply(Offset(0), &Entry::Gap(gap));
+            let device = state.device("a").unwrap();
+            let of = |ledger: Ledger| (ledger.confirmed, ledger.gaps.of(Cause::SinkReset));
+            let all = state.ledgers(device).next().map(|(_, ledger)| of(ledger)).unwrap();
+            let boots = device.by_boot.iter();
+            let boots: Vec<_> = boots.map(|boot| of(state.ledgers_of_boot(boot).next().unwrap().1)).collect();
+            (all, boots, state.owed("main"))
+        };
+        assert_eq!(lose(5), ((2, 5), vec![(0, 4), (2, 1)], 1));
+        assert_eq!(lose(5), ((0, 7), vec![(0, 4), (0, 3)], 1), "no more than it had");
     }
 
     #[test]

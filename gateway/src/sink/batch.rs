@@ -92,6 +92,8 @@ pub struct OwnPoint {
     pub ns: i64,
     /// Names and values, at least one.
     pub fields: Vec<(String, Value)>,
+    /// Ledger key of the device whose row it is, if the journal counts it.
+    pub device: Option<Box<str>>,
 }
 
 /// What a batch passes.
@@ -387,17 +389,34 @@ impl<'a> Part<'a> {
 
     /// The points, in the order of the journal.
     pub fn points(&self) -> impl Iterator<Item = Point<'a>> + use<'a> {
-        let (batch, own) = match self.source {
-            Source::Batch(batch, numbers) => (Some((batch, numbers)), &[][..]),
-            Source::Own(points) => (None, points),
+        self.records().map(|(_, record)| record.point()).chain(self.own().iter().map(OwnPoint::point))
+    }
+
+    /// Ledger keys of the devices whose rows are at an offset or behind it, or stand in no batch: one for each row.
+    pub fn devices_from(&self, from: Offset) -> impl Iterator<Item = &'a str> + use<'a> {
+        let records = self.records().filter(move |(offset, _)| *offset >= from);
+        let rows = records.filter_map(|(_, record)| record.row()).map(|row| row.device);
+        rows.chain(self.own().iter().filter_map(|point| point.device.as_deref()))
+    }
+
+    fn records(&self) -> impl Iterator<Item = (Offset, Record<'a>)> + use<'a> {
+        let batch = match self.source {
+            Source::Batch(batch, numbers) => Some((batch, numbers)),
+            Source::Own(_) => None,
         };
-        let of_batch = batch.into_iter().flat_map(|(batch, numbers)| {
+        batch.into_iter().flat_map(|(batch, numbers)| {
             let mut wanted = numbers.iter().peekable();
             let records = batch.records().enumerate();
             let chosen = records.filter(move |(number, _)| wanted.next_if_eq(&number).is_some());
-            chosen.take(numbers.len()).map(|(_, (_, record))| record.point())
-        });
-        of_batch.chain(own.iter().map(OwnPoint::point))
+            chosen.take(numbers.len()).map(|(_, record)| record)
+        })
+    }
+
+    fn own(&self) -> &'a [OwnPoint] {
+        match self.source {
+            Source::Batch(..) => &[],
+            Source::Own(points) => points,
+        }
     }
 
     /// The points as one body: the one that was made before, or a new one.

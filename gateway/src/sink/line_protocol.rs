@@ -183,7 +183,10 @@ pub fn parse_line(line: &str) -> Option<OwnPoint> {
         fields.push((unescape(name).into_owned(), value));
         match behind.split_at_checked(1)? {
             (",", further) => rest = further,
-            (" ", ns) => return Some(OwnPoint { series: series.to_owned(), ns: ns.parse().ok()?, fields }),
+            (" ", ns) => {
+                let (series, ns) = (series.to_owned(), ns.parse().ok()?);
+                return Some(OwnPoint { series, ns, fields, device: None });
+            }
             _ => return None,
         }
     }
@@ -251,7 +254,7 @@ mod tests {
             fields in prop::collection::vec(("[!-~ ,=]{0,9}[a-z]", value()), 1..5),
         ) {
             let series = SeriesKey::new(&measurement, &mut vec![("t", &tag)]).unwrap();
-            let point = OwnPoint { series: series.as_str().to_owned(), ns, fields };
+            let point = OwnPoint { series: series.as_str().to_owned(), ns, fields, device: None };
             let mut line = String::new();
             prop_assert!(push_line(&mut line, Dialect::V2, &point.point()));
             prop_assert_eq!(parse_line(&line), Some(point));

@@ -58,6 +58,13 @@ pub trait Sink {
         std::future::ready(Ok(Position::Journal))
     }
 
+    /// Of the rows that are confirmed, those that the sink lacks, by the order of `confirmed`: there, devices by ledger key, with
+    /// their counts. It is asked once it was given all that the ledger counts, and nothing else. A sink without counts of its
+    /// own lacks nothing. A failure is one of the outcomes retry and hold.
+    fn lacks(&mut self, confirmed: &[(Box<str>, u64)]) -> impl Future<Output = Result<Vec<u64>, Outcome>> {
+        std::future::ready(Ok(vec![0; confirmed.len()]))
+    }
+
     /// Whether a store that could not be reached answers again, which costs it next to nothing; never true of one that
     /// has answered and wants to be left alone.
     fn is_back(&mut self) -> impl Future<Output = bool> {

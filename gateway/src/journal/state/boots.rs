@@ -68,13 +68,28 @@ impl DeviceState {
 
     /// Rows that a sink had refused are stored after all, the earliest first.
     pub(super) fn replay(&mut self, at: usize, rows: u64) {
-        let refused = |ledger: Ledger| ledger.gaps.of(Cause::Rejected);
-        let by_boot = self.by_boot.iter().fold(0_u64, |sum, b| sum.saturating_add(refused(b.ledger(at))));
-        let earlier = refused(*self.ledger(at)).saturating_sub(by_boot);
-        let rows = self.ledger(at).replay(rows);
+        self.change(at, rows, |ledger| ledger.gaps.of(Cause::Rejected), Ledger::replay);
+    }
+
+    /// A sink has lost rows that it had confirmed, the earliest first.
+    pub(super) fn lack(&mut self, at: usize, rows: u64) {
+        self.change(at, rows, |ledger| ledger.confirmed, Ledger::lack);
+    }
+
+    /// Changes the count of up to so many rows that are counted as `of` says, those of no boot that is told apart first.
+    fn change(
+        &mut self,
+        at: usize,
+        rows: u64,
+        of: impl Fn(Ledger) -> u64,
+        change: impl Fn(&mut Ledger, u64) -> u64,
+    ) {
+        let by_boot = self.by_boot.iter().fold(0_u64, |sum, boot| sum.saturating_add(of(boot.ledger(at))));
+        let earlier = of(*self.ledger(at)).saturating_sub(by_boot);
+        let rows = change(self.ledger(at), rows);
         let mut left = rows.saturating_sub(earlier);
         for known in &mut self.by_boot {
-            left -= known.ledger_mut(at).replay(left);
+            left -= change(known.ledger_mut(at), left);
         }
     }
 
@@ -156,6 +171,14 @@ impl Ledger {
     fn replay(&mut self, rows: u64) -> u64 {
         let rows = self.gaps.take(Cause::Rejected, rows);
         self.confirmed = self.confirmed.saturating_add(rows);
+        rows
+    }
+
+    /// Up to so many rows that were confirmed are lost to the sink; how many there were.
+    fn lack(&mut self, rows: u64) -> u64 {
+        let rows = rows.min(self.confirmed);
+        self.confirmed -= rows;
+        self.gaps.add(Cause::SinkReset, rows);
         rows
     }
 

@@ -7,7 +7,8 @@ use crate::sink::scripted_server::{Script, ScriptedServer};
 
 fn points(count: i64) -> Vec<OwnPoint> {
     let fields = || vec![("v".to_owned(), Value::Unsigned(1))];
-    (0..count).map(|n| OwnPoint { series: "m,device=d".to_owned(), ns: 7 + n, fields: fields() }).collect()
+    let point = |n| OwnPoint { series: "m,device=d".to_owned(), ns: 7 + n, fields: fields(), device: None };
+    (0..count).map(point).collect()
 }
 
 fn part(points: &[OwnPoint]) -> Part<'_> {

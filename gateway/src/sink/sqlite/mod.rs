@@ -3,7 +3,8 @@
 //! *Constraints.* A stored batch survives a power cut (write-ahead log, `synchronous = FULL`). The same point twice is
 //! one point: equal series and time merge their fields, the later value of a field wins. Delivery's cursor is written
 //! in the transaction of the points and rules over the journal's copy, so that points and cursor cannot disagree,
-//! whatever happens to either file. The file is bounded in time and in bytes (`sweep.rs`).
+//! whatever happens to either file; so are the rows counted that it has confirmed (`confirmed.rs`). The file is bounded in
+//! time and in bytes (`sweep.rs`).
 //!
 //! *Operation.* One connection, opened at first use and reopened after an error; other processes read meanwhile.
 //!
@@ -11,6 +12,7 @@
 //! no permission, not a database, a newer format, and a file that was removed while in use (writing on would fill a
 //! file without a name). A restart then begins a new file with the oldest rows that the journal still has.
 
+mod confirmed;
 mod look;
 mod sweep;
 
@@ -85,17 +87,18 @@ impl Sqlite {
         Sqlite { path, journal, clock, sweep: Sweep::new(limits), store: None }
     }
 
-    /// Stores points and the cursor `next` in one transaction.
-    fn store<'a>(&mut self, points: impl Iterator<Item = Point<'a>>, next: Offset) -> Result<(), StoreError> {
+    /// Stores points, counts their rows, and stores the cursor behind what is settled, in one transaction.
+    fn store(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
         let store = open(&mut self.store, &self.path)?;
         if file_identity(&self.path) != Some(store.file) {
             return Err(StoreError::Removed);
         }
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let written = write_points(&transaction, &mut store.series, &mut store.json, points)?;
+        let written = write_points(&transaction, &mut store.series, &mut store.json, part.points())?;
+        confirmed::count(&transaction, &self.journal, part)?;
         transaction.execute(
             "INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, ?1, ?2)",
-            params![self.journal, as_stored(next)],
+            params![self.journal, as_stored(part.settled())],
         )?;
         let forgotten = self.sweep.advance(&transaction, (self.clock)(), written)?;
         transaction.commit()?;
@@ -110,11 +113,15 @@ impl Sqlite {
 
     fn read_position(&mut self) -> Result<Option<Offset>, StoreError> {
         let store = open(&mut self.store, &self.path)?;
-        let row: Option<(String, i64)> = store
-            .connection
-            .query_row("SELECT journal, next FROM delivery", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(row.filter(|(journal, _)| *journal == self.journal).map(|(_, next)| Offset(next.cast_unsigned())))
+        Ok(position(&store.connection, &self.journal)?)
+    }
+
+    fn compare(&mut self, ledger: &[(Box<str>, u64)]) -> Result<Vec<u64>, StoreError> {
+        let store = open(&mut self.store, &self.path)?;
+        let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let lacks = confirmed::compare(&transaction, &self.journal, ledger)?;
+        transaction.commit()?;
+        Ok(lacks)
     }
 
     /// Forgets what a failed transaction may have left in memory, and decides what to do next.
@@ -158,7 +165,7 @@ fn damaged(path: &Path, error: &dyn std::fmt::Display) -> String {
 
 impl Sink for Sqlite {
     async fn write(&mut self, part: &Part<'_>) -> Outcome {
-        match self.store(part.points(), part.settled()) {
+        match self.store(part) {
             Ok(()) => Outcome::Confirmed,
             Err(error) => self.fail(&error),
         }
@@ -166,6 +173,10 @@ impl Sink for Sqlite {
 
     async fn position(&mut self) -> Result<Position, Outcome> {
         self.read_position().map(Position::Own).map_err(|error| self.fail(&error))
+    }
+
+    async fn lacks(&mut self, confirmed: &[(Box<str>, u64)]) -> Result<Vec<u64>, Outcome> {
+        self.compare(confirmed).map_err(|error| self.fail(&error))
     }
 }
 
@@ -196,6 +207,9 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
              COMMIT;",
         )?;
     }
+    if !connection.table_exists(None, "confirmed")? {
+        connection.execute_batch(confirmed::UPGRADE)?;
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     let file = file_identity(path).ok_or(StoreError::Removed)?;
     Ok(Store { connection, file, series: HashMap::new(), json: String::new() })
@@ -204,6 +218,14 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
 fn file_identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// How far the file is in a journal; none if it is a file of another one.
+fn position(connection: &Connection, journal: &str) -> rusqlite::Result<Option<Offset>> {
+    let row: Option<(String, i64)> = connection
+        .query_row("SELECT journal, next FROM delivery", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(row.filter(|(of, _)| *of == *journal).map(|(_, next)| Offset(next.cast_unsigned())))
 }
 
 /// Returns how many points were written.
@@ -323,6 +345,7 @@ mod tests {
 
     use rusqlite::OpenFlags;
 
+    use super::super::batch::OwnPoint;
     use super::*;
     use crate::record::Value;
 
@@ -363,8 +386,12 @@ mod tests {
         vec![(name.to_owned(), value)]
     }
 
+    fn point(series: &str, ns: i64, fields: &[(String, Value)]) -> OwnPoint {
+        OwnPoint { series: series.to_owned(), ns, fields: fields.to_vec(), device: None }
+    }
+
     fn store(sink: &mut Sqlite, series: &str, ns: i64, fields: &[(String, Value)]) -> Result<(), StoreError> {
-        sink.store(std::iter::once(Point::of(series, ns, fields)), Offset(1))
+        sink.store(&Part::of_points(&[point(series, ns, fields)], Offset(1)))
     }
 
     #[test]
@@ -419,9 +446,43 @@ mod tests {
         let fixture = Fixture::new();
         let mut sink = fixture.sink("j1", 1 << 30);
         assert_eq!(sink.read_position().unwrap(), None);
-        sink.store(std::iter::empty(), Offset(u64::MAX)).unwrap();
+        sink.store(&Part::of_points(&[], Offset(u64::MAX))).unwrap();
         assert_eq!(fixture.sink("j1", 1 << 30).read_position().unwrap(), Some(Offset(u64::MAX)));
         assert_eq!(fixture.sink("j2", 1 << 30).read_position().unwrap(), None);
+    }
+
+    /// What the file lacks of what a ledger counts.
+    fn lacks<const N: usize>(sink: &mut Sqlite, ledger: [(&str, u64); N]) -> Vec<u64> {
+        sink.compare(&ledger.map(|(device, rows)| (device.into(), rows))).unwrap()
+    }
+
+    #[test]
+    fn a_file_tells_what_it_lacks_of_what_was_confirmed() {
+        let fixture = Fixture::new();
+        let mut sink = fixture.sink("j", 1 << 30);
+        assert_eq!(lacks(&mut sink, [("a", 3), ("b", 0)]), [3, 0], "a new file has nothing");
+        let fields = field("v", Value::Integer(1));
+        let of =
+            |device: Option<&str>, ns| OwnPoint { device: device.map(Box::from), ..point("m", ns, &fields) };
+        let points = [of(Some("a"), 1), of(Some("b"), 2), of(Some("a"), 2), of(None, 3)];
+        sink.store(&Part::of_points(&points, Offset(4))).unwrap();
+        assert_eq!(lacks(&mut sink, [("a", 2), ("b", 1)]), [0, 0], "rows count, not points");
+        assert_eq!(lacks(&mut sink, [("a", 7), ("b", 1), ("c", 1)]), [5, 0, 1]);
+        assert_eq!(lacks(&mut sink, [("a", 1), ("b", 1)]), [0, 0], "given again what the ledger had not");
+        assert_eq!(lacks(&mut sink, [("a", 2), ("b", 1)]), [1, 0], "and set right by that");
+        let mut of_another_journal = fixture.sink("k", 1 << 30);
+        assert_eq!(lacks(&mut of_another_journal, [("b", 1)]), [1]);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_takes_the_ledgers_word_once() {
+        let fixture = Fixture::new();
+        let fields = field("v", Value::Integer(1));
+        store(&mut fixture.sink("j", 1 << 30), "m", 1, &fields).unwrap();
+        Connection::open(fixture.path()).unwrap().execute_batch("DROP TABLE confirmed").unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        assert_eq!(lacks(&mut sink, [("a", 5), ("b", 0)]), [0, 0]);
+        assert_eq!(lacks(&mut fixture.sink("j", 1 << 30), [("a", 6), ("b", 1)]), [1, 1]);
     }
 
     #[test]
@@ -535,8 +596,8 @@ mod tests {
         let mut sink = fixture.sink("j", 1 << 30);
         let fields = field("v", Value::Integer(1));
         for series in ["a", "b"] {
-            let old = (0..1000).map(|s| Point::of(series, s * SECOND_NS / 10, &fields));
-            sink.store(old, Offset(1)).unwrap();
+            let old: Vec<_> = (0..1000).map(|s| point(series, s * SECOND_NS / 10, &fields)).collect();
+            sink.store(&Part::of_points(&old, Offset(1))).unwrap();
         }
         assert_eq!(fixture.count("points"), 2000, "an untrusted clock deletes nothing");
         fixture.now_ns.store(150 * SECOND_NS, Ordering::Relaxed);
@@ -577,9 +638,8 @@ mod tests {
         let mut sink = fixture.sink("j", max_bytes);
         let fields = field("text", Value::Text("x".repeat(100)));
         for batch in 0..100_i64 {
-            let series: Vec<String> = (0..10).map(|n| format!("m,device=d{n}")).collect();
-            let points = (0..500).map(|n| Point::of(&series[n % 10], batch * 1000 + n as i64, &fields));
-            sink.store(points, Offset(1)).unwrap();
+            let points = (0..500).map(|n| point(&format!("m,device=d{}", n % 10), batch * 1000 + n, &fields));
+            sink.store(&Part::of_points(&points.collect::<Vec<_>>(), Offset(1))).unwrap();
             let reader = fixture.reader();
             let pages: i64 = reader.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
             assert!(pages * 4096 <= max_bytes.cast_signed() + 200_000, "{pages} pages after batch {batch}");
