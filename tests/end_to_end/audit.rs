@@ -172,6 +172,72 @@ fn what_the_retention_of_the_embedded_store_deletes_stays_accounted_for() -> any
     Ok(())
 }
 
+/// What a lost file had, and the journal has no more, is a counted gap: to the row, and once, whatever else happens meanwhile.
+#[test]
+fn what_goes_with_the_file_of_the_embedded_store_is_counted() -> anyhow::Result<()> {
+    let mut rng = Rng::announced("lost file")?;
+    let scratch = Scratch::new("lost-file")?;
+    let mut world = World::start(scratch, NOBODY, "[journal]\nmax_bytes = \"2MiB\"\n".to_owned())?;
+    let (ns, mut rows) = (wall_ns(), 0);
+    for lost in 0..2 {
+        for _ in 0..4 {
+            let row = |n: i64| json!({"time": ns + n, "x": 0.1, "y": 0.2, "z": 0.3});
+            let messages: Vec<(&str, Value)> =
+                (rows..rows + 3_000).map(|n| (if n % 3 == 0 { "a" } else { "b" }, row(n))).collect();
+            let before = world.gateway.backlog()?.1;
+            store(&world, &messages, before + 3_000)?;
+            rows += 3_000;
+        }
+        world.gateway.kill();
+        for behind in ["", "-wal", "-shm"] {
+            let mut file = world.gateway.sqlite_file().into_os_string();
+            file.push(behind);
+            if let Err(error) = std::fs::remove_file(&file) {
+                anyhow::ensure!(error.kind() == std::io::ErrorKind::NotFound, "removing {file:?}: {error}");
+            }
+        }
+        world.gateway.resume()?;
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(rng.in_range(0..300)));
+            world.gateway.kill();
+            world.gateway.resume()?;
+        }
+        let gaps = wait_for("the gaps of what is lost", DRAIN_LIMIT, || {
+            let fault = |error: anyhow::Error| format!("{error:#}");
+            // The audit comes first: what the ledger says before the file was read is of before the loss.
+            let audit = world.gateway.audit().map_err(fault)?;
+            let status = world.gateway.status().map_err(fault)?;
+            let of =
+                |device: &str| status["devices"][device]["sinks"]["sqlite"]["gaps"]["sink_reset"].as_u64();
+            let stored = status["ledger"]["confirmed"].as_u64();
+            let is_exact = audit["verdict"] == "exact";
+            match (of("a"), of("b"), stored) {
+                (Some(a), Some(b), Some(stored)) if is_exact && a + b + stored == rows.unsigned_abs() => {
+                    Ok((a, b))
+                }
+                _ => Err(format!("{status:#}\n{audit:#}")),
+            }
+        })?;
+        anyhow::ensure!(
+            gaps.0 > 3_000 * (lost + 1) && gaps.1 > 6_000 * (lost + 1),
+            "{gaps:?} of {rows} rows"
+        );
+        eprintln!("{gaps:?} of {rows} rows are lost");
+    }
+    let file = Connection::open(world.gateway.sqlite_file())?;
+    let query = "SELECT count(DISTINCT device) FROM readings
+                 WHERE measurement = 'forebay_gap' AND json_extract(tags, '$.cause') = 'sink_reset'";
+    wait_for("the gaps as points of the new file", DRAIN_LIMIT, || {
+        match file.query_row(query, [], |row| row.get::<_, i64>(0)) {
+            Ok(2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    world.gateway.close(DRAIN_LIMIT)?;
+    world.scratch.passed();
+    Ok(())
+}
+
 /// The gateway's own health, through kills: counted in the ledger like any other row, and exact in the database.
 #[test]
 fn the_gateways_health_is_stored_as_a_device_of_its_own() -> anyhow::Result<()> {
