@@ -95,10 +95,10 @@ impl Sqlite {
         }
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let written = write_points(&transaction, &mut store.series, &mut store.json, part.points())?;
-        confirmed::count(&transaction, &self.journal, part)?;
+        let counted = confirmed::count(&transaction, &self.journal, part)?.then_some(1);
         transaction.execute(
-            "INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, ?1, ?2)",
-            params![self.journal, as_stored(part.settled())],
+            "INSERT OR REPLACE INTO delivery (only_row, journal, next, counted) VALUES (1, ?1, ?2, ?3)",
+            params![self.journal, as_stored(part.settled()), counted],
         )?;
         let forgotten = self.sweep.advance(&transaction, (self.clock)(), written)?;
         transaction.commit()?;
@@ -113,7 +113,7 @@ impl Sqlite {
 
     fn read_position(&mut self) -> Result<Option<Offset>, StoreError> {
         let store = open(&mut self.store, &self.path)?;
-        Ok(position(&store.connection, &self.journal)?)
+        Ok(position(&store.connection, &self.journal)?.map(|(next, _)| next))
     }
 
     fn compare(&mut self, ledger: &[(Box<str>, u64)]) -> Result<Vec<u64>, StoreError> {
@@ -220,12 +220,15 @@ fn file_identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// How far the file is in a journal; none if it is a file of another one.
-fn position(connection: &Connection, journal: &str) -> rusqlite::Result<Option<Offset>> {
-    let row: Option<(String, i64)> = connection
-        .query_row("SELECT journal, next FROM delivery", [], |row| Ok((row.get(0)?, row.get(1)?)))
+/// How far the file is in a journal, and whether it has counted all that it has of it; none if it is a file of another one.
+fn position(connection: &Connection, journal: &str) -> rusqlite::Result<Option<(Offset, bool)>> {
+    let row: Option<(String, i64, Option<i64>)> = connection
+        .query_row("SELECT journal, next, counted FROM delivery", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .optional()?;
-    Ok(row.filter(|(of, _)| *of == *journal).map(|(_, next)| Offset(next.cast_unsigned())))
+    let own = row.filter(|(of, ..)| *of == *journal);
+    Ok(own.map(|(_, next, counted)| (Offset(next.cast_unsigned()), counted.is_some())))
 }
 
 /// Returns how many points were written.
@@ -480,9 +483,20 @@ mod tests {
         let fields = field("v", Value::Integer(1));
         store(&mut fixture.sink("j", 1 << 30), "m", 1, &fields).unwrap();
         Connection::open(fixture.path()).unwrap().execute_batch("DROP TABLE confirmed").unwrap();
+        Connection::open(fixture.path())
+            .unwrap()
+            .execute_batch("ALTER TABLE delivery DROP COLUMN counted")
+            .unwrap();
         let mut sink = fixture.sink("j", 1 << 30);
         assert_eq!(lacks(&mut sink, [("a", 5), ("b", 0)]), [0, 0]);
         assert_eq!(lacks(&mut fixture.sink("j", 1 << 30), [("a", 6), ("b", 1)]), [1, 1]);
+        // One that wrote after this version, as it did.
+        let earlier = "INSERT OR REPLACE INTO delivery (only_row, journal, next) VALUES (1, 'j', 7)";
+        Connection::open(fixture.path()).unwrap().execute_batch(earlier).unwrap();
+        let mut sink = fixture.sink("j", 1 << 30);
+        store(&mut sink, "m", 2, &fields).unwrap();
+        assert_eq!(lacks(&mut sink, [("a", 9), ("b", 1)]), [0, 0]);
+        assert_eq!(lacks(&mut sink, [("a", 9), ("b", 2)]), [0, 1]);
     }
 
     #[test]

@@ -21,11 +21,13 @@ CREATE TABLE IF NOT EXISTS points (
     PRIMARY KEY (series, ns)
 ) WITHOUT ROWID;
 
--- How far delivery has come in the journal of that id; written in the transaction of the points.
+-- How far delivery has come in the journal of that id; written in the transaction of the points. `counted` is missing if
+-- `confirmed` lacks rows, because a version wrote them that did not count.
 CREATE TABLE IF NOT EXISTS delivery (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     journal  TEXT NOT NULL,
-    next     INTEGER NOT NULL
+    next     INTEGER NOT NULL,
+    counted  INTEGER
 );
 
 -- How many points of a device have been deleted to keep within the retention and the size: `forebay audit` needs it.
