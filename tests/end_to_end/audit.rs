@@ -178,6 +178,7 @@ fn what_goes_with_the_file_of_the_embedded_store_is_counted() -> anyhow::Result<
     let mut rng = Rng::announced("lost file")?;
     let scratch = Scratch::new("lost-file")?;
     let mut world = World::start(scratch, NOBODY, "[journal]\nmax_bytes = \"2MiB\"\n".to_owned())?;
+    world.gateway.loses_store();
     let (ns, mut rows) = (wall_ns(), 0);
     for lost in 0..2 {
         for _ in 0..4 {

@@ -175,6 +175,8 @@ pub struct Gateway {
     /// CPU time of the lives that have ended, and the most memory of any.
     past: Usage,
     closing: Closing,
+    /// Whether the test takes away what the embedded database had confirmed.
+    loses_store: bool,
 }
 
 impl Gateway {
@@ -206,6 +208,7 @@ impl Gateway {
             process: None,
             past: Usage::default(),
             closing: Closing::Exact,
+            loses_store: false,
         })
     }
 
@@ -357,6 +360,11 @@ impl Gateway {
         self.closing = closing;
     }
 
+    /// Says that the embedded database comes back without what it had confirmed, which it must never say of itself else.
+    pub fn loses_store(&mut self) {
+        self.loses_store = true;
+    }
+
     /// What `forebay audit --json` says.
     ///
     /// # Errors
@@ -379,6 +387,8 @@ impl Gateway {
         if !matches!(self.closing, Closing::Unaudited(_)) {
             self.closing.check(&self.audit()?)?;
         }
+        let is_lost = self.status()?.to_string().contains("sink_reset");
+        anyhow::ensure!(is_lost == self.loses_store, "a store that has lost rows: {is_lost}");
         let status = self.end()?;
         anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
         Ok(())

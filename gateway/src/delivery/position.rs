@@ -93,7 +93,7 @@ impl<S: Sink> Driver<S> {
             }
         });
         // A sink that cannot tell now fails at the next write too, which is complained about.
-        let Ok(lacks) = self.sink.lacks(&confirmed).await else { return };
+        let Ok(lacks) = self.sink.lacks(self.accounted, &confirmed).await else { return };
         self.may_lack = false;
         let now = self.now();
         let mut gaps = Vec::new();

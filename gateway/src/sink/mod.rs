@@ -58,10 +58,14 @@ pub trait Sink {
         std::future::ready(Ok(Position::Journal))
     }
 
-    /// Of the rows that are confirmed, those that the sink lacks, by the order of `confirmed`: there, devices by ledger key, with
-    /// their counts. It is asked once it was given all that the ledger counts, and nothing else. A sink without counts of its
-    /// own lacks nothing. A failure is one of the outcomes retry and hold.
-    fn lacks(&mut self, confirmed: &[(Box<str>, u64)]) -> impl Future<Output = Result<Vec<u64>, Outcome>> {
+    /// Of the rows that the ledger counts as confirmed, by ledger key of their devices, those that the sink lacks, in the same
+    /// order. It is asked once it was given everything below `_to`, of which the ledger tells, and from there on counts what
+    /// it is given. A sink without counts of its own lacks nothing. A failure is one of the outcomes retry and hold.
+    fn lacks(
+        &mut self,
+        _to: Offset,
+        confirmed: &[(Box<str>, u64)],
+    ) -> impl Future<Output = Result<Vec<u64>, Outcome>> {
         std::future::ready(Ok(vec![0; confirmed.len()]))
     }
 

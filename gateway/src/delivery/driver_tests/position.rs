@@ -130,3 +130,37 @@ fn what_a_store_has_lost_and_the_journal_has_no_more_is_declared_once() {
     assert!(ledgers(&journal).iter().all(|[_, confirmed, _]| *confirmed > 0), "the journal had some");
     assert_eq!(check(&journal, &path), [0, 0], "and that too");
 }
+
+/// A file may have what the ledger does not tell of: a life ended in between, or the journal is an older one.
+#[test]
+fn a_file_that_is_ahead_of_the_ledger_lacks_nothing_ever() {
+    let storage = MemoryStorage::new();
+    let open = |storage: &MemoryStorage| {
+        Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("readings.sqlite");
+    let journal = open(&storage);
+    let running = Running::start(&journal, "main", sqlite(&path));
+    deliver(&journal, "a", 30);
+    deliver(&journal, "b", 10);
+    running.stop();
+    drop(journal);
+    let older = storage.fork();
+    let journal = open(&storage);
+    let running = Running::start(&journal, "main", sqlite(&path));
+    deliver(&journal, "a", 30);
+    running.stop();
+    drop(journal);
+
+    let journal = open(&older);
+    for rows in [7, 11, 40] {
+        let running = Running::start(&journal, "main", sqlite(&path));
+        deliver(&journal, "a", rows);
+        deliver(&journal, "b", rows);
+        running.stop();
+    }
+    // Nothing is declared where everything is compared once more.
+    Running::start(&journal, "main", sqlite(&path)).stop();
+    assert_eq!(ledgers(&journal), [[88, 88, 0], [68, 68, 0]]);
+}

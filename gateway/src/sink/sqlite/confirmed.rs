@@ -1,9 +1,9 @@
 //! How many rows the file has confirmed, by device, so that a file that was lost or put back tells what it lacks.
 //!
 //! Operation: rows are counted in the transaction that stores them. A row below the file's own cursor was counted before.
-//! Delivery may give others twice, where a life ended between the file and the journal; then the file counts more than
-//! the ledger, and is set right when they are compared. It never counts less unless it has lost something: what a
-//! comparison reports as missing is missing.
+//! Delivery may give others twice, and where a life ended between the file and the journal the file is ahead of the ledger;
+//! then it counts more, and a comparison sets its counts and its cursor back to what the ledger knows. It never counts
+//! less unless it has lost something: what a comparison reports as missing is missing.
 //!
 //! An earlier version does not count. It leaves no `counted` beside the cursor that it writes, and a file of its takes the
 //! ledger's word once.
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::position;
+use super::{as_stored, position};
 use crate::record::Offset;
 use crate::sink::batch::Part;
 
@@ -39,11 +39,12 @@ pub(super) fn count(transaction: &Transaction<'_>, journal: &str, part: &Part<'_
     Ok(is_counted)
 }
 
-/// How many rows the file lacks of what the ledger counts, in the ledger's order. The file must have been given all of
-/// that, and nothing else.
+/// How many rows the file lacks of what the ledger counts, in the ledger's order. The file must have been given everything
+/// below `to`, of which the ledger tells; what it has beyond that it is given again, and counts it then.
 pub(super) fn compare(
     transaction: &Transaction<'_>,
     journal: &str,
+    to: Offset,
     ledger: &[(Box<str>, u64)],
 ) -> rusqlite::Result<Vec<u64>> {
     let (_, is_counted) = begin(transaction, journal)?;
@@ -59,7 +60,7 @@ pub(super) fn compare(
         }
         lacks.push(lack);
     }
-    transaction.execute("UPDATE delivery SET counted = 1", [])?;
+    transaction.execute("UPDATE delivery SET counted = 1, next = ?1", [as_stored(to)])?;
     Ok(lacks)
 }
 

@@ -116,10 +116,10 @@ impl Sqlite {
         Ok(position(&store.connection, &self.journal)?.map(|(next, _)| next))
     }
 
-    fn compare(&mut self, ledger: &[(Box<str>, u64)]) -> Result<Vec<u64>, StoreError> {
+    fn compare(&mut self, to: Offset, ledger: &[(Box<str>, u64)]) -> Result<Vec<u64>, StoreError> {
         let store = open(&mut self.store, &self.path)?;
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let lacks = confirmed::compare(&transaction, &self.journal, ledger)?;
+        let lacks = confirmed::compare(&transaction, &self.journal, to, ledger)?;
         transaction.commit()?;
         Ok(lacks)
     }
@@ -175,8 +175,8 @@ impl Sink for Sqlite {
         self.read_position().map(Position::Own).map_err(|error| self.fail(&error))
     }
 
-    async fn lacks(&mut self, confirmed: &[(Box<str>, u64)]) -> Result<Vec<u64>, Outcome> {
-        self.compare(confirmed).map_err(|error| self.fail(&error))
+    async fn lacks(&mut self, to: Offset, confirmed: &[(Box<str>, u64)]) -> Result<Vec<u64>, Outcome> {
+        self.compare(to, confirmed).map_err(|error| self.fail(&error))
     }
 }
 
@@ -456,7 +456,8 @@ mod tests {
 
     /// What the file lacks of what a ledger counts.
     fn lacks<const N: usize>(sink: &mut Sqlite, ledger: [(&str, u64); N]) -> Vec<u64> {
-        sink.compare(&ledger.map(|(device, rows)| (device.into(), rows))).unwrap()
+        let to = sink.read_position().unwrap().unwrap_or_default();
+        sink.compare(to, &ledger.map(|(device, rows)| (device.into(), rows))).unwrap()
     }
 
     #[test]
