@@ -81,7 +81,7 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
     }
     if surplus > 0 {
         notes.push(
-            "points of this name were written by somebody else, or before this data directory was made"
+            "points of this name were written by somebody else, before this data directory was made, or are in a file that was put back after they had been declared lost"
                 .to_owned(),
         );
     }

@@ -5,8 +5,8 @@
 //! * Next: `sink/` (a file per write path).
 //!
 //! The loop is gather, write, commit (`commit.rs`); where the journal has a hole, or has to make room, something is
-//! skipped instead (`skip.rs`). Where it begins, `position.rs` says. While a batch or its cursor is on its way, the next batch is gathered already, but sent
-//! only once that cursor is durable.
+//! skipped instead (`skip.rs`). Where it begins, `position.rs` says. While a batch or its cursor is on its way, the next
+//! batch is gathered already, but sent only once that cursor is durable.
 //!
 //! No wait is so long that it keeps the journal from making room: whatever the driver waits for, it goes on as soon as it
 //! has to let go of its oldest rows. A write that is under way then is abandoned after [`EVICT_GRACE`], and its rows are
@@ -152,8 +152,11 @@ pub(super) struct Driver<S> {
     /// Holes in the journal that are declared, and not passed yet.
     pub(super) holes: Holes,
     pub(super) has_told_of_lack: bool,
-    /// Whether the sink counts rows itself, and has not been asked yet whether it has all that the ledger counts.
-    pub(super) may_lack: bool,
+    /// Where the journal ended when this life began.
+    pub(super) recovered: Offset,
+    /// From which offset on the sink's own counts can be compared with the ledger's, once in this life; none if they were, or
+    /// there are none.
+    pub(super) comparable_from: Option<Offset>,
     horizon: Option<Reached>,
 }
 
@@ -203,7 +206,8 @@ impl<S: Sink> Driver<S> {
             detached: false,
             holes: Holes::default(),
             has_told_of_lack: false,
-            may_lack: false,
+            recovered: *journal.watermark().borrow(),
+            comparable_from: None,
             horizon: settings.horizon,
             name,
             journal,
@@ -301,7 +305,7 @@ impl<S: Sink> Driver<S> {
                 self.journal_held().await;
                 continue;
             }
-            self.declare_lack(gather).await;
+            self.declare_lack(gather).await?;
             let now = Instant::now();
             if let Some((from, to)) = gather.hole() {
                 return Ok(Next::PassHole(from, to));

@@ -353,7 +353,7 @@ fn the_embedded_store_brings_the_ledger_up_to_date_after_a_crash() {
     submit(&journal, "d", 350..360);
     let status = Running::start(&journal, "sqlite", sqlite()).stop();
     let told = status.snapshot().last_error;
-    assert!(told.is_some_and(|told| told.contains("may lack what it had confirmed")));
+    assert!(told.is_some_and(|told| told.contains("lacks what it had confirmed")));
     assert_eq!((count(), ledger(&journal, "d", "sqlite")), (360, (360, 0)));
 }
 

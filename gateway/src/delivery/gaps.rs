@@ -6,10 +6,10 @@ use crate::journal::entry::{Cause, ENTRY_BYTES_MAX, Entry, GapEntry, RowEntry};
 use crate::journal::state::OTHERS;
 use crate::record::{MachineBoot, SeriesKey, split_series};
 
-/// A gap whose time is not later than that of its device's previous one by this much at most is moved behind it.
+/// A gap whose time is not later than that of its series' previous one by this much at most is moved behind it.
 const COLLISION_NS: i64 = 1_000_000;
-/// Devices whose previous gap is remembered.
-const DEVICES: usize = 10_000;
+/// Series whose previous gap is remembered.
+const SERIES: usize = 10_000;
 /// What an entry of a gap takes at most besides device and series.
 const REST_BYTES: usize = 512;
 
@@ -18,7 +18,7 @@ const REST_BYTES: usize = 512;
 pub(super) struct GapMaker {
     /// Configured tags.
     tags: Vec<(String, String)>,
-    /// Time of each device's latest gap.
+    /// Time of the latest gap of each series.
     latest: HashMap<Box<str>, When>,
 }
 
@@ -78,6 +78,12 @@ impl GapMaker {
         Gap { from, to, count: to.saturating_sub(from), ..self.gap(cause, key, tag, boot, when) }
     }
 
+    /// The gap of so many rows of which nothing else is known.
+    pub(super) fn of_count(&mut self, cause: Cause, device: (&str, &str), count: u64, when: When) -> Gap {
+        let (key, tag) = device;
+        Gap { count, ..self.gap(cause, key, tag, 0, when) }
+    }
+
     fn gap(&mut self, cause: Cause, device: &str, tag: &str, boot: u32, when: When) -> Gap {
         let own = [("cause", cause.as_str()), ("device", tag)];
         let configured = self.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -85,17 +91,17 @@ impl GapMaker {
             configured.filter(|(name, _)| own.iter().all(|(own, _)| own != name)).chain(own).collect();
         let series = SeriesKey::new("forebay_gap", &mut tags).map(|key| key.as_str().to_owned());
         let series = fitting(device, cause, series.ok());
-        let when = self.own_time(device, when);
+        let when = self.own_time(&series, when);
         let device = device.to_owned();
         Gap { device, boot, from: 0, to: 0, count: 0, cause, again: false, is_sum: false, series, when }
     }
 
-    /// The time, moved behind the device's previous gap where both would be the same point.
-    fn own_time(&mut self, device: &str, when: When) -> When {
-        if self.latest.len() >= DEVICES {
+    /// The time, moved behind the series' previous gap where both would be the same point.
+    fn own_time(&mut self, series: &str, when: When) -> When {
+        if self.latest.len() >= SERIES {
             self.latest.clear();
         }
-        let latest = self.latest.entry(device.into()).or_insert(When { ns: i64::MIN, ..when });
+        let latest = self.latest.entry(series.into()).or_insert(When { ns: i64::MIN, ..when });
         let collides = when.machine == latest.machine
             && when.ns <= latest.ns
             && latest.ns.saturating_sub(when.ns) < COLLISION_NS;

@@ -7,8 +7,9 @@
 //! file counts, device by device.
 //!
 //! Operation: the two counts are compared once in each life, in the first moment in which the sink was given all that the
-//! ledger counts and nothing beyond. Whatever took rows away from the redelivery until then, the journal's need of room or
-//! a damaged block, is in the difference.
+//! ledger counts, and has nothing beyond. Whatever took rows away from the redelivery until then, the journal's need of room
+//! or a damaged block, is in the difference. A file that is ahead of the journal itself, because that is an older one put
+//! back, is set back to what the ledger knows before anything is written.
 //!
 //! Failure: what is declared is not in the ledger's count any more, so a restart at any moment declares only the rest.
 
@@ -17,12 +18,14 @@ use std::time::Instant;
 use tracing::{error, warn};
 
 use super::Step;
+use super::commit::Submitted;
 use super::driver::{Driver, JOURNAL_RETRY, Stopping};
 use super::gather::Gather;
 use super::waits::patience;
 use crate::journal::entry::Cause;
+use crate::journal::state::DeviceState;
 use crate::record::Offset;
-use crate::sink::{Batch, Position, Sink};
+use crate::sink::{Batch, Outcome, Position, Sink};
 
 impl<S: Sink> Driver<S> {
     /// Where delivery begins: at the journal's cursor, or before it if the sink itself knows of less. A sink that is
@@ -39,7 +42,7 @@ impl<S: Sink> Driver<S> {
                 position = self.sink.position() => position,
                 () = patience => continue,
             };
-            match position {
+            match self.set_back(position).await {
                 Ok(position) => break position,
                 Err(outcome) => {
                     self.note(&outcome);
@@ -58,10 +61,29 @@ impl<S: Sink> Driver<S> {
         Ok(match position {
             Position::Journal => self.accounted,
             Position::Own(own) => {
-                self.may_lack = true;
-                own.unwrap_or_default().min(self.accounted).max(floor)
+                let own = own.unwrap_or_default();
+                self.comparable_from = Some(if own > self.recovered { Offset(0) } else { own });
+                own.min(self.accounted).max(floor)
             }
         })
+    }
+
+    /// Sets a sink back that is ahead of the journal: what it counts is of entries that this journal has not, or others.
+    async fn set_back(&mut self, position: Result<Position, Outcome>) -> Result<Position, Outcome> {
+        let position = position?;
+        if let Position::Own(Some(own)) = position
+            && own > self.recovered
+        {
+            let confirmed = self.confirmed();
+            self.sink.lacks(self.accounted, &confirmed).await?;
+        }
+        Ok(position)
+    }
+
+    /// How many rows of each device the ledger counts as confirmed, by its key there.
+    fn confirmed(&self) -> Vec<(Box<str>, u64)> {
+        let of = |(device, rows): (&DeviceState, u64)| (device.key.clone(), rows);
+        self.journal.with_state(|state| state.confirmed_by_device(&self.name).map(of).collect())
     }
 
     /// Says once that the sink gets again what is in the ledger. A sink that is merely behind where nothing was for it, as rows
@@ -72,43 +94,50 @@ impl<S: Sink> Driver<S> {
             return;
         };
         self.has_told_of_lack = true;
-        self.status.note(
-            "the store may lack what it had confirmed, and gets again what the journal still has of it",
-        );
-        warn!(sink = &*self.name, %from, to = %self.accounted, "the store may lack what it had confirmed; it gets again what the journal still has of it");
+        let what = "the store lacks what it had confirmed: its file is a new one, or an older one; it gets again what the journal still has of it";
+        self.status.note(what);
+        warn!(sink = &*self.name, from_entry = %from, to_entry = %self.accounted, "{what}");
     }
 
     /// Declares what the sink has lost for good of what it had confirmed, once it was given everything that there is.
-    pub(super) async fn declare_lack(&mut self, gather: &Gather) {
+    pub(super) async fn declare_lack(&mut self, gather: &Gather) -> Result<(), Stopping> {
+        let Some(from) = self.comparable_from else { return Ok(()) };
         let given = gather.without_rows().unwrap_or(gather.from());
-        let is_even = given >= self.accounted && self.held.is_empty() && self.ahead.stored.is_empty();
-        if !self.may_lack || !is_even || self.has_failed() {
-            return;
+        let is_even = given >= self.accounted && self.accounted >= from && self.held.is_empty();
+        if !is_even || self.has_failed() {
+            return Ok(());
         }
-        let (mut names, mut confirmed) = (Vec::new(), Vec::new());
-        self.journal.with_state(|state| {
-            for (device, rows) in state.confirmed_by_device(&self.name) {
-                names.push(device.name.clone());
-                confirmed.push((device.key.clone(), rows));
+        let confirmed = self.confirmed();
+        let lacks = match self.sink.lacks(self.accounted, &confirmed).await {
+            Ok(lacks) => lacks,
+            Err(outcome) => {
+                self.note(&outcome);
+                return self.wait(Instant::now() + JOURNAL_RETRY).await;
             }
-        });
-        // A sink that cannot tell now fails at the next write too, which is complained about.
-        let Ok(lacks) = self.sink.lacks(self.accounted, &confirmed).await else { return };
-        self.may_lack = false;
-        let now = self.now();
-        let mut gaps = Vec::new();
-        for (((key, _), name), rows) in confirmed.iter().zip(&names).zip(lacks) {
-            if rows > 0 {
-                gaps.push(self.gaps.of_numbers(Cause::SinkReset, (key, name), 0, (0, rows), now));
+        };
+        self.note(&Outcome::Confirmed);
+        self.comparable_from = None;
+        let (now, mut rows) = (self.now(), 0_u64);
+        for ((key, _), count) in confirmed.iter().zip(lacks).filter(|(_, count)| *count > 0) {
+            let name = self.journal.with_state(|state| state.device(key).map(|device| device.name.clone()));
+            let gap = self.gaps.of_count(Cause::SinkReset, (key, name.as_deref().unwrap_or(key)), count, now);
+            while !self.held.add(&gap) {
+                // What is not declared now is by the next start.
+                match self.submit_held(false).await {
+                    Submitted::MustEvict | Submitted::Failed => return Ok(()),
+                    Submitted::Taken(_) | Submitted::Nothing => {}
+                }
             }
+            rows = rows.saturating_add(count);
         }
-        let rows: u64 = gaps.iter().map(|gap| gap.count).sum();
-        if rows > 0 && self.declare(gaps, self.accounted).await {
+        if rows > 0 {
+            self.journal_held().await;
             error!(
                 sink = &*self.name,
                 rows,
                 "the store has lost rows that it had confirmed, and the journal has them no more; they are declared in forebay_gap"
             );
         }
+        Ok(())
     }
 }

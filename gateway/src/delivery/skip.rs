@@ -167,7 +167,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Makes gaps durable and, with the last of them, that the sink goes on at `to`; false if the journal has failed.
-    pub(super) async fn declare(&mut self, gaps: Vec<Gap>, to: Offset) -> bool {
+    async fn declare(&mut self, gaps: Vec<Gap>, to: Offset) -> bool {
         for gap in gaps {
             while !self.held.add(&gap) {
                 self.submit_patiently().await;

@@ -389,34 +389,22 @@ impl<'a> Part<'a> {
 
     /// The points, in the order of the journal.
     pub fn points(&self) -> impl Iterator<Item = Point<'a>> + use<'a> {
-        self.records().map(|(_, record)| record.point()).chain(self.own().iter().map(OwnPoint::point))
+        self.placed().map(|(_, point)| point)
     }
 
-    /// Ledger keys of the devices whose rows are at an offset or behind it, or stand in no batch: one for each row.
-    pub fn devices_from(&self, from: Offset) -> impl Iterator<Item = &'a str> + use<'a> {
-        let records = self.records().filter(move |(offset, _)| *offset >= from);
-        let rows = records.filter_map(|(_, record)| record.row()).map(|row| row.device);
-        rows.chain(self.own().iter().filter_map(|point| point.device.as_deref()))
-    }
-
-    fn records(&self) -> impl Iterator<Item = (Offset, Record<'a>)> + use<'a> {
-        let batch = match self.source {
-            Source::Batch(batch, numbers) => Some((batch, numbers)),
-            Source::Own(_) => None,
+    /// The same, each with its offset, if it stands in a batch.
+    pub fn placed(&self) -> impl Iterator<Item = (Option<Offset>, Point<'a>)> + use<'a> {
+        let (batch, own) = match self.source {
+            Source::Batch(batch, numbers) => (Some((batch, numbers)), &[][..]),
+            Source::Own(points) => (None, points),
         };
-        batch.into_iter().flat_map(|(batch, numbers)| {
+        let of_batch = batch.into_iter().flat_map(|(batch, numbers)| {
             let mut wanted = numbers.iter().peekable();
             let records = batch.records().enumerate();
             let chosen = records.filter(move |(number, _)| wanted.next_if_eq(&number).is_some());
-            chosen.take(numbers.len()).map(|(_, record)| record)
-        })
-    }
-
-    fn own(&self) -> &'a [OwnPoint] {
-        match self.source {
-            Source::Batch(..) => &[],
-            Source::Own(points) => points,
-        }
+            chosen.take(numbers.len()).map(|(_, (offset, record))| (Some(offset), record.point()))
+        });
+        of_batch.chain(own.iter().map(|point| (None, point.point())))
     }
 
     /// The points as one body: the one that was made before, or a new one.
@@ -454,7 +442,8 @@ impl OwnPoint {
     /// The same, borrowed.
     #[must_use]
     pub fn point(&self) -> Point<'_> {
-        Point::of(&self.series, self.ns, &self.fields)
+        let device = self.device.as_deref().unwrap_or_default();
+        Point::of_device(device, &self.series, self.ns, &self.fields)
     }
 }
 
@@ -516,9 +505,19 @@ impl<'a> Point<'a> {
     /// A point that stands in no journal.
     #[must_use]
     pub fn of(series: &'a str, ns: i64, fields: &'a [(String, Value)]) -> Point<'a> {
+        Point::of_device("", series, ns, fields)
+    }
+
+    fn of_device(device: &'a str, series: &'a str, ns: i64, fields: &'a [(String, Value)]) -> Point<'a> {
         let fields = Fields::of(fields);
-        let row = RowEntry { device: "", boot: 0, sequence: 0, stamped: false, series, ns, fields };
-        Record::Row(row).point()
+        Record::Row(RowEntry { device, boot: 0, sequence: 0, stamped: false, series, ns, fields }).point()
+    }
+
+    /// Ledger key of the device whose row it is, if it is one that the journal counts.
+    #[must_use]
+    pub fn counted_for(&self) -> Option<&'a str> {
+        let row = self.record.row()?;
+        (!row.device.is_empty()).then_some(row.device)
     }
 
     /// Names and values; a gap tells its boot, its sequences and its count.

@@ -74,7 +74,8 @@ fn losses(status: &Status) -> Option<Finding> {
     let what = format!("{rows} were declared lost in the last ten seconds");
     let cure = format!(
         "The causes so far: {}. `overflow` and `overrun` are a device's memory, which is too small for how long it had to \
-         wait; `evicted` is the journal's: bring the database back, or raise [journal] max_bytes.",
+         wait; `evicted` is the journal's: bring the database back, or raise [journal] max_bytes; `sink_reset` is an embedded \
+         database whose file was removed or replaced.",
         causes.join(", ")
     );
     (rows > 0).then(|| Finding::new(Severity::Loss, what, cure))
@@ -146,7 +147,8 @@ fn losses_of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
         sink.gaps_since_start.iter().map(|(cause, rows)| format!("`{cause}` {rows}")).collect();
     let cure = format!(
         "By cause: {}. `damaged` is what the disk under data_dir gives back no more: see `dmesg`, and replace it if this \
-         comes again; `evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes. \
+         comes again; `evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes; \
+         `sink_reset` went with the file of the embedded database, which was removed or replaced. \
          Another database may have these rows. This is said until the next start.",
         causes.join(", ")
     );

@@ -9,13 +9,17 @@ use super::*;
 
 const ROW_BYTES: usize = 1000;
 
+fn open(storage: &MemoryStorage) -> Journal {
+    Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0
+}
+
 fn sqlite(path: &Path) -> Sqlite {
     let limits = Limits { retention: Duration::from_secs(1), max_bytes: 1 << 30 };
     Sqlite::new(path.to_owned(), "this journal".to_owned(), limits, Box::new(|| None))
 }
 
-/// Delivers so many rows of a device, with times of their own, none of which the journal has to keep.
-fn deliver(journal: &Journal, device: &str, rows: i64) {
+/// Makes so many rows of a device durable, with times of their own.
+fn journal_rows(journal: &Journal, device: &str, rows: i64) {
     let fields = [("text".to_owned(), Value::Text("x".repeat(ROW_BYTES)))];
     for _ in 0..rows {
         let submitted: Result<((), Offset), Refused> = journal.submit(Class::Foreign, |state, submission| {
@@ -28,6 +32,11 @@ fn deliver(journal: &Journal, device: &str, rows: i64) {
         let end = submitted.unwrap().1;
         until(|| *journal.watermark().borrow() >= end);
     }
+}
+
+/// The same, and waits until they are delivered.
+fn deliver(journal: &Journal, device: &str, rows: i64) {
+    journal_rows(journal, device, rows);
     until_delivered(journal, &["main"]);
 }
 
@@ -102,8 +111,7 @@ fn check(journal: &Journal, path: &Path) -> Vec<u64> {
 #[test]
 fn what_a_store_has_lost_and_the_journal_has_no_more_is_declared_once() {
     let storage = MemoryStorage::new();
-    let open = || Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0;
-    let journal = open();
+    let journal = open(&storage);
     let directory = tempfile::tempdir().unwrap();
     let (path, older) = (directory.path().join("readings.sqlite"), directory.path().join("older"));
     deliver_much(&journal, &path);
@@ -116,7 +124,7 @@ fn what_a_store_has_lost_and_the_journal_has_no_more_is_declared_once() {
 
     // What it has in memory still it could deliver.
     drop(journal);
-    let journal = open();
+    let journal = open(&storage);
     let had = stored(&older).unwrap();
     std::fs::rename(&older, &path).unwrap();
     let lost = check(&journal, &path);
@@ -135,9 +143,6 @@ fn what_a_store_has_lost_and_the_journal_has_no_more_is_declared_once() {
 #[test]
 fn a_file_that_is_ahead_of_the_ledger_lacks_nothing_ever() {
     let storage = MemoryStorage::new();
-    let open = |storage: &MemoryStorage| {
-        Journal::open(Arc::new(storage.clone()), &Options::sized(2 << 20)).unwrap().0
-    };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("readings.sqlite");
     let journal = open(&storage);
@@ -163,4 +168,33 @@ fn a_file_that_is_ahead_of_the_ledger_lacks_nothing_ever() {
     // Nothing is declared where everything is compared once more.
     Running::start(&journal, "main", sqlite(&path)).stop();
     assert_eq!(ledgers(&journal), [[88, 88, 0], [68, 68, 0]]);
+}
+
+/// The new file has rows already of which the ledger does not tell, since the life that stored them ended before that.
+#[test]
+fn what_a_new_file_has_before_the_ledger_knows_does_not_make_up_for_what_is_lost() {
+    let storage = MemoryStorage::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("readings.sqlite");
+    let journal = open(&storage);
+    for _ in 0..2 {
+        deliver_much(&journal, &path);
+    }
+    journal_rows(&journal, "a", 40);
+    let end = journal.watermark().borrow().0.cast_signed();
+    drop(journal);
+    std::fs::remove_file(&path).unwrap();
+    let before = storage.fork();
+    let journal = open(&storage);
+    let running = Running::start(&journal, "main", sqlite(&path));
+    until_delivered(&journal, &["main"]);
+    running.stop();
+    drop(journal);
+    // As that life would have left it, had it ended with the batch of these rows.
+    Connection::open(&path).unwrap().execute("UPDATE delivery SET next = ?1 WHERE next > ?1", [end]).unwrap();
+
+    let journal = open(&before);
+    let lost = check(&journal, &path);
+    assert!(lost.iter().all(|lost| *lost > 0), "{lost:?}");
+    assert_eq!(check(&journal, &path), [0, 0]);
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use self::confirmed::Standing;
 pub use self::look::look;
 use self::sweep::Sweep;
 use super::batch::{Part, Point};
@@ -57,6 +58,8 @@ pub struct Sqlite {
     clock: Clock,
     sweep: Sweep,
     store: Option<Store>,
+    /// Device and inode of the file that was open, which a file of the same name need not be.
+    file: Option<(u64, u64)>,
 }
 
 /// The open file.
@@ -84,21 +87,23 @@ impl Sqlite {
     /// Nothing is opened yet. `journal` is the identity of the journal whose offsets are stored.
     #[must_use]
     pub fn new(path: PathBuf, journal: String, limits: Limits, clock: Clock) -> Sqlite {
-        Sqlite { path, journal, clock, sweep: Sweep::new(limits), store: None }
+        Sqlite { path, journal, clock, sweep: Sweep::new(limits), store: None, file: None }
     }
 
     /// Stores points, counts their rows, and stores the cursor behind what is settled, in one transaction.
     fn store(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
-        let store = open(&mut self.store, &self.path)?;
+        let store = open(&mut self.store, &mut self.file, &self.path)?;
         if file_identity(&self.path) != Some(store.file) {
             return Err(StoreError::Removed);
         }
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let written = write_points(&transaction, &mut store.series, &mut store.json, part.points())?;
-        let counted = confirmed::count(&transaction, &self.journal, part)?.then_some(1);
+        let Standing { next, is_counted } = confirmed::begin(&transaction, &self.journal)?;
+        let (written, rows) = write_points(&transaction, &mut store.series, &mut store.json, part, next)?;
+        confirmed::count(&transaction, &rows)?;
+        // What a file has that is ahead of the journal's cursor it is given again, and has counted.
         transaction.execute(
             "INSERT OR REPLACE INTO delivery (only_row, journal, next, counted) VALUES (1, ?1, ?2, ?3)",
-            params![self.journal, as_stored(part.settled()), counted],
+            params![self.journal, as_stored(part.settled().max(next)), is_counted.then_some(1)],
         )?;
         let forgotten = self.sweep.advance(&transaction, (self.clock)(), written)?;
         transaction.commit()?;
@@ -112,12 +117,12 @@ impl Sqlite {
     }
 
     fn read_position(&mut self) -> Result<Option<Offset>, StoreError> {
-        let store = open(&mut self.store, &self.path)?;
-        Ok(position(&store.connection, &self.journal)?.map(|(next, _)| next))
+        let store = open(&mut self.store, &mut self.file, &self.path)?;
+        Ok(confirmed::standing(&store.connection, &self.journal)?.map(|standing| standing.next))
     }
 
     fn compare(&mut self, to: Offset, ledger: &[(Box<str>, u64)]) -> Result<Vec<u64>, StoreError> {
-        let store = open(&mut self.store, &self.path)?;
+        let store = open(&mut self.store, &mut self.file, &self.path)?;
         let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let lacks = confirmed::compare(&transaction, &self.journal, to, ledger)?;
         transaction.commit()?;
@@ -180,11 +185,20 @@ impl Sink for Sqlite {
     }
 }
 
-/// The open file, opened now if it is not.
-fn open<'a>(slot: &'a mut Option<Store>, path: &Path) -> Result<&'a mut Store, StoreError> {
+/// The open file, opened now if it is not; that must be the one that was open before, since delivery stands where that did.
+fn open<'a>(
+    slot: &'a mut Option<Store>,
+    file: &mut Option<(u64, u64)>,
+    path: &Path,
+) -> Result<&'a mut Store, StoreError> {
     match slot {
         Some(store) => Ok(store),
-        None => Ok(slot.insert(connect(path)?)),
+        None if file.is_some() && file_identity(path) != *file => Err(StoreError::Removed),
+        None => {
+            let store = slot.insert(connect(path)?);
+            *file = Some(store.file);
+            Ok(store)
+        }
     }
 }
 
@@ -198,6 +212,7 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
     if version < SCHEMA_VERSION {
         connection.execute_batch(SCHEMA)?;
     }
+    confirmed::upgrade(&connection, version < SCHEMA_VERSION)?;
     if !connection.table_exists(None, "swept")? {
         // An earlier version has made the file, and did not count what it deleted.
         connection.execute_batch(
@@ -206,9 +221,6 @@ fn connect(path: &Path) -> Result<Store, StoreError> {
              INSERT OR IGNORE INTO swept (device, points) VALUES ('(earlier)', 0);
              COMMIT;",
         )?;
-    }
-    if !connection.table_exists(None, "confirmed")? {
-        connection.execute_batch(confirmed::UPGRADE)?;
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     let file = file_identity(path).ok_or(StoreError::Removed)?;
@@ -220,38 +232,31 @@ fn file_identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// How far the file is in a journal, and whether it has counted all that it has of it; none if it is a file of another one.
-fn position(connection: &Connection, journal: &str) -> rusqlite::Result<Option<(Offset, bool)>> {
-    let row: Option<(String, i64, Option<i64>)> = connection
-        .query_row("SELECT journal, next, counted FROM delivery", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let own = row.filter(|(of, ..)| *of == *journal);
-    Ok(own.map(|(_, next, counted)| (Offset(next.cast_unsigned()), counted.is_some())))
-}
-
-/// Returns how many points were written.
+/// Returns how many points were written, and how many rows of each device are at `from` or behind it, or in no batch.
 fn write_points<'a>(
     transaction: &Transaction<'_>,
     series: &mut HashMap<Box<str>, i64>,
     json: &mut String,
-    points: impl Iterator<Item = Point<'a>>,
-) -> rusqlite::Result<usize> {
+    part: &Part<'a>,
+    from: Offset,
+) -> rusqlite::Result<(usize, HashMap<&'a str, i64>)> {
     let mut upsert = transaction.prepare(
         "INSERT INTO points (series, ns, fields) VALUES (?1, ?2, ?3)
          ON CONFLICT (series, ns) DO UPDATE SET fields = json_patch(fields, excluded.fields)
          WHERE fields IS NOT excluded.fields",
     )?;
-    let mut written = 0;
-    for point in points {
+    let (mut written, mut rows) = (0, HashMap::new());
+    for (offset, point) in part.placed() {
         json.clear();
         push_fields(json, &point);
         let id = series_id(transaction, series, point.series)?;
         upsert.execute(params![id, point.ns, json.as_str()])?;
         written += 1;
+        if let Some(device) = point.counted_for().filter(|_| offset.is_none_or(|offset| offset >= from)) {
+            *rows.entry(device).or_default() += 1;
+        }
     }
-    Ok(written)
+    Ok((written, rows))
 }
 
 fn series_id(
@@ -474,8 +479,17 @@ mod tests {
         assert_eq!(lacks(&mut sink, [("a", 7), ("b", 1), ("c", 1)]), [5, 0, 1]);
         assert_eq!(lacks(&mut sink, [("a", 1), ("b", 1)]), [0, 0], "given again what the ledger had not");
         assert_eq!(lacks(&mut sink, [("a", 2), ("b", 1)]), [1, 0], "and set right by that");
+        // A journal that goes and comes back cannot know what the other one changed, and loses nothing by it.
         let mut of_another_journal = fixture.sink("k", 1 << 30);
-        assert_eq!(lacks(&mut of_another_journal, [("b", 1)]), [1]);
+        assert_eq!(lacks(&mut of_another_journal, [("b", 1)]), [0], "nothing of it is here yet");
+        assert_eq!(
+            lacks(&mut fixture.sink("j", 1 << 30), [("a", 3), ("b", 1)]),
+            [2, 0],
+            "and nothing is changed"
+        );
+        of_another_journal.store(&Part::of_points(&points, Offset(4))).unwrap();
+        assert_eq!(lacks(&mut of_another_journal, [("b", 1)]), [0]);
+        assert_eq!(lacks(&mut fixture.sink("j", 1 << 30), [("a", 90), ("b", 90)]), [0, 0]);
     }
 
     #[test]
@@ -483,11 +497,8 @@ mod tests {
         let fixture = Fixture::new();
         let fields = field("v", Value::Integer(1));
         store(&mut fixture.sink("j", 1 << 30), "m", 1, &fields).unwrap();
-        Connection::open(fixture.path()).unwrap().execute_batch("DROP TABLE confirmed").unwrap();
-        Connection::open(fixture.path())
-            .unwrap()
-            .execute_batch("ALTER TABLE delivery DROP COLUMN counted")
-            .unwrap();
+        let earlier = "DROP TABLE confirmed; ALTER TABLE delivery DROP COLUMN counted";
+        Connection::open(fixture.path()).unwrap().execute_batch(earlier).unwrap();
         let mut sink = fixture.sink("j", 1 << 30);
         assert_eq!(lacks(&mut sink, [("a", 5), ("b", 0)]), [0, 0]);
         assert_eq!(lacks(&mut fixture.sink("j", 1 << 30), [("a", 6), ("b", 1)]), [1, 1]);
