@@ -69,6 +69,16 @@ impl Closing {
         rows("learned") == places.into_iter().map(rows).sum::<u64>() + lost
     }
 
+    /// How many rows the databases have lost that they had confirmed, by a `/api/v1/status`.
+    #[must_use]
+    pub fn lost_with_a_store(status: &Value) -> u64 {
+        let all =
+            |value: &Value| value.as_object().into_iter().flat_map(|map| map.values().cloned()).collect();
+        let devices: Vec<Value> = all(&status["devices"]);
+        let sinks = devices.iter().flat_map(|device| -> Vec<Value> { all(&device["sinks"]) });
+        sinks.filter_map(|sink| sink["gaps"]["sink_reset"].as_u64()).sum()
+    }
+
     /// Holds an audit in the middle of a life against it: rows may be on their way, and a database away, but nothing may be
     /// missing, and nothing there that the ledger does not know.
     ///

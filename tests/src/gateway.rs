@@ -387,8 +387,8 @@ impl Gateway {
         if !matches!(self.closing, Closing::Unaudited(_)) {
             self.closing.check(&self.audit()?)?;
         }
-        let is_lost = self.status()?.to_string().contains("sink_reset");
-        anyhow::ensure!(is_lost == self.loses_store, "a store that has lost rows: {is_lost}");
+        let lost: u64 = Closing::lost_with_a_store(&self.status()?);
+        anyhow::ensure!((lost > 0) == self.loses_store, "{lost} rows went with a store");
         let status = self.end()?;
         anyhow::ensure!(status.success(), "after SIGTERM the gateway ended with {status}");
         Ok(())
