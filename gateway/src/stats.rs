@@ -18,7 +18,7 @@ use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
 pub use boots::{BootLedgers, Boots};
-pub use findings::Finding;
+pub use findings::{Finding, Severity};
 pub use ledger::Ledger;
 pub use machine::Machine;
 pub use natives::{Native, NativeClock, Natives};

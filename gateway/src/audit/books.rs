@@ -35,6 +35,10 @@ pub(super) struct Entry {
     pub(super) again: u64,
     /// Rows of which that is not known.
     pub(super) unsure: u64,
+    /// Rows that are kept aside for this sink, or were.
+    pub(super) dead_lettered: u64,
+    /// Rows declared lost.
+    pub(super) lost: u64,
     /// The same rows by boot.
     pub(super) boots: Vec<BootReport>,
 }
@@ -45,9 +49,12 @@ impl Books {
         for device in state.devices() {
             let account = state.ledgers(device).find(|(name, _)| *name == sink);
             let Some((_, account)) = account else { continue };
-            books.balances &= Ledger::of(device, account, None, 0).balances();
+            let ledger = Ledger::of(device, account, None, 0);
+            books.balances &= ledger.balances();
             let entry = books.devices.entry(tag_of(device)).or_default();
             entry.add(device, account);
+            entry.dead_lettered = entry.dead_lettered.saturating_add(ledger.dead_lettered);
+            entry.lost = entry.lost.saturating_add(ledger.lost());
             entry.boots.extend(boots_of(state, device, sink));
         }
         books

@@ -38,6 +38,9 @@ pub(super) fn judge(before: &Books, after: &Books, counts: &Counts) -> SinkRepor
     excuse_names(&mut report, after);
     excuse_missing(&mut report, counts.excuse.as_deref());
     sum(&mut report);
+    if report.verdict == Verdict::Difference && report.reason.is_none() {
+        report.reason.clone_from(&counts.remark);
+    }
     report
 }
 
@@ -95,6 +98,8 @@ fn of_device((before, after): (&Entry, &Entry), counted: Counted) -> DeviceRepor
         stored,
         swept: counted.swept,
         elsewhere: counted.elsewhere,
+        dead_lettered: after.dead_lettered,
+        lost: after.lost,
         missing,
         surplus,
         boots: after.boots.clone(),
@@ -153,6 +158,9 @@ fn sum(report: &mut SinkReport) {
     let devices = report.devices.values();
     report.confirmed = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.confirmed));
     report.stored = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.stored));
+    report.dead_lettered =
+        devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.dead_lettered));
+    report.lost = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.lost));
     report.verdict = devices.map(|device| device.verdict).max().unwrap_or_default();
     if !report.balances {
         report.verdict = Verdict::Difference;
@@ -178,7 +186,7 @@ mod tests {
     fn counts(devices: &[(&str, u64)]) -> Counts {
         let counted = |own: u64| Counted { own, ..Counted::default() };
         let devices = devices.iter().map(|(name, own)| ((*name).to_owned(), counted(*own))).collect();
-        Counts { devices, excuse: None }
+        Counts { devices, ..Counts::default() }
     }
 
     fn judged(books: &Books, counts: &Counts) -> SinkReport {
@@ -244,7 +252,7 @@ mod tests {
         let books = books(&[(OTHERS, entry(OTHERS, 12))]);
         let of = |strangers: [Counted; 3]| {
             let devices = ["x", "y", OTHERS].map(str::to_owned).into_iter().zip(strangers).collect();
-            judged(&books, &Counts { devices, excuse: None })
+            judged(&books, &Counts { devices, ..Counts::default() })
         };
         let counted = |own, swept, elsewhere| Counted { own, swept, elsewhere };
         let report = of([counted(2, 1, 0), counted(3, 4, 0), counted(1, 1, 0)]);
@@ -281,6 +289,18 @@ mod tests {
         assert_eq!(of(4, 7, 0), Verdict::Unverifiable);
         assert_eq!(of(9, 0, 0), Verdict::Unverifiable);
         assert_eq!(of(11, 0, 0), Verdict::Difference, "a retention makes no points");
+    }
+
+    #[test]
+    fn what_is_lost_or_kept_aside_is_told_and_a_remark_where_something_is_missing() {
+        let books =
+            books(&[("a", Entry { lost: 3, dead_lettered: 2, ..entry("a", 10) }), ("b", entry("b", 0))]);
+        for (stored, expected) in [(10, None), (9, Some("no file".to_owned()))] {
+            let counts = Counts { remark: Some("no file".to_owned()), ..counts(&[("a", stored)]) };
+            let report = judged(&books, &counts);
+            assert_eq!((report.lost, report.dead_lettered, report.reason), (3, 2, expected));
+            assert_eq!((report.devices["a"].lost, report.devices["a"].dead_lettered), (3, 2));
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ struct Counts {
     devices: BTreeMap<String, Counted>,
     /// Why fewer points than there should be may be no loss.
     excuse: Option<String>,
+    /// What is to be known of the store as a whole where points are missing.
+    remark: Option<String>,
 }
 
 impl Auditor {

@@ -47,6 +47,12 @@ pub struct SinkReport {
     pub confirmed: u64,
     /// Points that it holds of them, those included that its retention has deleted and counted.
     pub stored: u64,
+    /// Rows that were refused and kept aside.
+    #[serde(default)]
+    pub dead_lettered: u64,
+    /// Rows that were declared lost.
+    #[serde(default)]
+    pub lost: u64,
     /// By the name that points carry; empty for points without one.
     pub devices: BTreeMap<String, DeviceReport>,
 }
@@ -70,6 +76,12 @@ pub struct DeviceReport {
     pub swept: u64,
     /// Points of the same name with another tag `gateway`, or none; not among those stored unless only they fit.
     pub elsewhere: u64,
+    /// Rows that are no points because they were refused and kept aside.
+    #[serde(default)]
+    pub dead_lettered: u64,
+    /// Rows that are no points because they were declared lost.
+    #[serde(default)]
+    pub lost: u64,
     /// Points that are missing, or zero.
     pub missing: u64,
     /// Points that the ledger does not know, or zero.

@@ -78,11 +78,12 @@ fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
     // Formatting into a String cannot fail.
     let _ = writeln!(
         page,
-        "{}: {}, {} rows confirmed, {} points stored",
+        "{}: {}, {} rows confirmed, {} points stored{}",
         plain(name),
         word(sink.verdict),
         sink.confirmed,
-        sink.stored
+        sink.stored,
+        absent(sink.dead_lettered, sink.lost)
     );
     if let Some(reason) = &sink.reason {
         let _ = writeln!(page, "  {}", plain(reason));
@@ -90,7 +91,11 @@ fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
     if sink.devices.is_empty() {
         return;
     }
-    let _ = writeln!(page, "  {:<24}{:>12}{:>12}{:>12}  ", "device", "confirmed", "expected", "stored");
+    let _ = writeln!(
+        page,
+        "  {:<24}{:>12}{:>12}{:>12}{:>10}  ",
+        "device", "confirmed", "expected", "stored", "lost"
+    );
     let quiet = |device: &DeviceReport| device.verdict == Verdict::Exact && device.notes.is_empty();
     let mut left_out = 0;
     let mut shown = 0;
@@ -118,7 +123,18 @@ fn push_device(page: &mut String, name: &str, found: &DeviceReport) {
         (missing, 0) => format!("{}: {missing} missing", word(found.verdict)),
         (_, surplus) => format!("{}: {surplus} too many", word(found.verdict)),
     };
-    let _ = writeln!(page, "  {name:<24}{:>12}{expected:>12}{:>12}  {what}", found.confirmed, found.stored);
+    let _ = writeln!(
+        page,
+        "  {name:<24}{:>12}{expected:>12}{:>12}{:>10}  {what}",
+        found.confirmed, found.stored, found.lost
+    );
+    if found.dead_lettered > 0 {
+        let _ = writeln!(
+            page,
+            "    {} rows were refused and kept aside, see `forebay dead-letters list`",
+            found.dead_lettered
+        );
+    }
     if found.shared > 0 {
         let _ = writeln!(page, "    {} rows share series and time with an earlier one", found.shared);
     }
@@ -138,11 +154,19 @@ fn push_boot(page: &mut String, boot: &BootReport) {
     let name = boot.boot.map_or_else(|| "earlier boots".to_owned(), |boot| format!("boot {boot}"));
     let BootReport { learned, confirmed, unconfirmed, dead_lettered, lost, .. } = boot;
     let _ = write!(page, "    {name}: {learned} learned, {confirmed} confirmed, {unconfirmed} unconfirmed");
-    let rest = [(dead_lettered, "among the dead letters"), (lost, "lost")];
-    for (rows, what) in rest.into_iter().filter(|(rows, _)| **rows > 0) {
-        let _ = write!(page, ", {rows} {what}");
-    }
+    page.push_str(&absent(*dead_lettered, *lost));
     page.push('\n');
+}
+
+/// Rows that are no points, for the end of a line.
+fn absent(dead_lettered: u64, lost: u64) -> String {
+    let mut text = String::new();
+    for (rows, what) in
+        [(dead_lettered, "dead-lettered"), (lost, "lost")].into_iter().filter(|(rows, _)| *rows > 0)
+    {
+        let _ = write!(text, ", {rows} {what}");
+    }
+    text
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -174,5 +198,41 @@ fn sentence(report: &Report) -> String {
         Verdict::Difference => {
             format!("The ledger and {} differ, as marked above.\n", of(Verdict::Difference))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_is_lost_and_where_the_rest_is() {
+        let device = DeviceReport {
+            confirmed: 7,
+            expected: (7, 7),
+            stored: 7,
+            dead_lettered: 2,
+            lost: 13,
+            ..DeviceReport::default()
+        };
+        let sink = SinkReport {
+            confirmed: 7,
+            stored: 7,
+            dead_lettered: 2,
+            lost: 13,
+            devices: [("porch".to_owned(), device)].into(),
+            ..SinkReport::default()
+        };
+        let mut page = String::new();
+        push_sink(&mut page, "main", &sink);
+        let words: Vec<Vec<&str>> = page.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            page.lines().next(),
+            Some("main: exact, 7 rows confirmed, 7 points stored, 2 dead-lettered, 13 lost")
+        );
+        assert_eq!(words[1], ["device", "confirmed", "expected", "stored", "lost"]);
+        assert_eq!(words[2], ["porch", "7", "7", "7", "13", "exact"]);
+        assert_eq!(words[3][..4], ["2", "rows", "were", "refused"]);
+        assert_eq!(absent(0, 0), "");
     }
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use super::control::{Gateway, talk};
 use super::plain;
 use crate::clock::{self, Belief};
-use crate::config::{self, AckAfter, Config, Loaded};
+use crate::config::{self, AckAfter, Config, Loaded, SQLITE};
 use crate::daemon;
 use crate::journal::Options;
 
@@ -40,7 +40,7 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let room = data_dir::check_journal(&config.data_dir, &options);
     report.line("journal", sinks.as_ref().map_err(Clone::clone).and(room));
     let sinks = sinks.unwrap_or_default();
-    let config = &config.beside(sinks.iter().map(|(name, _)| &**name));
+    let config = &config.beside(sinks.iter().map(|sink| &*sink.name));
     for (sink, lacks) in data_dir::abandoned(config, &sinks) {
         report.line(&format!("sink {sink}"), Err(lacks));
     }
@@ -78,7 +78,10 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
         report.line("network", Err(error.to_string()));
     }
     if let Some(sqlite) = &config.sqlite {
-        report.line("sqlite", data_dir::check_sqlite(&sqlite.path, &config.data_dir, running.is_some()));
+        let known = sinks.iter().find(|sink| sink.name == SQLITE);
+        let confirmed = known.map_or(0, |sink| sink.confirmed);
+        let (data_dir, is_running) = (&config.data_dir, running.is_some());
+        report.line("sqlite", data_dir::check_sqlite(&sqlite.path, data_dir, is_running, confirmed));
     }
     if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

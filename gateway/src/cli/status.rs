@@ -10,11 +10,13 @@ use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, talk};
 use super::plain;
-use crate::stats::status::SinkReport;
-use crate::stats::{Ledger, SourceState, Status};
+use crate::stats::status::{SinkReport, SourceReport};
+use crate::stats::{Finding, Ledger, SourceState, Status};
 
 /// Devices shown; the others are counted.
 const MAX_DEVICES: usize = 20;
+/// Things that are wrong, the worst, that are shown; the others are counted.
+const MAX_FINDINGS: usize = 10;
 
 /// Prints the status, once or every second.
 ///
@@ -71,6 +73,7 @@ fn render(status: &Status) -> String {
     if !status.verdict.is_empty() {
         page.line(&plain(&status.verdict));
     }
+    page.findings(&status.findings);
     let clock = &status.clock;
     let reason = plain(&clock.reason);
     if status.clock_trusted {
@@ -102,42 +105,7 @@ fn render(status: &Status) -> String {
 
     page.heading("sources");
     for (name, source) in &status.sources {
-        let state = match source.state {
-            SourceState::Starting => "starting",
-            SourceState::Connected => "connected",
-            SourceState::Waiting => "waiting for a device",
-            SourceState::Disconnected => "disconnected",
-            SourceState::Stopped => "stopped",
-        };
-        let bad = if source.bad_messages > 0 {
-            format!(", {} bad messages", source.bad_messages)
-        } else {
-            String::new()
-        };
-        // Nothing that cannot be acknowledged ever is.
-        let acked = if source.unprotected {
-            "unprotected".to_owned()
-        } else {
-            format!("{} acked", source.rows_acked)
-        };
-        let mut rows = format!("{} rows received, {acked}{bad}", source.rows_received);
-        if source.doubtful_messages > 0 {
-            rows += &format!(", {} messages sent again that may be stored twice", source.doubtful_messages);
-        }
-        if source.dropped_messages > 0 {
-            rows += &format!(", {} messages at QoS 0 dropped for want of room", source.dropped_messages);
-        }
-        for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
-            rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
-        }
-        if let Some(dropped) = source.broker_dropped_messages.filter(|dropped| *dropped > 0) {
-            rows += &format!(", {dropped} messages dropped by the broker");
-        }
-        page.entry(name, state, &rows);
-        page.trouble(source.last_error.as_deref(), source.last_error_ns, status.now_ns);
-        if let Some(alarm) = &source.alarm {
-            page.line(&format!("    alarm: {}", plain(alarm)));
-        }
+        page.source(name, source, status.now_ns);
     }
     page.heading("sinks");
     for (name, sink) in &status.sinks {
@@ -177,6 +145,45 @@ impl Page {
         self.line(&format!("  {}: {}, {rows}", plain(name), plain(state)));
     }
 
+    fn source(&mut self, name: &str, source: &SourceReport, now_ns: i64) {
+        let state = match source.state {
+            SourceState::Starting => "starting",
+            SourceState::Connected => "connected",
+            SourceState::Waiting => "waiting for a device",
+            SourceState::Disconnected => "disconnected",
+            SourceState::Stopped => "stopped",
+        };
+        let bad = if source.bad_messages > 0 {
+            format!(", {} bad messages", source.bad_messages)
+        } else {
+            String::new()
+        };
+        // Nothing that cannot be acknowledged ever is.
+        let acked = if source.unprotected {
+            "unprotected".to_owned()
+        } else {
+            format!("{} acked", source.rows_acked)
+        };
+        let mut rows = format!("{} rows received, {acked}{bad}", source.rows_received);
+        if source.doubtful_messages > 0 {
+            rows += &format!(", {} messages sent again that may be stored twice", source.doubtful_messages);
+        }
+        if source.dropped_messages > 0 {
+            rows += &format!(", {} messages at QoS 0 dropped for want of room", source.dropped_messages);
+        }
+        for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
+            rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
+        }
+        if let Some(dropped) = source.broker_dropped_messages.filter(|dropped| *dropped > 0) {
+            rows += &format!(", {dropped} messages dropped by the broker");
+        }
+        self.entry(name, state, &rows);
+        self.trouble(source.last_error.as_deref(), source.last_error_ns, now_ns);
+        if let Some(alarm) = &source.alarm {
+            self.line(&format!("    alarm: {}", plain(alarm)));
+        }
+    }
+
     fn sink(&mut self, name: &str, sink: &SinkReport, now_ns: i64) {
         let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
         let rows = format!(
@@ -185,6 +192,17 @@ impl Page {
         );
         self.entry(name, state, &rows);
         self.trouble(sink.last_error.as_deref(), sink.last_error_ns, now_ns);
+    }
+
+    /// All that is wrong, with what to do about it.
+    fn findings(&mut self, findings: &[Finding]) {
+        for Finding { what, cure, .. } in findings.iter().take(MAX_FINDINGS) {
+            self.line(&format!("  {}", plain(what)));
+            self.line(&format!("    {}", plain(cure)));
+        }
+        if let more @ 1.. = findings.len().saturating_sub(MAX_FINDINGS) {
+            self.line(&format!("  and {more} more; see --json"));
+        }
     }
 
     /// The latest error, and how long ago it was: it may be over.
@@ -252,6 +270,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::stats::Severity;
 
     #[test]
     fn an_address_is_one_that_a_browser_can_open() {
@@ -275,6 +294,26 @@ mod tests {
         let expected =
             ["last error, 5 min ago: no answer", "last error: no answer", "last error, 0 s ago: no answer"];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_with_what_to_do_about_it() {
+        let finding = |at: usize| Finding {
+            severity: Severity::Trouble,
+            what: format!("thing {at} is wrong"),
+            cure: format!("Mend \u{1b}[31m{at}."),
+        };
+        let page_of = |count| {
+            let mut page = Page::default();
+            page.findings(&(0..count).map(finding).collect::<Vec<_>>());
+            page.0
+        };
+        assert_eq!(page_of(0), "");
+        let two = page_of(2);
+        let lines: Vec<&str> = two.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("  thing 0 is wrong", "  thing 1 is wrong"));
+        assert!(lines[3].ends_with("[31m1.") && !two.contains('\u{1b}'), "{two}");
+        assert!(page_of(12).ends_with("\n  and 2 more; see --json\n"), "{}", page_of(12));
     }
 
     #[test]

@@ -218,14 +218,30 @@ pub fn inspect(storage: &dyn Storage) -> Result<Inspection, OpenError> {
     Ok(inspection)
 }
 
-/// The sinks that a journal knows, and how many rows each is still to get. This reads no more than a start does.
+/// A sink that a journal knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownSink {
+    /// Its name.
+    pub name: String,
+    /// Rows that it is still to get.
+    pub owed: u64,
+    /// Rows that it has confirmed.
+    pub confirmed: u64,
+}
+
+/// The sinks that a journal knows. This reads no more than a start does.
 ///
 /// # Errors
 /// A file cannot be read, or is of a newer version.
-pub fn owed(storage: &dyn Storage) -> Result<Vec<(String, u64)>, OpenError> {
+pub fn sinks(storage: &dyn Storage) -> Result<Vec<KnownSink>, OpenError> {
     let names = storage.list().map_err(|cause| unreadable("the directory", cause))?;
     let state = survey(storage, &names)?.folded.state;
-    Ok(state.sinks().iter().map(|sink| (sink.name.to_string(), state.owed(&sink.name))).collect())
+    let known = state.sinks().iter().map(|sink| KnownSink {
+        name: sink.name.to_string(),
+        owed: state.owed(&sink.name),
+        confirmed: state.confirmed_by_device(&sink.name).map(|(_, rows)| rows).fold(0, u64::saturating_add),
+    });
+    Ok(known.collect())
 }
 
 /// What recovery makes of the journal.

@@ -10,8 +10,9 @@ use super::Finding;
 use crate::cli::owner;
 use crate::config::Config;
 use crate::daemon;
+use crate::journal::inspect::{self, KnownSink};
 use crate::journal::storage::{Directory, Storage as _};
-use crate::journal::{Capacity, Options, inspect};
+use crate::journal::{Capacity, Options};
 use crate::sink::sqlite;
 use crate::stats::Status;
 
@@ -90,18 +91,27 @@ fn no_room(data_dir: &Path, directory: &Path) -> String {
     )
 }
 
-/// The databases that the journal knows, and how many rows each still lacks: what the running gateway says, or what its next
-/// start will find.
+/// The databases that the journal knows: what the running gateway says, or what its next start will find.
 ///
 /// # Errors
 /// The journal cannot be read, and the gateway would not start; or it is gone, and its rows are lost with it.
-pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<(String, u64)>, String> {
+pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<KnownSink>, String> {
     if let Some(status) = running {
-        return Ok(status.sinks.iter().map(|(name, sink)| (name.clone(), sink.backlog_rows)).collect());
+        let confirmed = |name: &str| {
+            let ledgers = status.devices.values().filter_map(|device| device.sinks.get(name));
+            ledgers.map(|ledger| ledger.confirmed).fold(0, u64::saturating_add)
+        };
+        let sinks = status.sinks.iter();
+        let known = sinks.map(|(name, sink)| KnownSink {
+            name: name.clone(),
+            owed: sink.backlog_rows,
+            confirmed: confirmed(name),
+        });
+        return Ok(known.collect());
     }
     let directory = data_dir.join("journal");
     match directory.try_exists() {
-        Ok(true) => inspect::owed(&inspect::storage(&directory)).map_err(|error| error.to_string()),
+        Ok(true) => inspect::sinks(&inspect::storage(&directory)).map_err(|error| error.to_string()),
         Ok(false) if daemon::was_in_use(data_dir) => Err(format!(
             "{} is gone although the directory was in use; rows that it held are lost, and nobody can count them; put it \
              back if you have it, or start forebay, which begins a new one",
@@ -120,9 +130,9 @@ pub(super) fn sinks(data_dir: &Path, running: Option<&Status>) -> Result<Vec<(St
 }
 
 /// Databases that are not configured any more and still lack rows, with what to do: the next start would be refused.
-pub(super) fn abandoned(config: &Config, sinks: &[(String, u64)]) -> Vec<(String, String)> {
-    let gone = sinks.iter().filter(|(name, rows)| *rows > 0 && !config.has_sink(name));
-    gone.map(|(name, rows)| (name.clone(), daemon::lacks_rows(name, *rows))).collect()
+pub(super) fn abandoned(config: &Config, sinks: &[KnownSink]) -> Vec<(String, String)> {
+    let gone = sinks.iter().filter(|sink| sink.owed > 0 && !config.has_sink(&sink.name));
+    gone.map(|sink| (sink.name.clone(), daemon::lacks_rows(&sink.name, sink.owed))).collect()
 }
 
 fn check_parent(data_dir: &Path) -> Finding {
@@ -145,8 +155,8 @@ fn check_parent(data_dir: &Path) -> Finding {
 }
 
 /// Whether the embedded store can be written, and is one. What a gateway has open is its business: looked at from outside it
-/// may be half of a change.
-pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool) -> Finding {
+/// may be half of a change. `confirmed` rows are in it by the journal's count, so that a file that is not there is gone.
+pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confirmed: u64) -> Finding {
     let name = path.display();
     match access(path, Access::READ_OK | Access::WRITE_OK) {
         Ok(()) if !path.is_file() => Err(format!("{name} is no file; name another as [sqlite] path")),
@@ -155,6 +165,12 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool) -> Fi
             0 => format!("{name} is writable, and empty"),
             version => format!("{name} is writable, of format {version}"),
         }),
+        Err(Errno::NOENT) if confirmed > 0 => Err(format!(
+            "{name} is gone, with {confirmed} rows by the journal's count; if you have it, {}put it back before forebay starts \
+             again, which would else begin a new one, store again what the journal still has of them, and declare the rest \
+             lost (sink_reset)",
+            if is_running { "stop forebay and " } else { "" }
+        )),
         Err(Errno::NOENT) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) if !parent.exists() && !data_dir.starts_with(parent) => Err(format!(
                 "{name} cannot be made: there is no directory {}; make it, and give it to the gateway's user",
@@ -240,7 +256,7 @@ mod tests {
             assert!(said.contains("is a file") && said.contains("name another"), "{said}");
             assert!(sinks(&below, None).unwrap_err().contains("see data_dir"));
             assert!(
-                check_sqlite(&below.join("x.sqlite"), &below, false).unwrap_err().contains("below a file")
+                check_sqlite(&below.join("x.sqlite"), &below, false, 0).unwrap_err().contains("below a file")
             );
         }
         for nowhere in ["/proc/x", "/proc/x/y", "/sys"] {
@@ -262,12 +278,17 @@ mod tests {
     #[test]
     fn the_embedded_store_is_looked_into_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let check = |name: &str| check_sqlite(&dir.path().join(name), dir.path(), false);
+        let check = |name: &str| check_sqlite(&dir.path().join(name), dir.path(), false, 0);
         assert!(check("").is_err(), "a directory");
         assert!(check("x.sqlite").unwrap().contains("will be made"));
+        for is_running in [false, true] {
+            let gone = check_sqlite(&dir.path().join("x.sqlite"), dir.path(), is_running, 7).unwrap_err();
+            assert!(gone.contains("is gone, with 7 rows") && gone.contains("put it back"), "{gone}");
+            assert_eq!(gone.contains("stop forebay"), is_running, "{gone}");
+        }
         assert!(check("a/x.sqlite").unwrap_err().contains("there is no directory"));
         let made_later = dir.path().join("a");
-        assert!(check_sqlite(&made_later.join("x.sqlite"), &made_later, false).is_ok());
+        assert!(check_sqlite(&made_later.join("x.sqlite"), &made_later, false, 0).is_ok());
         std::fs::write(dir.path().join("x.sqlite"), "").unwrap();
         assert!(check("x.sqlite").unwrap().contains("is writable, and empty"));
         std::fs::write(dir.path().join("x.sqlite"), "random bytes, ".repeat(99)).unwrap();

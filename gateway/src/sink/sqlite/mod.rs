@@ -79,7 +79,10 @@ enum StoreError {
         "its format is version {0}, newer than this program knows; run the version that wrote it, or name another file as sqlite.path"
     )]
     Newer(i64),
-    #[error("it was removed or replaced while in use; put it back, or restart forebay to begin a new one")]
+    #[error(
+        "it was removed or replaced while in use; move that very file back, or restart forebay, which goes on with what it \
+         finds there or begins a new one, stores again what the journal still has, and declares the rest lost (sink_reset)"
+    )]
     Removed,
 }
 
