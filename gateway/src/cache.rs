@@ -76,14 +76,16 @@ pub struct LatestRow {
     pub fields: Vec<(String, Value)>,
     /// When it was seen here, in nanoseconds since 1970 by the gateway's clock, to a second or so.
     pub seen_ns: i64,
-    /// What its first number was lately.
+    /// What one of its numbers was lately.
     pub spark: Spark,
 }
 
-/// The latest values of the first field that is a number, oldest first, for a small picture: at most one in
-/// [`Spark::SPACING_NS`], at most [`Spark::VALUES_MAX`].
+/// The latest values of one field, oldest first, for a small picture: at most one in [`Spark::SPACING_NS`], at most
+/// [`Spark::VALUES_MAX`]. It is the first number of the first row; another one follows when that has been away for
+/// [`Spark::PATIENCE_NS`], and begins anew.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spark {
+    field: Box<str>,
     values: VecDeque<f32>,
     last_ns: i64,
 }
@@ -93,16 +95,29 @@ impl Spark {
     pub const VALUES_MAX: usize = 48;
     /// How far apart they are at least, by the time of their rows.
     pub const SPACING_NS: u64 = 5_000_000_000;
+    /// How long rows may lack the field, by their time.
+    pub const PATIENCE_NS: u64 = 300_000_000_000;
 
     /// The values.
     pub fn values(&self) -> impl Iterator<Item = f32> {
         self.values.iter().copied()
     }
 
-    fn take(&mut self, value: &Value, ns: i64) {
+    fn take(&mut self, fields: &[(String, Value)], ns: i64) {
         // Either way: a row that waits for its time has another clock.
-        let is_due = self.values.is_empty() || ns.abs_diff(self.last_ns) >= Spark::SPACING_NS;
-        let Some(value) = as_f32(value).filter(|_| is_due) else { return };
+        let since_ns = if self.values.is_empty() { u64::MAX } else { ns.abs_diff(self.last_ns) };
+        if since_ns < Spark::SPACING_NS {
+            return;
+        }
+        let mut numbers = fields.iter().filter_map(|(name, value)| Some((name, as_f32(value)?)));
+        let own = numbers.clone().find(|(name, _)| ***name == *self.field);
+        let Some((name, value)) = own.or_else(|| numbers.next().filter(|_| since_ns >= Spark::PATIENCE_NS))
+        else {
+            return;
+        };
+        if **name != *self.field {
+            (self.field, self.values) = (name.as_str().into(), VecDeque::new());
+        }
         self.last_ns = ns;
         self.values.push_back(value);
         if self.values.len() > Spark::VALUES_MAX {
@@ -220,8 +235,31 @@ impl LatestRow {
             kept += 1;
         }
         self.fields.truncate(kept);
-        if let Some((_, value)) = self.fields.iter().find(|(_, value)| as_f32(value).is_some()) {
-            self.spark.take(value, row.ns);
-        }
+        self.spark.take(&self.fields, row.ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP_NS: i64 = Spark::SPACING_NS.cast_signed();
+
+    fn fields(of: &[(&str, f64)]) -> Vec<(String, Value)> {
+        of.iter().map(|(name, value)| ((*name).to_owned(), Value::Float(*value))).collect()
+    }
+
+    #[test]
+    fn a_picture_is_of_one_field_while_rows_have_it() {
+        let mut spark = Spark::default();
+        let (both, other) = (fields(&[("h", 40.0), ("t", 21.0)]), fields(&[("h", 41.0)]));
+        spark.take(&fields(&[("t", 20.0)]), 0);
+        spark.take(&both, STEP_NS - 1);
+        spark.take(&both, STEP_NS);
+        spark.take(&other, 2 * STEP_NS);
+        spark.take(&[], 3 * STEP_NS);
+        assert_eq!(spark.values().collect::<Vec<_>>(), [20.0, 21.0]);
+        spark.take(&other, STEP_NS + Spark::PATIENCE_NS.cast_signed());
+        assert_eq!(spark.values().collect::<Vec<_>>(), [41.0], "t is away");
     }
 }

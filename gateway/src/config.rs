@@ -113,10 +113,16 @@ impl Config {
         config
     }
 
+    /// The names of the databases, in the order of the configuration, the embedded one last.
+    pub fn sinks(&self) -> impl Iterator<Item = &str> {
+        let influxdb = self.influxdb.iter().map(|influxdb| influxdb.name.as_str());
+        influxdb.chain(self.sqlite.is_some().then_some(SQLITE))
+    }
+
     /// Whether a database of this name is configured.
     #[must_use]
     pub fn has_sink(&self, name: &str) -> bool {
-        name == SQLITE && self.sqlite.is_some() || self.influxdb.iter().any(|influxdb| influxdb.name == name)
+        self.sinks().any(|sink| sink == name)
     }
 }
 

@@ -179,12 +179,12 @@ pub enum OpenError {
         max_bytes: u64,
     },
     /// The directory cannot be made.
-    #[error("cannot make {directory}: {source}; give data_dir to the gateway's user with chown")]
+    #[error("cannot make {directory}: {cause}; give data_dir to the gateway's user with chown")]
     Directory {
         /// The directory.
         directory: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The store cannot be read.
     #[error(transparent)]
@@ -193,12 +193,12 @@ pub enum OpenError {
 
 /// Letters could not be made durable. Some of them may be all the same, and appending them again is harmless.
 #[derive(Debug, Error)]
-#[error("cannot keep dead letters: {what}: {source}; make room on the disk under data_dir, or replace it")]
+#[error("cannot keep dead letters: {what}: {cause}; make room on the disk under data_dir, or replace it")]
 pub struct AppendError {
     /// What failed.
     pub what: String,
     /// Why.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl DeadLetters {
@@ -207,7 +207,7 @@ impl DeadLetters {
     /// # Errors
     /// It cannot be made or read, or a newer version wrote it.
     pub fn open_dir(directory: &Path, max_bytes: u64) -> Result<DeadLetters, OpenError> {
-        let unusable = |source| OpenError::Directory { directory: directory.display().to_string(), source };
+        let unusable = |cause| OpenError::Directory { directory: directory.display().to_string(), cause };
         fs::create_dir_all(directory).map_err(unusable)?;
         // Letters are only as durable as the name of their directory, whichever life has made it.
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());

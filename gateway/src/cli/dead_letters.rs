@@ -59,16 +59,32 @@ pub(super) enum Order {
 /// # Errors
 /// No gateway runs, or it does not answer.
 pub(super) fn order(data_dir: &Path, order: Order, selection: &Selection) -> Result<bool> {
-    let (path, word) = match order {
-        Order::Replay => ("/api/v1/dead-letters/replay", "stored, and gone"),
-        Order::Drop => ("/api/v1/dead-letters/drop", "dropped"),
+    let path = match order {
+        Order::Replay => "/api/v1/dead-letters/replay",
+        Order::Drop => "/api/v1/dead-letters/drop",
     };
     let done: Done = control::talk(async {
         let answer = Gateway::find(data_dir)?.post(path, selection).await?;
         let text = answer.text().await.context("the gateway hung up")?;
         serde_json::from_str(&text).context("the gateway's answer cannot be read; is it of the same version?")
     })?;
-    let mut text = format!("{} dead letters are {word}\n", done.gone);
+    written(io::stdout().lock().write_all(told(order, &done).as_bytes()))?;
+    Ok(done.kept == 0)
+}
+
+/// What has become of the letters.
+fn told(order: Order, done: &Done) -> String {
+    let word = match order {
+        Order::Replay => "stored, and gone",
+        Order::Drop => "dropped",
+    };
+    let mut text = match (done.gone, done.kept) {
+        (0, 0) => "there is no such dead letter; `forebay dead-letters list` shows those that there are\n"
+            .to_owned(),
+        (0, _) => format!("no dead letter is {word}\n"),
+        (1, _) => format!("1 dead letter is {word}\n"),
+        (gone, _) => format!("{gone} dead letters are {word}\n"),
+    };
     for kept in &done.reasons {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{} stays: {}", plain(&kept.id), plain(&kept.reason));
@@ -77,8 +93,7 @@ pub(super) fn order(data_dir: &Path, order: Order, selection: &Selection) -> Res
     if done.kept > told {
         let _ = writeln!(text, "and {} more stay", done.kept - told);
     }
-    written(io::stdout().lock().write_all(text.as_bytes()))?;
-    Ok(done.kept == 0)
+    text
 }
 
 fn list_lines(mut reader: Reader, out: &mut impl Write) -> Result<()> {
@@ -326,6 +341,15 @@ mod tests {
             "damaged": { "letters": 0, "places": [], "further": 0 },
         });
         assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn what_became_of_letters_is_said_and_nothing_of_those_that_are_not_there() {
+        let done = |gone, kept| Done { gone, kept, reasons: Vec::new() };
+        assert_eq!(told(Order::Replay, &done(3, 0)), "3 dead letters are stored, and gone\n");
+        assert_eq!(told(Order::Drop, &done(1, 0)), "1 dead letter is dropped\n");
+        assert_eq!(told(Order::Replay, &done(0, 2)), "no dead letter is stored, and gone\nand 2 more stay\n");
+        assert!(told(Order::Drop, &done(0, 0)).starts_with("there is no such dead letter"));
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn expand(text: &str, variables: Variables<'_>) -> Result<Option<String>, NotExp
         };
         let Some(value) = variables(name) else {
             return Err(NotExpanded::NoVariable(format!(
-                "the environment has no variable {name}; set it for the service or write the value"
+                "the environment has no variable {name}; set it for the service"
             )));
         };
         out.push_str(before);

@@ -287,10 +287,7 @@ fn faults_of_small_tables() {
         ("data_dri = \"x\"", "data_dri: unknown key; did you mean `data_dir`?"),
         ("data_dir = \"\"", "data_dir: is empty; write a directory"),
         ("data_dir = 5", "data_dir: is a number; it takes a text"),
-        (
-            "data_dir = \"${NO}\"",
-            "data_dir: the environment has no variable NO; set it for the service or write the value",
-        ),
+        ("data_dir = \"${NO}\"", "data_dir: the environment has no variable NO; set it for the service"),
         ("inputs.x = 1", "inputs: unknown key; Telegraf's [[inputs.mqtt_consumer]] is [[mqtt]] here"),
         ("mqtt = { url = \"mqtt://a\" }", "mqtt: is a table; it takes an array of tables: write [[mqtt]]"),
         ("tags = 1", "tags: is a number; it takes a table: write [tags]"),

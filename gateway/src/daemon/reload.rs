@@ -145,6 +145,11 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
     } = running;
     let (old, new) = (running, wanted);
     let is_token_gone = old.http.token.is_some() && new.http.token.is_none();
+    // Left out, it is the first database, whose change is named below.
+    let first = |config: &Config| config.sinks().next().map(str::to_owned);
+    let is_query_sink_other = old.http.query_sink != new.http.query_sink
+        && (first(old).as_ref(), first(new).as_ref())
+            != (Some(&old.http.query_sink), Some(&new.http.query_sink));
     let keys = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[tags]", old.tags != new.tags),
@@ -159,7 +164,7 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
         ("clock.max_wait", old.clock.max_wait != new.clock.max_wait),
         ("health.interval", old.health != new.health),
         ("http.listen", old.http.listen != new.http.listen),
-        ("http.query_sink", old.http.query_sink != new.http.query_sink),
+        ("http.query_sink", is_query_sink_other),
         ("http.token_file, which is gone,", is_token_gone),
     ];
     let keys = keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
@@ -204,5 +209,13 @@ mod tests {
                 "[[influxdb]] y",
             ]
         );
+        // What is asked by default goes with the first database.
+        assert_eq!(at_next_start(&old, &config::of_text("")), ["[sqlite]", "[[influxdb]] x"]);
+        let asks = |sink: &str| {
+            let y = "[[influxdb]]\nname = \"y\"\nurl = \"http://b\"\ndatabase = \"e\"\n";
+            let x = "[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n";
+            config::of_text(&format!("http.query_sink = \"{sink}\"\n{x}{y}"))
+        };
+        assert_eq!(at_next_start(&asks("x"), &asks("y")), ["http.query_sink"]);
     }
 }

@@ -25,12 +25,12 @@ pub enum ReadError {
         features: u32,
     },
     /// The disk or its permissions are in the way.
-    #[error("cannot read the dead letters: {what}: {source}; run as the gateway's user, or check the disk")]
+    #[error("cannot read the dead letters: {what}: {cause}; run as the gateway's user, or check the disk")]
     Unreadable {
         /// What could not be read.
         what: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -87,7 +87,7 @@ impl Chain {
         let names = match files.list() {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Chain::default()),
-            Err(source) => return Err(ReadError::Unreadable { what: "the directory".to_owned(), source }),
+            Err(cause) => return Err(ReadError::Unreadable { what: "the directory".to_owned(), cause }),
         };
         let listed: BTreeSet<FileNumber> =
             names.iter().filter_map(|name| FileNumber::of_file_name(name)).collect();
@@ -141,7 +141,7 @@ impl State {
         let file = match files.open(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
-            Err(source) => return Err(ReadError::Unreadable { what: name, source }),
+            Err(cause) => return Err(ReadError::Unreadable { what: name, cause }),
         };
         match Header::read(&*file, number) {
             HeaderRead::Intact(header, bad_copy) => Ok(State::Intact(header, bad_copy)),

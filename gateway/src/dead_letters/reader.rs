@@ -158,7 +158,7 @@ impl Reader {
         match Scan::open(&*self.files, &link) {
             Ok(scan) => self.current = Some((link, scan)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.missing(&link),
-            Err(source) => return Err(ReadError::Unreadable { what: file, source }),
+            Err(cause) => return Err(ReadError::Unreadable { what: file, cause }),
         }
         Ok(damage)
     }

@@ -172,7 +172,7 @@ impl Writer {
     /// Reads what is there.
     fn recover(&mut self) -> Result<(), AppendError> {
         let chain = Chain::read(&self.storage).map_err(|error| match error {
-            ReadError::Unreadable { what, source } => AppendError { what, source },
+            ReadError::Unreadable { what, cause } => AppendError { what, cause },
             newer @ ReadError::Newer { .. } => failed("the directory")(io::Error::other(newer.to_string())),
         })?;
         self.files.clear();
@@ -476,5 +476,5 @@ fn count_letters(contents: &[Content<'_>]) -> u64 {
 }
 
 fn failed(what: &str) -> impl FnOnce(io::Error) -> AppendError {
-    move |source| AppendError { what: what.to_owned(), source }
+    move |cause| AppendError { what: what.to_owned(), cause }
 }

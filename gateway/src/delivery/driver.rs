@@ -86,10 +86,10 @@ pub struct Settings {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The journal does not take the sink's registration.
-    #[error("cannot register the sink: {0}")]
+    #[error("cannot register the sink")]
     Journal(#[from] Refused),
     /// No thread or no event loop.
-    #[error("cannot start the sink's thread: {0}")]
+    #[error("cannot start the thread of the sink")]
     Thread(#[from] io::Error),
 }
 

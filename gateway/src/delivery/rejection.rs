@@ -50,7 +50,7 @@ impl Rejections {
                     device,
                     series,
                     ns,
-                    reason = &*rejected.reason,
+                    reason = of_one(&rejected.reason),
                     "the database refuses a {kind}"
                 );
             }
@@ -65,7 +65,7 @@ impl Rejections {
                 device: device.into(),
                 rows: u64::from(matches!(record, Record::Row(_))),
                 origin: series.into(),
-                reason: rejected.reason.as_ref().into(),
+                reason: of_one(&rejected.reason).into(),
                 body_bytes: body.len() as u64,
                 body: body.into_bytes().into(),
             });
@@ -90,6 +90,13 @@ impl Rejections {
     }
 }
 
+/// A server's reason without its count of the refused points, which is the whole request's.
+fn of_one(reason: &str) -> &str {
+    let counted =
+        reason.rsplit_once(" dropped=").filter(|(_, count)| count.bytes().all(|byte| byte.is_ascii_digit()));
+    counted.map_or(reason, |(reason, _)| reason)
+}
+
 /// The points of the batch's front that were refused.
 fn refused<'a>(
     batch: &'a Batch,
@@ -99,4 +106,19 @@ fn refused<'a>(
     batch.records().take(settled.points).enumerate().filter_map(move |(point, (offset, record))| {
         rejected.next_if(|rejected| rejected.point == point).map(|rejected| (offset, record, rejected))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_of_a_whole_request_is_no_part_of_the_reason_of_one_row() {
+        let conflict =
+            "400: partial write: field type conflict: input field \"t\" on measurement \"m\" is type string";
+        assert_eq!(of_one(&format!("{conflict} dropped=5000")), conflict);
+        for whole in [conflict, "", "400: a dropped=word", "dropped=3"] {
+            assert_eq!(of_one(whole), whole);
+        }
+    }
 }

@@ -68,23 +68,23 @@ const FILES_DIVISOR: u64 = 8;
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The address is taken, or is none of this machine.
-    #[error("cannot listen on {address} (http.listen): {source}; stop what uses the port, or choose another")]
+    #[error("cannot listen on {address} (http.listen): {cause}; stop what uses the port, or choose another")]
     Tcp {
         /// As configured.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// What queries are answered from cannot be asked.
-    #[error("cannot ask the query sink ([http] query_sink): {0}")]
+    #[error("cannot ask the query sink ([http] query_sink)")]
     QuerySink(#[from] SinkError),
     /// The control socket cannot be made.
-    #[error("cannot make the control socket {}: {source}; check that data_dir is writable and its path short", path.display())]
+    #[error("cannot make the control socket {}: {cause}; check that data_dir is writable and its path short", path.display())]
     Control {
         /// Where.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -107,7 +107,7 @@ impl Server {
     /// One of the two cannot be had.
     pub async fn bind(config: &Config, journal: &Journal, stats: &Arc<Stats>) -> Result<Server, BindError> {
         let address = config.http.listen;
-        let wrap = |source| BindError::Tcp { address, source };
+        let wrap = |cause| BindError::Tcp { address, cause };
         let tcp = TcpListener::bind(address).await.map_err(wrap)?;
         let listen = tcp.local_addr().map_err(wrap)?;
         let control = bind_control(&config.data_dir)?;
@@ -173,7 +173,7 @@ fn bind_control(data_dir: &Path) -> Result<UnixListener, BindError> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
         Ok(listener)
     };
-    bind().map_err(|source| BindError::Control { path: path.clone(), source })
+    bind().map_err(|cause| BindError::Control { path: path.clone(), cause })
 }
 
 fn router(api: Arc<Api>) -> Router {

@@ -63,7 +63,7 @@ impl Files {
         if let Some(version) = EndFile::newer(storage) {
             return Err(OpenError::Newer { file: END_FILE.into(), version, features: 0 });
         }
-        let unreadable_end = |source| OpenError::Unreadable { what: END_FILE.into(), source };
+        let unreadable_end = |cause| OpenError::Unreadable { what: END_FILE.into(), cause };
         let end = EndFile::read(storage).map_err(unreadable_end)?;
         for (id, file) in &mut opened {
             file.sound = settle(&*file.file).map_err(|e| unreadable(*id, e))?;
@@ -84,7 +84,7 @@ impl Files {
         }
         let nothing_to_trust = files.candidates.is_empty() || seeded(Bug::RecoveryWithoutSync);
         if !nothing_to_trust {
-            let failed = |source| OpenError::Unreadable { what: "the directory".into(), source };
+            let failed = |cause| OpenError::Unreadable { what: "the directory".into(), cause };
             storage.sync_directory().map_err(failed)?;
         }
         Ok(files)
@@ -203,6 +203,6 @@ fn beginning_with(segment: Segment, found: &Found) -> Segment {
     Segment { first, void: first, ..segment }
 }
 
-pub(super) fn unreadable(segment: SegmentId, source: io::Error) -> OpenError {
-    OpenError::Unreadable { what: segment.file_name(), source }
+pub(super) fn unreadable(segment: SegmentId, cause: io::Error) -> OpenError {
+    OpenError::Unreadable { what: segment.file_name(), cause }
 }

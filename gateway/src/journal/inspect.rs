@@ -397,6 +397,6 @@ fn length(storage: &dyn Storage, name: &str) -> Result<u64, OpenError> {
     length.map_err(|cause| unreadable(name, cause))
 }
 
-fn unreadable(what: &str, source: std::io::Error) -> OpenError {
-    OpenError::Unreadable { what: what.into(), source }
+fn unreadable(what: &str, cause: std::io::Error) -> OpenError {
+    OpenError::Unreadable { what: what.into(), cause }
 }

@@ -145,7 +145,7 @@ impl Journal {
     /// # Errors
     /// Another process has it, it cannot be read or written, or a newer version wrote it. Nothing was changed.
     pub fn open_dir(directory: &Path, options: &Options) -> Result<(Journal, RecoveryReport), OpenError> {
-        let unusable = |source| OpenError::Unreadable { what: directory.display().to_string(), source };
+        let unusable = |cause| OpenError::Unreadable { what: directory.display().to_string(), cause };
         create_durably(directory).map_err(unusable)?;
         let lock = lock_directory(directory)?;
         let storage = Arc::new(Directory::new(directory));
@@ -168,7 +168,7 @@ impl Journal {
         let shape = Shape::of(segment_bytes(&*storage, options)?);
         let new_id = getrandom::u64().map_err(|cause| OpenError::Unreadable {
             what: "the system's random numbers".into(),
-            source: io::Error::other(cause.to_string()),
+            cause: io::Error::other(cause.to_string()),
         })?;
         let (shared, committer, report) = Shared::open(storage, options, shape, JournalId(new_id))?;
         // Segments that were done with outlive a kill, and perhaps nobody commits before there is room.
@@ -179,7 +179,7 @@ impl Journal {
             Running { shared: Arc::clone(&shared), threads: Mutex::default(), lock: Mutex::default() };
         running
             .start(committer)
-            .map_err(|source| OpenError::Unreadable { what: "its threads".into(), source })?;
+            .map_err(|cause| OpenError::Unreadable { what: "its threads".into(), cause })?;
         Ok((Journal { shared, running: Arc::new(running) }, report))
     }
 
@@ -380,7 +380,7 @@ impl Shared {
         shape: Shape,
         new_id: JournalId,
     ) -> Result<(Arc<Shared>, Committer, RecoveryReport), OpenError> {
-        let unlistable = |source| OpenError::Unreadable { what: "the directory".into(), source };
+        let unlistable = |cause| OpenError::Unreadable { what: "the directory".into(), cause };
         let names = storage.list().map_err(unlistable)?;
         let recovered = recovery::recover(&storage, &names, shape, new_id)?;
         let (journal, tail) = (recovered.state.journal(), recovered.tail);
@@ -547,7 +547,7 @@ fn segment_bytes(storage: &dyn Storage, options: &Options) -> Result<u64, OpenEr
         let present = newest.map(|(_, length)| length);
         Ok(present.filter(|present| (wanted..=most).contains(present)).unwrap_or(wanted))
     };
-    look().map_err(|source| OpenError::Unreadable { what: "the directory".into(), source })
+    look().map_err(|cause| OpenError::Unreadable { what: "the directory".into(), cause })
 }
 
 /// Locks a mutex whose content is consistent even if a thread panicked while it held it.
@@ -573,7 +573,7 @@ fn create_durably(directory: &Path) -> io::Result<()> {
 /// Locks the directory for this process and leaves its number for the one that comes second.
 fn lock_directory(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(LOCK_FILE);
-    let unusable = |source| OpenError::Unreadable { what: path.display().to_string(), source };
+    let unusable = |cause| OpenError::Unreadable { what: path.display().to_string(), cause };
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
     match file.try_lock() {

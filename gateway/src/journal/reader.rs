@@ -59,11 +59,11 @@ pub struct DamagedBytes {
 
 /// The medium refuses to be read; the reader stays where it is.
 #[derive(Debug, Error)]
-#[error("cannot read the journal at entry {at}, in {file}: {source}; check the disk under data_dir")]
+#[error("cannot read the journal at entry {at}, in {file}: {cause}; check the disk under data_dir")]
 pub struct ReadError {
     at: Offset,
     file: String,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl Reader {
@@ -138,7 +138,7 @@ impl Reader {
             _ => Scanner::new(&segment),
         };
         let at = self.next;
-        let error = |source| ReadError { at, file: segment.id.file_name(), source };
+        let error = |cause| ReadError { at, file: segment.id.file_name(), cause };
         let found = loop {
             let from = scanner.position();
             let found = scanner.next().map_err(error)?;
@@ -181,7 +181,7 @@ impl Reader {
         let held = self.shared.segments().holding(from);
         let Some((segment, _)) = held else { return Ok(None) };
         let file = segment.id.file_name();
-        let error = |source| ReadError { at: from, file: file.clone(), source };
+        let error = |cause| ReadError { at: from, file: file.clone(), cause };
         let mut scanner = Scanner::new(&segment);
         let mut at = scanner.position();
         let mut end = segment.length;

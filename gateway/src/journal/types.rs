@@ -107,12 +107,12 @@ pub enum OpenError {
         max_bytes: u64,
     },
     /// The disk or its permissions are in the way.
-    #[error("cannot open the journal: {what}: {source}; check the disk and the permissions of data_dir")]
+    #[error("cannot open the journal: {what}: {cause}; check the disk and the permissions of data_dir")]
     Unreadable {
         /// What could not be used.
         what: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 

@@ -411,7 +411,7 @@ const SQLITE: Table = Table {
             name: "path",
             takes: Takes::Text("\"readings.sqlite\""),
             default: Standard::Is("\"readings.sqlite\""),
-            doc: "its file, below `data_dir`",
+            doc: "its file, in `data_dir` unless it is an absolute path",
         },
         Key {
             name: "retention",

@@ -65,8 +65,8 @@ pub fn look(directory: &Path) -> Result<Looked, OpenError> {
         let seen = inspect(&storage);
         running = running.or(self::running(directory)?);
         let mut seen = match seen {
-            Err(OpenError::Unreadable { source, .. })
-                if source.kind() == ErrorKind::NotFound && running.is_some() && looks < LOOKS_MAX =>
+            Err(OpenError::Unreadable { cause, .. })
+                if cause.kind() == ErrorKind::NotFound && running.is_some() && looks < LOOKS_MAX =>
             {
                 continue;
             }

@@ -57,12 +57,12 @@ pub enum RepairError {
     #[error("there is nothing to repair: no segment of the journal is left")]
     Nothing,
     /// The copy cannot be written.
-    #[error("cannot write {file}: {source}; make room, and try again")]
+    #[error("cannot write {file}: {cause}; make room, and try again")]
     Write {
         /// What could not be written.
         file: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The copy comes to something else than the original.
     #[error(
@@ -107,12 +107,12 @@ fn write_copy(original: &Inspection, survey: &Survey, to: &dyn Storage) -> Resul
     let journal = survey.folded.state.journal();
     let mark = EndMark { watermark: survey.verdict.end, learned: survey.folded.state.learned() };
     let write_mark = || EndFile::open(to, journal, None, mark).map(drop);
-    write_mark().map_err(|source| RepairError::Write { file: super::END_FILE.into(), source })?;
+    write_mark().map_err(|cause| RepairError::Write { file: super::END_FILE.into(), cause })?;
 
     let copy = inspect(to)?;
     check(survey, original, to, &copy)?;
     if !copy.damage.is_empty() {
-        let failed = |source| RepairError::Write { file: note::NOTE_FILE.into(), source };
+        let failed = |cause| RepairError::Write { file: note::NOTE_FILE.into(), cause };
         note::write(to, copy.damage.clone()).map_err(failed)?;
     }
     Ok(copy)
@@ -150,7 +150,7 @@ fn copy_segments(survey: &Survey, to: &dyn Storage) -> Result<(), RepairError> {
     let candidates = &survey.files.candidates;
     let walks = walk_all(survey, |_, _, _| Ok::<_, OpenError>(()))?;
     let name = |at: usize| candidates[at].segment.id.file_name();
-    let failed = |at: usize| move |source| RepairError::Write { file: name(at), source };
+    let failed = |at: usize| move |cause| RepairError::Write { file: name(at), cause };
     let mut files = Vec::new();
     for (at, (candidate, walk)) in candidates.iter().zip(&walks).enumerate() {
         // Without header and frames it holds nothing.
@@ -165,7 +165,7 @@ fn copy_segments(survey: &Survey, to: &dyn Storage) -> Result<(), RepairError> {
     for (at, file) in files.iter().enumerate() {
         file.as_ref().map_or(Ok(()), |file| file.sync()).map_err(failed(at))?;
     }
-    to.sync_directory().map_err(|source| RepairError::Write { file: "the directory".into(), source })
+    to.sync_directory().map_err(|cause| RepairError::Write { file: "the directory".into(), cause })
 }
 
 /// Makes the file of a segment: its header, and zeros.
