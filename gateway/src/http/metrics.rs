@@ -156,7 +156,11 @@ fn push_sinks(page: &mut Page, status: &Status) {
     page.labelled("forebay_backlog_rows", "sink", sinks().map(|(name, s)| (name, s.backlog_rows)));
     page.family("forebay_rows_rejected_total", "counter", "Rows that a database refused.");
     page.labelled("forebay_rows_rejected_total", "sink", sinks().map(|(name, s)| (name, s.rows_rejected)));
-    page.family("forebay_sink_up", "gauge", "Whether a database takes what it is sent.");
+    page.family(
+        "forebay_sink_up",
+        "gauge",
+        "Whether a database takes what it is sent; 1 until something was sent.",
+    );
     page.labelled(
         "forebay_sink_up",
         "sink",
