@@ -60,7 +60,7 @@ fn on_cleared(page: &str) -> String {
 
 /// The page.
 fn render(status: &Status) -> String {
-    let mut page = Page::default();
+    let mut page = Page { now_ns: status.now_ns, findings: &status.findings, ..Page::default() };
     let up = Duration::from_nanos(status.now_ns.saturating_sub(status.started_ns).max(0).unsigned_abs());
     page.line(&format!(
         "forebay {} up {} pid {}, {}",
@@ -73,7 +73,7 @@ fn render(status: &Status) -> String {
     if !status.verdict.is_empty() {
         page.line(&plain(&status.verdict));
     }
-    page.findings(&status.findings);
+    page.findings();
     let clock = &status.clock;
     let reason = plain(&clock.reason);
     if status.clock_trusted {
@@ -105,11 +105,11 @@ fn render(status: &Status) -> String {
 
     page.heading("sources");
     for (name, source) in &status.sources {
-        page.source(name, source, status.now_ns);
+        page.source(name, source);
     }
     page.heading("sinks");
     for (name, sink) in &status.sinks {
-        page.sink(name, sink, status.now_ns);
+        page.sink(name, sink);
     }
     page.heading("devices");
     for (key, device) in status.devices.iter().take(MAX_DEVICES) {
@@ -125,16 +125,20 @@ fn render(status: &Status) -> String {
     if let more @ 1.. = status.devices.len().saturating_sub(MAX_DEVICES) {
         page.line(&format!("  and {more} more; see --json"));
     }
-    page.0
+    page.text
 }
 
 #[derive(Default)]
-struct Page(String);
+struct Page<'a> {
+    text: String,
+    now_ns: i64,
+    findings: &'a [Finding],
+}
 
-impl Page {
+impl Page<'_> {
     fn line(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
+        self.text.push_str(line);
+        self.text.push('\n');
     }
 
     fn heading(&mut self, text: &str) {
@@ -145,7 +149,7 @@ impl Page {
         self.line(&format!("  {}: {}, {rows}", plain(name), plain(state)));
     }
 
-    fn source(&mut self, name: &str, source: &SourceReport, now_ns: i64) {
+    fn source(&mut self, name: &str, source: &SourceReport) {
         let state = match source.state {
             SourceState::Starting => "starting",
             SourceState::Connected => "connected",
@@ -178,24 +182,25 @@ impl Page {
             rows += &format!(", {dropped} messages dropped by the broker");
         }
         self.entry(name, state, &rows);
-        self.trouble(source.last_error.as_deref(), source.last_error_ns, now_ns);
+        self.trouble(source.last_error.as_deref(), source.last_error_ns);
         if let Some(alarm) = &source.alarm {
             self.line(&format!("    alarm: {}", plain(alarm)));
         }
     }
 
-    fn sink(&mut self, name: &str, sink: &SinkReport, now_ns: i64) {
+    fn sink(&mut self, name: &str, sink: &SinkReport) {
         let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
         let rows = format!(
             "since the start {} rows confirmed and {} refused, {} waiting",
             sink.rows_confirmed, sink.rows_rejected, sink.backlog_rows
         );
         self.entry(name, state, &rows);
-        self.trouble(sink.last_error.as_deref(), sink.last_error_ns, now_ns);
+        self.trouble(sink.last_error.as_deref(), sink.last_error_ns);
     }
 
     /// All that is wrong, with what to do about it.
-    fn findings(&mut self, findings: &[Finding]) {
+    fn findings(&mut self) {
+        let findings = self.findings;
         for Finding { what, cure, .. } in findings.iter().take(MAX_FINDINGS) {
             self.line(&format!("  {}", plain(what)));
             self.line(&format!("    {}", plain(cure)));
@@ -205,10 +210,11 @@ impl Page {
         }
     }
 
-    /// The latest error, and how long ago it was: it may be over.
-    fn trouble(&mut self, error: Option<&str>, at_ns: Option<i64>, now_ns: i64) {
-        let Some(error) = error else { return };
-        let ago = at_ns.map(|at| Duration::from_nanos(now_ns.saturating_sub(at).max(0).unsigned_abs()));
+    /// The latest error, and how long ago it was: it may be over. One that is not stands at the top.
+    fn trouble(&mut self, error: Option<&str>, at_ns: Option<i64>) {
+        let is_told = |error: &&str| self.findings.iter().any(|finding| finding.cure.contains(error));
+        let Some(error) = error.filter(|error| !is_told(error)) else { return };
+        let ago = at_ns.map(|at| Duration::from_nanos(self.now_ns.saturating_sub(at).max(0).unsigned_abs()));
         let ago = ago.map_or_else(String::new, |ago| format!(", {} ago", span(ago)));
         self.line(&format!("    last error{ago}: {}", plain(error)));
     }
@@ -285,12 +291,19 @@ mod tests {
     #[test]
     fn an_error_is_told_with_how_long_ago_it_was() {
         let minute = 60_000_000_000;
-        let mut page = Page::default();
-        page.trouble(None, None, minute);
-        page.trouble(Some("no answer"), Some(minute), 6 * minute);
-        page.trouble(Some("no answer"), None, 6 * minute);
-        page.trouble(Some("no answer"), Some(minute), 0);
-        let lines: Vec<&str> = page.0.lines().map(str::trim).collect();
+        let told = [Finding {
+            severity: Severity::Trouble,
+            what: String::new(),
+            cure: "no room. Mend it".to_owned(),
+        }];
+        let mut page = Page { now_ns: 6 * minute, findings: &told, ..Page::default() };
+        page.trouble(None, None);
+        page.trouble(Some("no answer"), Some(minute));
+        page.trouble(Some("no answer"), None);
+        page.trouble(Some("no room"), Some(minute));
+        page.now_ns = 0;
+        page.trouble(Some("no answer"), Some(minute));
+        let lines: Vec<&str> = page.text.lines().map(str::trim).collect();
         let expected =
             ["last error, 5 min ago: no answer", "last error: no answer", "last error, 0 s ago: no answer"];
         assert_eq!(lines, expected);
@@ -304,9 +317,10 @@ mod tests {
             cure: format!("Mend \u{1b}[31m{at}."),
         };
         let page_of = |count| {
-            let mut page = Page::default();
-            page.findings(&(0..count).map(finding).collect::<Vec<_>>());
-            page.0
+            let findings: Vec<Finding> = (0..count).map(finding).collect();
+            let mut page = Page { findings: &findings, ..Page::default() };
+            page.findings();
+            page.text
         };
         assert_eq!(page_of(0), "");
         let two = page_of(2);
@@ -326,10 +340,10 @@ mod tests {
             last_error_ns: Some(4_000_000_000),
             ..SinkReport::default()
         };
-        let mut page = Page::default();
-        page.sink("main", &sink, 9_000_000_000);
+        let mut page = Page { now_ns: 9_000_000_000, ..Page::default() };
+        page.sink("main", &sink);
         let expected = "  main: running, since the start 7 rows confirmed and 0 refused, 2 waiting\n    last error, 5 s ago: no answer\n";
-        assert_eq!(page.0, expected);
+        assert_eq!(page.text, expected);
     }
 
     #[test]

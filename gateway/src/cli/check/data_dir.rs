@@ -85,7 +85,7 @@ fn has_no_room_ever(directory: &Path) -> bool {
 
 fn no_room(data_dir: &Path, directory: &Path) -> String {
     format!(
-        "{} cannot be used: the file system of {} holds no files, as that of /proc; name another as data_dir",
+        "{} cannot be used: the file system of {} holds no files of anybody; name another as data_dir",
         data_dir.display(),
         directory.display()
     )
@@ -179,6 +179,9 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
             Some(parent) if parent.exists() && access(parent, Access::WRITE_OK).is_err() => {
                 Err(format!("{name} cannot be made; give its directory to the gateway's user with chown"))
             }
+            _ if path.ancestors().find(|above| above.exists()).is_some_and(has_no_room_ever) => {
+                Err(format!("{name} cannot be made there, see data_dir"))
+            }
             _ => Ok(format!("{name} will be made")),
         },
         Err(Errno::NOTDIR) => {
@@ -261,6 +264,8 @@ mod tests {
         }
         for nowhere in ["/proc/x", "/proc/x/y", "/sys"] {
             assert!(check(Path::new(nowhere), None).is_err(), "{nowhere}");
+            let below = Path::new(nowhere).join("x.sqlite");
+            assert!(check_sqlite(&below, Path::new(nowhere), false, 0).is_err(), "{nowhere}");
         }
     }
 
