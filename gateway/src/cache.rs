@@ -82,12 +82,14 @@ pub struct LatestRow {
 
 /// The latest values of one field, oldest first, for a small picture: at most one in [`Spark::SPACING_NS`], at most
 /// [`Spark::VALUES_MAX`]. It is the first number of the first row; another one follows when that has been away for
-/// [`Spark::PATIENCE_NS`], and begins anew.
+/// [`Spark::PATIENCE_NS`] and from [`Spark::PATIENCE_ROWS`] rows, and begins anew.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spark {
     field: Box<str>,
     values: VecDeque<f32>,
     last_ns: i64,
+    /// Rows without the field, one after the other.
+    lacking: u32,
 }
 
 impl Spark {
@@ -97,6 +99,8 @@ impl Spark {
     pub const SPACING_NS: u64 = 5_000_000_000;
     /// How long rows may lack the field, by their time.
     pub const PATIENCE_NS: u64 = 300_000_000_000;
+    /// How many rows may lack it.
+    pub const PATIENCE_ROWS: u32 = 10;
 
     /// The values.
     pub fn values(&self) -> impl Iterator<Item = f32> {
@@ -111,10 +115,10 @@ impl Spark {
         }
         let mut numbers = fields.iter().filter_map(|(name, value)| Some((name, as_f32(value)?)));
         let own = numbers.clone().find(|(name, _)| ***name == *self.field);
-        let Some((name, value)) = own.or_else(|| numbers.next().filter(|_| since_ns >= Spark::PATIENCE_NS))
-        else {
-            return;
-        };
+        self.lacking = if own.is_some() { 0 } else { self.lacking.saturating_add(1) };
+        let is_away =
+            self.values.is_empty() || since_ns >= Spark::PATIENCE_NS && self.lacking >= Spark::PATIENCE_ROWS;
+        let Some((name, value)) = own.or_else(|| numbers.next().filter(|_| is_away)) else { return };
         if **name != *self.field {
             (self.field, self.values) = (name.as_str().into(), VecDeque::new());
         }
@@ -218,7 +222,7 @@ impl LatestRow {
     /// Gives an early row its time, if that is known.
     fn date(&mut self, fixes: &Fixes) {
         if let Some(ns) = self.machine.and_then(|machine| fixes.ns(machine, self.ns)) {
-            (self.ns, self.machine) = (ns, None);
+            (self.ns, self.machine, self.spark.last_ns) = (ns, None, ns);
         }
     }
 
@@ -259,7 +263,10 @@ mod tests {
         spark.take(&other, 2 * STEP_NS);
         spark.take(&[], 3 * STEP_NS);
         assert_eq!(spark.values().collect::<Vec<_>>(), [20.0, 21.0]);
-        spark.take(&other, STEP_NS + Spark::PATIENCE_NS.cast_signed());
+        let away_ns = STEP_NS + Spark::PATIENCE_NS.cast_signed();
+        spark.take(&other, away_ns);
+        assert_eq!(spark.values().count(), 2, "t comes rarely");
+        (0..Spark::PATIENCE_ROWS).for_each(|_| spark.take(&other, away_ns));
         assert_eq!(spark.values().collect::<Vec<_>>(), [41.0], "t is away");
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) again: u64,
     /// Rows of which that is not known.
     pub(super) unsure: u64,
-    /// Rows that are kept aside for this sink, or were.
+    /// Rows that could not be read, or that this sink has refused.
     pub(super) dead_lettered: u64,
     /// Rows declared lost.
     pub(super) lost: u64,

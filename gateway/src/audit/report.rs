@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::books::Books;
+use super::books::{Books, Entry};
 use crate::record::Offset;
 use crate::stats::Ledger;
 
@@ -47,7 +47,7 @@ pub struct SinkReport {
     pub confirmed: u64,
     /// Points that it holds of them, those included that its retention has deleted and counted.
     pub stored: u64,
-    /// Rows that were refused and kept aside.
+    /// Rows that could not be read or were refused.
     #[serde(default)]
     pub dead_lettered: u64,
     /// Rows that were declared lost.
@@ -76,7 +76,7 @@ pub struct DeviceReport {
     pub swept: u64,
     /// Points of the same name with another tag `gateway`, or none; not among those stored unless only they fit.
     pub elsewhere: u64,
-    /// Rows that are no points because they were refused and kept aside.
+    /// Rows that are no points because they could not be read or were refused.
     #[serde(default)]
     pub dead_lettered: u64,
     /// Rows that are no points because they were declared lost.
@@ -136,9 +136,11 @@ impl Report {
 
 impl SinkReport {
     pub(super) fn unverifiable(books: &Books, reason: String) -> SinkReport {
-        let confirmed = books.devices.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.confirmed));
+        let sum = |of: fn(&Entry) -> u64| books.devices.values().map(of).fold(0, u64::saturating_add);
+        let (confirmed, lost) = (sum(|entry| entry.confirmed), sum(|entry| entry.lost));
+        let dead_lettered = sum(|entry| entry.dead_lettered);
         let verdict = Verdict::Unverifiable;
         let (balances, reason) = (books.balances, Some(reason));
-        SinkReport { verdict, reason, balances, confirmed, ..SinkReport::default() }
+        SinkReport { verdict, reason, balances, confirmed, dead_lettered, lost, ..SinkReport::default() }
     }
 }

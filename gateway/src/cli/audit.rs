@@ -96,7 +96,9 @@ fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
         "  {:<24}{:>12}{:>12}{:>12}{:>10}  ",
         "device", "confirmed", "expected", "stored", "lost"
     );
-    let quiet = |device: &DeviceReport| device.verdict == Verdict::Exact && device.notes.is_empty();
+    let quiet = |device: &DeviceReport| {
+        device.verdict == Verdict::Exact && device.notes.is_empty() && device.lost + device.dead_lettered == 0
+    };
     let mut left_out = 0;
     let mut shown = 0;
     for (device, found) in &sink.devices {
@@ -108,7 +110,7 @@ fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
         push_device(page, device, found);
     }
     if left_out > 0 {
-        let _ = writeln!(page, "  and {left_out} devices that are exact");
+        let _ = writeln!(page, "  and {left_out} devices that are exact, and have lost nothing");
     }
 }
 
@@ -131,7 +133,7 @@ fn push_device(page: &mut String, name: &str, found: &DeviceReport) {
     if found.dead_lettered > 0 {
         let _ = writeln!(
             page,
-            "    {} rows were refused and kept aside, see `forebay dead-letters list`",
+            "    {} rows could not be read or were refused; `forebay dead-letters list` shows what is kept of them",
             found.dead_lettered
         );
     }
@@ -232,7 +234,17 @@ mod tests {
         );
         assert_eq!(words[1], ["device", "confirmed", "expected", "stored", "lost"]);
         assert_eq!(words[2], ["porch", "7", "7", "7", "13", "exact"]);
-        assert_eq!(words[3][..4], ["2", "rows", "were", "refused"]);
+        assert_eq!(words[3][..5], ["2", "rows", "could", "not", "be"]);
         assert_eq!(absent(0, 0), "");
+    }
+
+    #[test]
+    fn a_device_that_has_lost_rows_is_shown_however_many_are_exact() {
+        let device = |lost| DeviceReport { lost, ..DeviceReport::default() };
+        let devices = (0..30).map(|at| (format!("d{at:02}"), device(u64::from(at == 29)))).collect();
+        let mut page = String::new();
+        push_sink(&mut page, "main", &SinkReport { devices, ..SinkReport::default() });
+        assert!(page.contains("  d29 ") && !page.contains("  d28 "), "{page}");
+        assert!(page.ends_with("and 9 devices that are exact, and have lost nothing\n"), "{page}");
     }
 }

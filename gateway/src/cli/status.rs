@@ -182,7 +182,7 @@ impl Page<'_> {
             rows += &format!(", {dropped} messages dropped by the broker");
         }
         self.entry(name, state, &rows);
-        self.trouble(source.last_error.as_deref(), source.last_error_ns);
+        self.trouble(name, source.last_error.as_deref(), source.last_error_ns);
         if let Some(alarm) = &source.alarm {
             self.line(&format!("    alarm: {}", plain(alarm)));
         }
@@ -195,7 +195,7 @@ impl Page<'_> {
             sink.rows_confirmed, sink.rows_rejected, sink.backlog_rows
         );
         self.entry(name, state, &rows);
-        self.trouble(sink.last_error.as_deref(), sink.last_error_ns);
+        self.trouble(name, sink.last_error.as_deref(), sink.last_error_ns);
     }
 
     /// All that is wrong, with what to do about it.
@@ -211,8 +211,9 @@ impl Page<'_> {
     }
 
     /// The latest error, and how long ago it was: it may be over. One that is not stands at the top.
-    fn trouble(&mut self, error: Option<&str>, at_ns: Option<i64>) {
-        let is_told = |error: &&str| self.findings.iter().any(|finding| finding.cure.contains(error));
+    fn trouble(&mut self, name: &str, error: Option<&str>, at_ns: Option<i64>) {
+        let told = self.findings.iter().take(MAX_FINDINGS).filter(|finding| finding.what.contains(name));
+        let is_told = |error: &&str| told.clone().any(|finding| finding.cure.contains(error));
         let Some(error) = error.filter(|error| !is_told(error)) else { return };
         let ago = at_ns.map(|at| Duration::from_nanos(self.now_ns.saturating_sub(at).max(0).unsigned_abs()));
         let ago = ago.map_or_else(String::new, |ago| format!(", {} ago", span(ago)));
@@ -293,19 +294,24 @@ mod tests {
         let minute = 60_000_000_000;
         let told = [Finding {
             severity: Severity::Trouble,
-            what: String::new(),
+            what: "main is away".to_owned(),
             cure: "no room. Mend it".to_owned(),
         }];
         let mut page = Page { now_ns: 6 * minute, findings: &told, ..Page::default() };
-        page.trouble(None, None);
-        page.trouble(Some("no answer"), Some(minute));
-        page.trouble(Some("no answer"), None);
-        page.trouble(Some("no room"), Some(minute));
+        page.trouble("main", None, None);
+        page.trouble("main", Some("no answer"), Some(minute));
+        page.trouble("main", Some("no answer"), None);
+        page.trouble("main", Some("no room"), Some(minute));
+        page.trouble("second", Some("no room"), Some(minute));
         page.now_ns = 0;
-        page.trouble(Some("no answer"), Some(minute));
+        page.trouble("main", Some("no answer"), Some(minute));
         let lines: Vec<&str> = page.text.lines().map(str::trim).collect();
-        let expected =
-            ["last error, 5 min ago: no answer", "last error: no answer", "last error, 0 s ago: no answer"];
+        let expected = [
+            "last error, 5 min ago: no answer",
+            "last error: no answer",
+            "last error, 5 min ago: no room",
+            "last error, 0 s ago: no answer",
+        ];
         assert_eq!(lines, expected);
     }
 

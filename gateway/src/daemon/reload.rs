@@ -145,11 +145,12 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
     } = running;
     let (old, new) = (running, wanted);
     let is_token_gone = old.http.token.is_some() && new.http.token.is_none();
-    // Left out, it is the first database, whose change is named below.
-    let first = |config: &Config| config.sinks().next().map(str::to_owned);
-    let is_query_sink_other = old.http.query_sink != new.http.query_sink
-        && (first(old).as_ref(), first(new).as_ref())
-            != (Some(&old.http.query_sink), Some(&new.http.query_sink));
+    // Left out, it is the first database; one that comes or goes is named below.
+    let (asked, wanted) = (&old.http.query_sink, &new.http.query_sink);
+    let is_first = |config: &Config, sink: &str| config.sinks().next() == Some(sink);
+    let is_by_default = is_first(old, asked) && is_first(new, wanted);
+    let is_query_sink_other =
+        asked != wanted && !(is_by_default && !(old.has_sink(wanted) && new.has_sink(asked)));
     let keys = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[tags]", old.tags != new.tags),
@@ -211,11 +212,11 @@ mod tests {
         );
         // What is asked by default goes with the first database.
         assert_eq!(at_next_start(&old, &config::of_text("")), ["[sqlite]", "[[influxdb]] x"]);
-        let asks = |sink: &str| {
-            let y = "[[influxdb]]\nname = \"y\"\nurl = \"http://b\"\ndatabase = \"e\"\n";
-            let x = "[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n";
-            config::of_text(&format!("http.query_sink = \"{sink}\"\n{x}{y}"))
-        };
+        let y = "[[influxdb]]\nname = \"y\"\nurl = \"http://b\"\ndatabase = \"e\"\n";
+        let x = "[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n";
+        let asks = |sink: &str| config::of_text(&format!("http.query_sink = \"{sink}\"\n{x}{y}"));
         assert_eq!(at_next_start(&asks("x"), &asks("y")), ["http.query_sink"]);
+        let of = |databases: [&str; 2]| config::of_text(&databases.concat());
+        assert_eq!(at_next_start(&of([x, y]), &of([y, x])), ["http.query_sink"], "another one comes first");
     }
 }

@@ -159,7 +159,7 @@ fn push_sinks(page: &mut Page, status: &Status) {
     page.family(
         "forebay_sink_up",
         "gauge",
-        "Whether a database takes what it is sent; 1 until something was sent.",
+        "Whether a database takes what it is sent; 1 before the first attempt.",
     );
     page.labelled(
         "forebay_sink_up",

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs};
 use rustix::io::Errno;
 
 use super::Finding;
@@ -78,9 +78,10 @@ fn is_other_than_directory(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_dir())
 }
 
-/// Whether a file system holds no files of anybody, as /proc and /sys, which let root write and make nothing.
+/// Whether a file system holds no files of anybody: /proc and /sys let root write and make nothing.
 fn has_no_room_ever(directory: &Path) -> bool {
-    statvfs(directory).is_ok_and(|system| system.f_blocks == 0)
+    const SYSFS_MAGIC: FsWord = 0x6265_6572;
+    statfs(directory).is_ok_and(|system| matches!(system.f_type, PROC_SUPER_MAGIC | SYSFS_MAGIC))
 }
 
 fn no_room(data_dir: &Path, directory: &Path) -> String {
@@ -165,12 +166,6 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
             0 => format!("{name} is writable, and empty"),
             version => format!("{name} is writable, of format {version}"),
         }),
-        Err(Errno::NOENT) if confirmed > 0 => Err(format!(
-            "{name} is gone, with {confirmed} rows by the journal's count; if you have it, {}put it back before forebay starts \
-             again, which would else begin a new one, store again what the journal still has of them, and declare the rest \
-             lost (sink_reset)",
-            if is_running { "stop forebay and " } else { "" }
-        )),
         Err(Errno::NOENT) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) if !parent.exists() && !data_dir.starts_with(parent) => Err(format!(
                 "{name} cannot be made: there is no directory {}; make it, and give it to the gateway's user",
@@ -180,8 +175,14 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
                 Err(format!("{name} cannot be made; give its directory to the gateway's user with chown"))
             }
             _ if path.ancestors().find(|above| above.exists()).is_some_and(has_no_room_ever) => {
-                Err(format!("{name} cannot be made there, see data_dir"))
+                Err(format!("{name} cannot be made there; name another as data_dir, or as [sqlite] path"))
             }
+            _ if confirmed > 0 => Err(format!(
+                "{name} is not there, and the journal counts {confirmed} rows as stored in it; {}put it back, or move it here \
+                 if [sqlite] path was changed, before forebay starts again: without it a start begins a new one, stores \
+                 again what the journal still has, and declares the rest lost (sink_reset)",
+                if is_running { "stop forebay and " } else { "" }
+            )),
             _ => Ok(format!("{name} will be made")),
         },
         Err(Errno::NOTDIR) => {
@@ -288,7 +289,7 @@ mod tests {
         assert!(check("x.sqlite").unwrap().contains("will be made"));
         for is_running in [false, true] {
             let gone = check_sqlite(&dir.path().join("x.sqlite"), dir.path(), is_running, 7).unwrap_err();
-            assert!(gone.contains("is gone, with 7 rows") && gone.contains("put it back"), "{gone}");
+            assert!(gone.contains("the journal counts 7 rows") && gone.contains("put it back"), "{gone}");
             assert_eq!(gone.contains("stop forebay"), is_running, "{gone}");
         }
         assert!(check("a/x.sqlite").unwrap_err().contains("there is no directory"));

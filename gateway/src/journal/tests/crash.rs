@@ -141,7 +141,9 @@ fn hunt(bug: Bug) -> Option<(String, u64, String)> {
     let mut states = 0;
     // But for those that are known to hide long, where they were found before.
     let before = match bug {
-        Bug::PageCacheTrusted | Bug::TrimPastLetters => crash(shallow(1), &mut states),
+        Bug::PageCacheTrusted | Bug::TrimPastLetters | Bug::BeginWithWhatIsLeft => {
+            crash(shallow(1), &mut states)
+        }
         Bug::StopAtDamage => damage(DAMAGED[1], &mut states),
         Bug::SparesNotCounted | Bug::FixShownBeforeItIsDurable => crash(shallow(FILLED), &mut states),
         Bug::AppendBehindOldTail | Bug::SpareKeepsItsName | Bug::VoidForgotten => {
