@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use forebay_gateway::ingest::clock_map::{Anchor, ClockMap, Front, POINTS, Rate, WINDOW, outage_bound_ns};
+use forebay_gateway::ingest::clock_map::{
+    Anchor, ClockMap, Front, POINTS, Rate, SIGMAS, WINDOW, outage_bound_ns,
+};
 use forebay_gateway::ingest::exchange::Exchanges;
 use forebay_shared::ids::Tick;
 use forebay_tests::seed::Rng;
@@ -112,13 +114,21 @@ struct Life {
     map: ClockMap,
     front: Front,
     last_ns: i64,
-    anchor: Option<(f64, Anchor)>,
+    anchor: Option<(f64, Anchor, Known)>,
     resumed_at: Option<Tick>,
-    /// The quickest exchange before the outage.
-    round_trip_ns: i64,
-    /// How well the rate was known then.
-    sigma_ppb: f64,
+    /// Where the outage began, or at the anchor that a restarted gateway goes on from.
+    known: Known,
     errors: Errors,
+}
+
+/// What the line stands on at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The quickest exchange, and how long ago it was.
+    round_trip_ns: i64,
+    age_ns: i64,
+    /// How well the rate is known.
+    sigma_ppb: f64,
 }
 
 /// Rows of an outage: since when the line was cut, and what they may be off by.
@@ -140,8 +150,7 @@ impl Life {
             last_ns: i64::MIN,
             anchor: None,
             resumed_at: None,
-            round_trip_ns: 0,
-            sigma_ppb: 0.0,
+            known: Known::default(),
             errors: Errors::default(),
             plan,
         }
@@ -157,9 +166,19 @@ impl Life {
         }
     }
 
+    /// What the line stands on now.
+    fn known(&self) -> Known {
+        let quickest = self.map.quickest().expect("there was a burst");
+        Known {
+            round_trip_ns: quickest.round_trip_ns,
+            age_ns: (self.now_s * 1e9) as i64 - quickest.ns,
+            sigma_ppb: self.map.rate().sigma_ppb,
+        }
+    }
+
     fn cut(&mut self, outage: Outage) {
         self.errors.outages += 1;
-        self.round_trip_ns = self.map.round_trip_ns().unwrap_or(0);
+        self.known = self.known();
         if let Some((part, takes_s)) = outage.reset {
             self.errors.resets += 1;
             let from_s = self.now_s + 1.0 + part * (outage.lasts_s - takes_s - 2.0).max(0.0);
@@ -174,7 +193,8 @@ impl Life {
         self.plan.row_s = usual_s;
         if outage.restart {
             self.errors.restarts += 1;
-            let (_, anchor) = self.anchor.expect("rows were dated");
+            let (_, anchor, known) = self.anchor.expect("rows were dated");
+            self.known = known;
             self.map = ClockMap::restore(self.plan.clock.tick_hz, anchor);
             self.front = Front::at(self.last_ns);
         }
@@ -185,21 +205,22 @@ impl Life {
         let from_s = to_s - outage.lasts_s;
         // The last exchange may lie before the outage, and the anchor before that.
         let since_s = if outage.restart { from_s - ANCHOR_S - self.plan.row_s } else { from_s } - 20.0;
-        let round_trip_ns = self.round_trip_ns.max(self.map.round_trip_ns().unwrap_or(0));
+        let Known { round_trip_ns, age_ns, sigma_ppb } = self.known;
+        let round_trip_ns = round_trip_ns.max(self.map.round_trip_ns().unwrap_or(0));
         let tick_ns = 1e9 / f64::from(self.plan.clock.tick_hz);
         let outage_ns = ((to_s - since_s) * 1e9) as i64;
         let variation_ppb = self.plan.clock.variation_ppb(since_s - 600.0, to_s);
-        let mut ns = outage_bound_ns(outage_ns, variation_ppb, round_trip_ns) + tick_ns / 2.0 + 200_000.0;
+        let mut ns =
+            outage_bound_ns(outage_ns, variation_ppb, round_trip_ns, age_ns, sigma_ppb) + tick_ns / 2.0;
         if outage.reset.is_some() {
             // The rate is what it was known as.
-            ns += outage_ns as f64 * (variation_ppb + 3.0 * self.sigma_ppb) * 1e-9;
+            ns += outage_ns as f64 * (variation_ppb + SIGMAS * sigma_ppb) * 1e-9;
         }
         Bound { from_s: since_s, to_s, ns }
     }
 
     fn live(&mut self, rng: &mut Rng, lasts_s: f64, outage: Option<Outage>) {
         let (began_s, mut bound) = (self.now_s, None);
-        self.sigma_ppb = self.map.rate().sigma_ppb;
         let mut exchanges = Exchanges::new(rng.next_u64() as u32);
         let mut answers: VecDeque<(f64, u32, Tick)> = VecDeque::new();
         self.map.handle_connected(self.resumed_at);
@@ -239,8 +260,8 @@ impl Life {
             self.front.advance(Tick(tick), ns);
             self.map.forget_before(Tick(tick));
             self.last_ns = ns;
-            if self.anchor.is_none_or(|(at_s, _)| self.now_s - at_s >= ANCHOR_S) {
-                self.anchor = Some((self.now_s, self.map.anchor(Tick(tick))));
+            if self.anchor.is_none_or(|(at_s, ..)| self.now_s - at_s >= ANCHOR_S) {
+                self.anchor = Some((self.now_s, self.map.anchor(Tick(tick)), self.known()));
             }
             let (window, points) = self.map.size();
             assert!(window <= WINDOW && points <= POINTS);

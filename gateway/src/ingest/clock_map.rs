@@ -26,9 +26,12 @@
 //!
 //! Error: on a live line half of the asymmetry of the quickest exchanges, and the drift between two of them. For rows of an
 //! outage of length *T* in which the rate of the device's clock varied by *r* (largest less smallest), [`outage_bound_ns`]:
-//! half a round trip at the ends, and *T·r/4* in the middle; a constant rate, whatever it is, costs nothing. If the
-//! gateway's own clock is not known yet when the device comes back, or a reset lies in the outage, *r* is the error of the
-//! rate that was known, and counts in full.
+//! half a round trip and [`SIGMAS`] *σ* at the ends, and *T·r/4* in the middle. The line passes the quickest exchange, which
+//! is off by at most half of its round trip, as closely as the best exchange is believed; it may be minutes old when the
+//! outage begins, and what the rate was not known by has then led the line away from it for as long: *σ* is the root of
+//! both squares. In between, a rate that is *r/2* too high for half of the outage and as much too low for the rest leads
+//! farthest astray; a constant one, whatever it is, costs nothing. If the gateway's own clock is not known yet when the
+//! device comes back, or a reset lies in the outage, *r* is the error of the rate that was known, and counts in full.
 
 use std::collections::VecDeque;
 
@@ -64,6 +67,9 @@ const LATE: f64 = 0.2;
 
 /// What part of their lateness exchanges may be off by together: half, if it is all on one way.
 const ONE_SIDED: f64 = 0.5;
+
+/// How many standard deviations an error is taken to be at most; of normal errors one in 1.7 million is larger.
+pub const SIGMAS: f64 = 5.0;
 
 /// What two points may be off by together before a rate is blamed.
 const SLACK_NS: f64 = 50_000_000.0;
@@ -146,11 +152,20 @@ impl Rate {
     }
 }
 
-/// What rows of an outage may be off by: its length, the variation of the rate in it, and the longer of the round trips
-/// of the exchanges at its ends. Of many thousand simulated outages a few went beyond that, by a sixth at most.
+/// What rows of an outage may be off by: its length, the variation of the rate in it, the longer of the round trips of
+/// the quickest exchanges at its ends, how old the one before was when it began, and how well the rate was known then.
 #[must_use]
-pub fn outage_bound_ns(outage_ns: i64, variation_ppb: f64, round_trip_ns: i64) -> f64 {
-    round_trip_ns as f64 / 2.0 + outage_ns as f64 / NS_PER_S * variation_ppb / 4.0
+pub fn outage_bound_ns(
+    outage_ns: i64,
+    variation_ppb: f64,
+    round_trip_ns: i64,
+    age_ns: i64,
+    sigma_ppb: f64,
+) -> f64 {
+    let drift_ns = age_ns as f64 / NS_PER_S * sigma_ppb;
+    round_trip_ns as f64 / 2.0
+        + SIGMAS * EXCHANGE_NS.hypot(drift_ns)
+        + outage_ns as f64 / NS_PER_S * variation_ppb / 4.0
 }
 
 impl ClockMap {
@@ -202,25 +217,24 @@ impl ClockMap {
         self.window.push_back(exchange);
         let ns = self.fit(exchange);
         let point = Point { tick: exchange.tick.0, ns, slope: self.slope(self.rate.ppb) };
-        let last = self.points.back().copied();
+        let last = self.points.back().copied().filter(|_| !first);
         // Requests that were held up together are answered together, whatever lies between their sending.
-        let is_close = |last: Point| {
+        let is_close = last.is_some_and(|last| {
             let passed_ns = point.tick.saturating_sub(last.tick) as f64 * self.tick_ns();
             ns.saturating_sub(last.ns) < SPACING_NS || passed_ns < SPACING_NS as f64
-        };
-        match (self.joint, last.filter(|_| !first)) {
+        });
+        match (self.joint, last) {
             (Some(joint), None) => self.join(joint, point),
-            (joint, Some(last)) if is_close(last) => {
-                let better = self.moved(point, last.tick);
-                match joint {
-                    Some(joint) => self.join(joint, better),
-                    None => self.replace_last(better),
+            (Some(joint), Some(last)) => {
+                // However much later this exchange is: by itself the first may have been a slow one.
+                self.join(joint, self.moved(point, last.tick));
+                if !is_close {
+                    self.joint = None;
+                    self.push(point);
                 }
             }
-            _ => {
-                self.joint = None;
-                self.push(point);
-            }
+            (None, Some(last)) if is_close => self.replace_last(self.moved(point, last.tick)),
+            (None, _) => self.push(point),
         }
     }
 
@@ -230,10 +244,16 @@ impl ClockMap {
         !self.window.is_empty()
     }
 
-    /// Round trip of the quickest of the latest exchanges.
+    /// The quickest of the latest exchanges.
+    #[must_use]
+    pub fn quickest(&self) -> Option<Exchange> {
+        self.window.iter().min_by_key(|exchange| exchange.round_trip_ns).copied()
+    }
+
+    /// Its round trip.
     #[must_use]
     pub fn round_trip_ns(&self) -> Option<i64> {
-        self.window.iter().map(|exchange| exchange.round_trip_ns).min()
+        self.quickest().map(|exchange| exchange.round_trip_ns)
     }
 
     /// How the device's clock goes at present.
@@ -579,6 +599,18 @@ mod tests {
         map.handle_exchange(late);
         connect(&mut map, [103, 105, 107].into_iter(), 1.0, 0);
         assert!(off_ms(&map, 1_000, 1.0) < 1_700.0, "{} ms", off_ms(&map, 1_000, 1.0));
+    }
+
+    #[test]
+    fn a_slow_exchange_at_the_end_of_an_outage_does_not_stay_its_end() {
+        let mut map = map();
+        connect(&mut map, (1..=60).map(|n| n * 10), 1.0, 0);
+        map.handle_connected(None);
+        // It took 20 ms on one way, and those behind it were lost until two seconds later.
+        let late = Exchange { tick: Tick(700_000), ns: 700_010_500_000, round_trip_ns: 20_000_000 };
+        map.handle_exchange(late);
+        connect(&mut map, 702..=702, 1.0, 0);
+        assert!(off_ms(&map, 699_000, 699.0) < 1.0, "{} ms", off_ms(&map, 699_000, 699.0));
     }
 
     #[test]
