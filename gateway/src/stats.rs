@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::dead_letters::{DeadLetters, Dropped};
+use crate::dead_letters::{DeadLetters, Dropped, Letter};
 use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
@@ -54,6 +54,8 @@ pub struct Stats {
     pub natives: Natives,
     /// Rows of the gateway's own health that the journal did not take.
     pub health_dropped: Counter,
+    discarded_letters: Counter,
+    discarded_rows: Counter,
 }
 
 /// The highest sequence that a native device has told of in one boot.
@@ -88,6 +90,8 @@ impl Stats {
             journal_gone: AtomicBool::new(false),
             natives: Natives::default(),
             health_dropped: Counter::default(),
+            discarded_letters: Counter::default(),
+            discarded_rows: Counter::default(),
         })
     }
 
@@ -189,6 +193,25 @@ impl Stats {
     #[must_use]
     pub fn dead_letters_dropped(&self) -> Dropped {
         self.dead_letters.get().map(|dead_letters| dead_letters.dropped()).unwrap_or_default()
+    }
+
+    /// Counts dead letters that somebody has let go of.
+    pub fn count_discarded(&self, letters: &[&Letter]) {
+        let sinks = self.sinks();
+        for letter in letters {
+            self.discarded_letters.add(1);
+            self.discarded_rows.add(letter.rows);
+            // What was refused before is not among what was since.
+            if let Some(sink) = sinks.get(&*letter.sink).filter(|_| letter.at_ns >= self.started_ns) {
+                sink.discard(letter.rows);
+            }
+        }
+    }
+
+    /// How many these are, since the start.
+    #[must_use]
+    pub fn dead_letters_discarded(&self) -> Dropped {
+        Dropped { letters: self.discarded_letters.get(), rows: self.discarded_rows.get() }
     }
 
     /// Remembers that the journal was gone at the start, with rows that nobody can count.

@@ -235,9 +235,17 @@ fn thousands_of_bad_points_cost_few_requests_and_are_dropped_on_request() -> any
     assert_eq!(letters.iter().filter(|letter| letter["rows"] == 1).count(), 3_300);
     let (done, said) = site.dead_letters(&["drop", "--all", "--sink", "nobody"])?;
     assert!(done && said.contains("there is no such dead letter"), "{said}");
+    let refused = || -> anyhow::Result<(Value, Value)> {
+        let mut status = site.world.gateway.status()?;
+        let sink = status["sinks"].as_object_mut().and_then(|sinks| sinks.values_mut().next());
+        let refused = sink.map_or(Value::Null, |sink| sink["refused_since_start"].take());
+        Ok((refused, status["dead_letters_discarded"]["rows"].take()))
+    };
+    assert_eq!(refused()?, (3_300.into(), 0.into()));
     let (done, said) = site.dead_letters(&["drop", "--all"])?;
     assert!(done && said.contains("dead letters are dropped"), "{said}");
     assert_eq!(site.letters()?.len(), 0);
+    assert_eq!(refused()?, (0.into(), 3_300.into()), "nothing is left to send again");
     site.finish()
 }
 

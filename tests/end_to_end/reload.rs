@@ -246,7 +246,7 @@ fn a_reload_applies_what_it_can_and_names_the_rest() -> anyhow::Result<()> {
     ensure!(old.get(&url)?.status == 401, "the first token is still taken");
     site.gateway.status()?;
     for key in ["[devices]", "ack.after"] {
-        let named = site.count(&format!("SIGHUP: {key} has changed, and is applied when"))?;
+        let named = site.count(&format!("SIGHUP: {key} has changed; this is applied when"))?;
         ensure!(named == 1, "{key} is named {named} times");
     }
     wait_for("the log to tell more", DRAIN_LIMIT, || {

@@ -21,7 +21,7 @@ const STEPS: i32 = 10_000;
 /// Why the file cannot be read, or that it takes too long.
 pub(super) fn count(path: &Path, deadline: Instant) -> Result<Counts, String> {
     if !path.exists() {
-        let remark = format!("there is no file {}", path.display());
+        let remark = format!("there is no file {}; `forebay check` says what to do", path.display());
         return Ok(Counts { remark: Some(remark), ..Counts::default() });
     }
     read(path, deadline).map_err(|error| {

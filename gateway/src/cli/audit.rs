@@ -75,14 +75,15 @@ fn render(report: &Report) -> String {
 }
 
 fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
+    let is_counted = sink.verdict != Verdict::Unverifiable || !sink.devices.is_empty();
+    let stored = if is_counted { sink.stored.to_string() } else { "unknown".to_owned() };
     // Formatting into a String cannot fail.
     let _ = writeln!(
         page,
-        "{}: {}, {} rows confirmed, {} points stored{}",
+        "{}: {}, {} rows confirmed, {stored} points stored{}",
         plain(name),
         word(sink.verdict),
         sink.confirmed,
-        sink.stored,
         absent(sink.dead_lettered, sink.lost)
     );
     if let Some(reason) = &sink.reason {
@@ -236,6 +237,21 @@ mod tests {
         assert_eq!(words[2], ["porch", "7", "7", "7", "13", "exact"]);
         assert_eq!(words[3][..5], ["2", "rows", "could", "not", "be"]);
         assert_eq!(absent(0, 0), "");
+    }
+
+    #[test]
+    fn what_could_not_be_counted_is_unknown() {
+        let (verdict, reason) = (Verdict::Unverifiable, Some("no answer".to_owned()));
+        let mut page = String::new();
+        push_sink(
+            &mut page,
+            "main",
+            &SinkReport { verdict, reason, confirmed: 7, lost: 2, ..SinkReport::default() },
+        );
+        assert_eq!(
+            page,
+            "main: unverifiable, 7 rows confirmed, unknown points stored, 2 lost\n  no answer\n"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! among what can change: names, tags, series and times of rows that were taken are frozen in the journal. **Failure.** A
 //! file that cannot be used changes nothing, and each of its faults is in the log.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -93,8 +94,8 @@ impl Reload {
             warn!("{warning}");
         }
         let wanted = loaded.config;
-        for key in at_next_start(&self.running, &wanted) {
-            warn!("SIGHUP: {key} has changed, and is applied when the gateway is started again");
+        for change in at_next_start(&self.running, &wanted) {
+            warn!("SIGHUP: {change}; this is applied when the gateway is started again");
         }
         self.apply_to_process(&wanted);
         let applied = Config { mqtt: wanted.mqtt, serial: wanted.serial, ..self.running.clone() };
@@ -123,7 +124,7 @@ impl Reload {
     }
 }
 
-/// The keys whose values differ, and that only a start applies.
+/// What differs and only a start applies, key by key.
 fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
     // A key that comes to these is applied in `apply`, or named below.
     let Config {
@@ -145,12 +146,6 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
     } = running;
     let (old, new) = (running, wanted);
     let is_token_gone = old.http.token.is_some() && new.http.token.is_none();
-    // Left out, it is the first database; one that comes or goes is named below.
-    let (asked, wanted) = (&old.http.query_sink, &new.http.query_sink);
-    let is_first = |config: &Config, sink: &str| config.sinks().next() == Some(sink);
-    let is_by_default = is_first(old, asked) && is_first(new, wanted);
-    let is_query_sink_other =
-        asked != wanted && !(is_by_default && !(old.has_sink(wanted) && new.has_sink(asked)));
     let keys = [
         ("data_dir", old.data_dir != new.data_dir),
         ("[tags]", old.tags != new.tags),
@@ -165,20 +160,29 @@ fn at_next_start(running: &Config, wanted: &Config) -> Vec<String> {
         ("clock.max_wait", old.clock.max_wait != new.clock.max_wait),
         ("health.interval", old.health != new.health),
         ("http.listen", old.http.listen != new.http.listen),
-        ("http.query_sink", is_query_sink_other),
         ("http.token_file, which is gone,", is_token_gone),
     ];
-    let keys = keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
-    let databases = old.influxdb.iter().chain(&new.influxdb).map(|database| database.name.as_str());
-    let mut differing: Vec<&str> = databases
-        .filter(|name| {
-            let of = |config: &'_ Config| config.influxdb.iter().find(|one| one.name == **name).cloned();
-            of(old) != of(new)
-        })
-        .collect();
-    differing.sort_unstable();
-    differing.dedup();
-    keys.chain(differing.into_iter().map(|name| format!("[[influxdb]] {name}"))).collect()
+    let keys = keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("{key} has changed"));
+    // Left out, it is the first database.
+    let (asked, wanted) = (&old.http.query_sink, &new.http.query_sink);
+    let queries = (asked != wanted).then(|| {
+        format!(
+            "queries are answered from {wanted} instead of {asked} (http.query_sink, or the first database)"
+        )
+    });
+    let names: BTreeSet<&str> =
+        old.influxdb.iter().chain(&new.influxdb).map(|database| database.name.as_str()).collect();
+    let databases = names.into_iter().filter_map(|name| {
+        let of = |config: &'_ Config| config.influxdb.iter().find(|one| one.name == name).cloned();
+        let what = match (of(old), of(new)) {
+            (None, _) => "is new",
+            (_, None) => "is taken out",
+            (old, new) if old == new => return None,
+            _ => "has changed",
+        };
+        Some(format!("[[influxdb]] {name} {what}"))
+    });
+    keys.chain(queries).chain(databases).collect()
 }
 
 #[cfg(test)]
@@ -200,23 +204,31 @@ mod tests {
         assert_eq!(
             at_next_start(&old, &new),
             [
-                "data_dir",
-                "[devices]",
-                "ack.after",
-                "journal.max_bytes",
-                "clock.trust",
-                "http.listen",
-                "[[influxdb]] x",
-                "[[influxdb]] y",
+                "data_dir has changed",
+                "[devices] has changed",
+                "ack.after has changed",
+                "journal.max_bytes has changed",
+                "clock.trust has changed",
+                "http.listen has changed",
+                "[[influxdb]] x has changed",
+                "[[influxdb]] y is new",
             ]
         );
+        let queries = |from: &str, to: &str| {
+            format!(
+                "queries are answered from {to} instead of {from} (http.query_sink, or the first database)"
+            )
+        };
         // What is asked by default goes with the first database.
-        assert_eq!(at_next_start(&old, &config::of_text("")), ["[sqlite]", "[[influxdb]] x"]);
+        assert_eq!(
+            at_next_start(&old, &config::of_text("")),
+            ["[sqlite] has changed", &*queries("x", "sqlite"), "[[influxdb]] x is taken out"]
+        );
         let y = "[[influxdb]]\nname = \"y\"\nurl = \"http://b\"\ndatabase = \"e\"\n";
         let x = "[[influxdb]]\nname = \"x\"\nurl = \"http://a\"\ndatabase = \"d\"\n";
         let asks = |sink: &str| config::of_text(&format!("http.query_sink = \"{sink}\"\n{x}{y}"));
-        assert_eq!(at_next_start(&asks("x"), &asks("y")), ["http.query_sink"]);
+        assert_eq!(at_next_start(&asks("x"), &asks("y")), [queries("x", "y")]);
         let of = |databases: [&str; 2]| config::of_text(&databases.concat());
-        assert_eq!(at_next_start(&of([x, y]), &of([y, x])), ["http.query_sink"], "another one comes first");
+        assert_eq!(at_next_start(&of([x, y]), &of([y, x])), [queries("x", "y")], "another one comes first");
     }
 }

@@ -70,8 +70,10 @@ impl Sources {
         let (gone, running): (Vec<Mqtt>, Vec<Running>) = gone.into_iter().unzip();
         stop(running);
         for broker in gone {
-            info!("{} is left: its configuration has changed", broker.url);
-            if !config.mqtt.iter().any(|other| other.url == broker.url) {
+            if config.mqtt.iter().any(|other| other.url == broker.url) {
+                info!("{} is left, and begun anew: its configuration has changed", broker.url);
+            } else {
+                info!("{} is left: it is not in the configuration any more", broker.url);
                 self.context.stats.forget_source(&broker.url);
             }
         }

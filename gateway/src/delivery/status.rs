@@ -46,6 +46,7 @@ pub struct SinkStatus {
     mood: Mutex<(Condition, Option<(i64, String)>)>,
     confirmed: AtomicU64,
     rejected: AtomicU64,
+    discarded: AtomicU64,
     unconfirmed: Mutex<Vec<(Box<str>, u64)>>,
     retries: AtomicU64,
     requests: AtomicU64,
@@ -99,6 +100,17 @@ impl SinkStatus {
     #[must_use]
     pub fn desk(&self) -> &Desk {
         &self.desk
+    }
+
+    /// Counts rows that it has refused since the start and nobody wants any more.
+    pub fn discard(&self, rows: u64) {
+        self.discarded.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.discarded.load(Ordering::Relaxed)
     }
 
     pub(super) fn count_request(&self, bytes: u64) {

@@ -226,7 +226,12 @@ async fn let_go(
             break;
         }
         let store = Arc::clone(&letters.store);
-        let remove = move || store.remove(&chunk).map(|gone| gone.len() as u64).map_err(io::Error::other);
+        let stats = Arc::clone(&letters.stats);
+        let remove = move || {
+            let gone = store.remove(&chunk).map_err(io::Error::other)?;
+            stats.count_discarded(&gone);
+            Ok(gone.len() as u64)
+        };
         done.gone += blocking(remove).await?;
     }
     walk.tell_missing(&mut done);

@@ -183,7 +183,7 @@ fn push_rows(page: &mut Page, status: &Status) {
     page.single(
         "forebay_dead_lettered_rows",
         "gauge",
-        "Rows that could not be read or that a database refused; those that were replayed since are left out.",
+        "Rows that could not be read or that a database refused; those that were replayed since are left out, those that were let go of are not.",
         status.dead_lettered_rows,
     );
 
@@ -198,6 +198,18 @@ fn push_rows(page: &mut Page, status: &Status) {
         "counter",
         "Rows of these dead letters.",
         status.dead_letters_dropped.rows,
+    );
+    page.single(
+        "forebay_dead_letters_discarded_total",
+        "counter",
+        "Dead letters that somebody has let go of, since the start.",
+        status.dead_letters_discarded.letters,
+    );
+    page.single(
+        "forebay_dead_letter_rows_discarded_total",
+        "counter",
+        "Rows of these dead letters.",
+        status.dead_letters_discarded.rows,
     );
 
     let clock = &status.clock;

@@ -72,13 +72,32 @@ fn losses(status: &Status) -> Option<Finding> {
     causes.sort_by_key(|(_, rows)| std::cmp::Reverse(**rows));
     let causes: Vec<&str> = causes.into_iter().map(|(cause, _)| cause.as_str()).collect();
     let what = format!("{rows} were declared lost in the last ten seconds");
-    let cure = format!(
-        "The causes so far: {}. `overflow` and `overrun` are a device's memory, which is too small for how long it had to \
-         wait; `evicted` is the journal's: bring the database back, or raise [journal] max_bytes; `sink_reset` is an embedded \
-         database whose file was removed or replaced.",
-        causes.join(", ")
-    );
+    let cure = format!("The causes so far: {}. {}", causes.join(", "), explained(&causes));
     (rows > 0).then(|| Finding::new(Severity::Loss, what, cure))
+}
+
+/// What causes of losses are, and what to do about each.
+fn explained(causes: &[&str]) -> String {
+    let explanations: [(&[&str], &str); 4] = [
+        (
+            &["overflow", "overrun"],
+            "`overflow` and `overrun` are a device's memory, which is too small for how long it had to wait. ",
+        ),
+        (
+            &["damaged"],
+            "`damaged` is what the disk under data_dir gives back no more: see `dmesg`, and replace it if this comes again. ",
+        ),
+        (
+            &["evicted"],
+            "`evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes. ",
+        ),
+        (
+            &["sink_reset"],
+            "`sink_reset` went with the file of the embedded database, which was removed or replaced. ",
+        ),
+    ];
+    let of = explanations.into_iter().filter(|(names, _)| names.iter().any(|name| causes.contains(name)));
+    of.map(|(_, text)| text).collect()
 }
 
 fn losses_of_source(name: &str, source: &SourceReport) -> impl Iterator<Item = Finding> + use<> {
@@ -143,14 +162,13 @@ fn journal_gone(status: &Status) -> Option<Finding> {
 /// That is over, and stays said: the database lacks these rows for good, whatever the others have.
 fn losses_of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
     let rows: u64 = sink.gaps_since_start.values().sum();
-    let causes: Vec<String> =
+    let causes: Vec<&str> = sink.gaps_since_start.keys().map(String::as_str).collect();
+    let counts: Vec<String> =
         sink.gaps_since_start.iter().map(|(cause, rows)| format!("`{cause}` {rows}")).collect();
     let cure = format!(
-        "By cause: {}. `damaged` is what the disk under data_dir gives back no more: see `dmesg`, and replace it if this \
-         comes again; `evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes; \
-         `sink_reset` went with the file of the embedded database, which was removed or replaced. \
-         Another database may have these rows. This is said until the next start.",
-        causes.join(", ")
+        "By cause: {}. {}Another database may have these rows. This is said until the next start.",
+        counts.join(", "),
+        explained(&causes)
     );
     let what = format!("the database {name} lacks {rows} rows that were lost since the start");
     (rows > 0).then(|| Finding::new(Severity::Trouble, what, cure))

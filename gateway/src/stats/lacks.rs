@@ -20,15 +20,16 @@ impl Stats {
 
     /// Puts what has come since the start into a status whose sinks are there.
     pub(super) fn write_lacks_into(&self, state: &State, status: &mut Status) {
-        let before = self.lacks_before.get();
+        let (before, sinks) = (self.lacks_before.get(), self.sinks());
         for (name, causes) in lacks(state) {
             let before = before.and_then(|before| before.get(&name));
+            let discarded = sinks.get(&name).map_or(0, |sink| sink.discarded());
             let sink = status.sinks.entry(name).or_default();
             for (cause, rows) in causes {
                 let before = before.and_then(|before| before.get(&cause)).copied().unwrap_or(0);
                 match (cause, rows.saturating_sub(before)) {
                     (_, 0) => {}
-                    (Cause::Rejected, rows) => sink.refused_since_start = rows,
+                    (Cause::Rejected, rows) => sink.refused_since_start = rows.saturating_sub(discarded),
                     (_, rows) => drop(sink.gaps_since_start.insert(cause.as_str().to_owned(), rows)),
                 }
             }
@@ -141,6 +142,9 @@ mod tests {
             status.verdict,
             "Nothing is being lost, but the database main lacks 2 rows that were lost since the start, and one thing more."
         );
+        stats.sink("second").discard(2);
+        let status = Status::of(&journal, &stats, 1, Belief::Told);
+        assert_eq!(status.sinks["second"].refused_since_start, 1, "two are not wanted any more");
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct Status {
     /// The same in the last ten seconds.
     #[serde(default)]
     pub dead_letters_dropped_lately: Dropped,
+    /// What somebody has let go of since the start (`forebay dead-letters drop`).
+    #[serde(default)]
+    pub dead_letters_discarded: Dropped,
     /// The journal.
     pub journal: JournalReport,
     /// By broker or port.
@@ -239,7 +242,8 @@ pub struct SinkReport {
     /// Those of them that it has lost since the start.
     #[serde(default)]
     pub gaps_since_start: BTreeMap<String, u64>,
-    /// Rows that it has refused since the start, without those that it took later (`forebay dead-letters replay`).
+    /// Rows that it has refused since the start, without those that it took later (`forebay dead-letters replay`) or that
+    /// somebody has let go of (`forebay dead-letters drop`).
     #[serde(default)]
     pub refused_since_start: u64,
     /// Rows confirmed in a second, by the mean of the last ten.
@@ -282,6 +286,7 @@ impl Status {
             health_dropped_rows_lately: 0,
             dead_letters_dropped: stats.dead_letters_dropped(),
             dead_letters_dropped_lately: Dropped::default(),
+            dead_letters_discarded: stats.dead_letters_discarded(),
             journal: JournalReport { was_gone: stats.was_journal_gone(), ..JournalReport::of(journal) },
             sources: stats.sources().iter().map(|(name, source)| (name.clone(), source.report())).collect(),
             sinks: BTreeMap::new(),

@@ -59,7 +59,11 @@ pub(super) fn dangers(file: &Path) -> Vec<String> {
         }
     }
     let name = file.display();
-    settings.dangers().into_iter().map(|danger| format!("{name}: {danger}")).collect()
+    settings
+        .dangers()
+        .into_iter()
+        .map(|danger| format!("if the broker is started with {name}: {danger}"))
+        .collect()
 }
 
 impl Settings {

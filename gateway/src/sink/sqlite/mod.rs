@@ -80,8 +80,8 @@ enum StoreError {
     )]
     Newer(i64),
     #[error(
-        "it was removed or replaced while in use; move that very file back, or restart forebay, which goes on with what it \
-         finds there or begins a new one, stores again what the journal still has, and declares the rest lost (sink_reset)"
+        "it was removed or replaced while in use; stop forebay, put it back, and start again: without it the start begins a new \
+         one, stores again what the journal still has, and declares the rest lost (sink_reset)"
     )]
     Removed,
 }
