@@ -73,7 +73,7 @@ fn losses(status: &Status) -> Option<Finding> {
     let causes: Vec<&str> = causes.into_iter().map(|(cause, _)| cause.as_str()).collect();
     let what = format!("{rows} were declared lost in the last ten seconds");
     let cure = format!("The causes so far: {}. {}", causes.join(", "), explained(&causes));
-    (rows > 0).then(|| Finding::new(Severity::Loss, what, cure))
+    (rows > 0).then(|| Finding::new(Severity::Loss, what, cure.trim_end()))
 }
 
 /// What causes of losses are, and what to do about each.
