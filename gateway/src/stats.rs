@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::dead_letters::{DeadLetters, Dropped, Letter};
+use crate::dead_letters::{DeadLetters, Dropped};
 use crate::delivery::status::SinkStatus;
 use crate::ports::Served;
 
@@ -48,7 +48,7 @@ pub struct Stats {
     /// With the monotonic millisecond of it, once there is one.
     pulse: Mutex<Option<(u64, Arc<Pulse>)>>,
     dead_letters: OnceLock<Arc<DeadLetters>>,
-    lacks_before: OnceLock<lacks::Lacks>,
+    lacks_before: OnceLock<lacks::Before>,
     journal_gone: AtomicBool,
     /// What is known of native devices.
     pub natives: Natives,
@@ -195,20 +195,7 @@ impl Stats {
         self.dead_letters.get().map(|dead_letters| dead_letters.dropped()).unwrap_or_default()
     }
 
-    /// Counts dead letters that somebody has let go of.
-    pub fn count_discarded(&self, letters: &[&Letter]) {
-        let sinks = self.sinks();
-        for letter in letters {
-            self.discarded_letters.add(1);
-            self.discarded_rows.add(letter.rows);
-            // What was refused before is not among what was since.
-            if let Some(sink) = sinks.get(&*letter.sink).filter(|_| letter.at_ns >= self.started_ns) {
-                sink.discard(letter.rows);
-            }
-        }
-    }
-
-    /// How many these are, since the start.
+    /// Dead letters that somebody has let go of, since the start.
     #[must_use]
     pub fn dead_letters_discarded(&self) -> Dropped {
         Dropped { letters: self.discarded_letters.get(), rows: self.discarded_rows.get() }

@@ -124,7 +124,7 @@ struct Life {
 /// What the line stands on at a moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// The quickest exchange, and how long ago it was.
+    /// The quickest exchange, and how long before it was; after, if that is negative.
     round_trip_ns: i64,
     age_ns: i64,
     /// How well the rate is known.
@@ -166,19 +166,19 @@ impl Life {
         }
     }
 
-    /// What the line stands on now.
-    fn known(&self) -> Known {
+    /// What the line stands on at a moment.
+    fn known_at(&self, at_s: f64) -> Known {
         let quickest = self.map.quickest().expect("there was a burst");
         Known {
             round_trip_ns: quickest.round_trip_ns,
-            age_ns: (self.now_s * 1e9) as i64 - quickest.ns,
+            age_ns: (at_s * 1e9) as i64 - quickest.ns,
             sigma_ppb: self.map.rate().sigma_ppb,
         }
     }
 
     fn cut(&mut self, outage: Outage) {
         self.errors.outages += 1;
-        self.known = self.known();
+        self.known = self.known_at(self.now_s);
         if let Some((part, takes_s)) = outage.reset {
             self.errors.resets += 1;
             let from_s = self.now_s + 1.0 + part * (outage.lasts_s - takes_s - 2.0).max(0.0);
@@ -205,16 +205,16 @@ impl Life {
         let from_s = to_s - outage.lasts_s;
         // The last exchange may lie before the outage, and the anchor before that.
         let since_s = if outage.restart { from_s - ANCHOR_S - self.plan.row_s } else { from_s } - 20.0;
-        let Known { round_trip_ns, age_ns, sigma_ppb } = self.known;
-        let round_trip_ns = round_trip_ns.max(self.map.round_trip_ns().unwrap_or(0));
         let tick_ns = 1e9 / f64::from(self.plan.clock.tick_hz);
         let outage_ns = ((to_s - since_s) * 1e9) as i64;
         let variation_ppb = self.plan.clock.variation_ppb(since_s - 600.0, to_s);
-        let mut ns =
-            outage_bound_ns(outage_ns, variation_ppb, round_trip_ns, age_ns, sigma_ppb) + tick_ns / 2.0;
+        let of_end = |Known { round_trip_ns, age_ns, sigma_ppb }: Known| {
+            outage_bound_ns(outage_ns, variation_ppb, (round_trip_ns, age_ns.abs()), sigma_ppb)
+        };
+        let mut ns = of_end(self.known).max(of_end(self.known_at(to_s))) + tick_ns / 2.0;
         if outage.reset.is_some() {
             // The rate is what it was known as.
-            ns += outage_ns as f64 * (variation_ppb + SIGMAS * sigma_ppb) * 1e-9;
+            ns += outage_ns as f64 * (variation_ppb + SIGMAS * self.known.sigma_ppb) * 1e-9;
         }
         Bound { from_s: since_s, to_s, ns }
     }
@@ -261,7 +261,7 @@ impl Life {
             self.map.forget_before(Tick(tick));
             self.last_ns = ns;
             if self.anchor.is_none_or(|(at_s, ..)| self.now_s - at_s >= ANCHOR_S) {
-                self.anchor = Some((self.now_s, self.map.anchor(Tick(tick)), self.known()));
+                self.anchor = Some((self.now_s, self.map.anchor(Tick(tick)), self.known_at(self.now_s)));
             }
             let (window, points) = self.map.size();
             assert!(window <= WINDOW && points <= POINTS);

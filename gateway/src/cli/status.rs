@@ -212,13 +212,21 @@ impl Page<'_> {
 
     /// The latest error, and how long ago it was: it may be over. One that is not stands at the top.
     fn trouble(&mut self, name: &str, error: Option<&str>, at_ns: Option<i64>) {
-        let told = self.findings.iter().take(MAX_FINDINGS).filter(|finding| finding.what.contains(name));
+        let told = self.findings.iter().take(MAX_FINDINGS).filter(|finding| names(&finding.what, name));
         let is_told = |error: &&str| told.clone().any(|finding| finding.cure.contains(error));
         let Some(error) = error.filter(|error| !is_told(error)) else { return };
         let ago = at_ns.map(|at| Duration::from_nanos(self.now_ns.saturating_sub(at).max(0).unsigned_abs()));
         let ago = ago.map_or_else(String::new, |ago| format!(", {} ago", span(ago)));
         self.line(&format!("    last error{ago}: {}", plain(error)));
     }
+}
+
+/// Whether a sentence has this name, and not only as a part of another word.
+fn names(sentence: &str, name: &str) -> bool {
+    sentence.match_indices(name).any(|(at, _)| {
+        let is_open = |c: Option<char>| c.is_none_or(char::is_whitespace);
+        is_open(sentence[..at].chars().next_back()) && is_open(sentence[at + name.len()..].chars().next())
+    })
 }
 
 fn ledger(ledger: &Ledger) -> String {
@@ -302,7 +310,7 @@ mod tests {
         page.trouble("main", Some("no answer"), Some(minute));
         page.trouble("main", Some("no answer"), None);
         page.trouble("main", Some("no room"), Some(minute));
-        page.trouble("second", Some("no room"), Some(minute));
+        page.trouble("mai", Some("no room"), Some(minute));
         page.now_ns = 0;
         page.trouble("main", Some("no answer"), Some(minute));
         let lines: Vec<&str> = page.text.lines().map(str::trim).collect();

@@ -28,8 +28,8 @@
 //! outage of length *T* in which the rate of the device's clock varied by *r* (largest less smallest), [`outage_bound_ns`]:
 //! half a round trip and [`SIGMAS`] *σ* at the ends, and *T·r/4* in the middle. The line passes the quickest exchange, which
 //! is off by at most half of its round trip, as closely as the best exchange is believed; it may be minutes old when the
-//! outage begins, and what the rate was not known by has then led the line away from it for as long: *σ* is the root of
-//! both squares. In between, a rate that is *r/2* too high for half of the outage and as much too low for the rest leads
+//! outage begins, or come seconds after its end, and what the rate is not known by leads the line away from it for as
+//! long: *σ* is the root of both squares. The worse of the ends counts. In between, a rate that is *r/2* too high for half of the outage and as much too low for the rest leads
 //! farthest astray; a constant one, whatever it is, costs nothing. If the gateway's own clock is not known yet when the
 //! device comes back, or a reset lies in the outage, *r* is the error of the rate that was known, and counts in full.
 
@@ -137,6 +137,8 @@ struct Joint {
     /// The last point of the connection before.
     last: Option<Point>,
     resumed_at: Option<Tick>,
+    /// The rate as it was known then.
+    before: Rate,
 }
 
 impl Rate {
@@ -152,14 +154,13 @@ impl Rate {
     }
 }
 
-/// What rows of an outage may be off by: its length, the variation of the rate in it, the longer of the round trips of
-/// the quickest exchanges at its ends, how old the one before was when it began, and how well the rate was known then.
+/// What rows of an outage may be off by: its length, the variation of the rate in it, and of the worse of its ends the
+/// round trip of the quickest exchange, how far that is from the end, and how well the rate is known there.
 #[must_use]
 pub fn outage_bound_ns(
     outage_ns: i64,
     variation_ppb: f64,
-    round_trip_ns: i64,
-    age_ns: i64,
+    (round_trip_ns, age_ns): (i64, i64),
     sigma_ppb: f64,
 ) -> f64 {
     let drift_ns = age_ns as f64 / NS_PER_S * sigma_ppb;
@@ -199,7 +200,7 @@ impl ClockMap {
     pub fn handle_connected(&mut self, resumed_at: Option<Tick>) {
         self.window.clear();
         self.before = self.rate;
-        self.joint = Some(Joint { last: self.points.back().copied(), resumed_at });
+        self.joint = Some(Joint { last: self.points.back().copied(), resumed_at, before: self.rate });
     }
 
     /// An exchange of the present connection. One that was overtaken by a later one tells nothing new.
@@ -213,6 +214,10 @@ impl ClockMap {
         }
         if first {
             self.before_ns = exchange.ns;
+        }
+        if let Some(joint) = self.joint {
+            // What the way to the first point has told is told anew.
+            self.before = joint.before;
         }
         self.window.push_back(exchange);
         let ns = self.fit(exchange);
@@ -375,7 +380,9 @@ impl ClockMap {
             }
             _ => {
                 self.push(point);
-                self.learn(Rate { ppb, sigma_ppb: SLACK_NS / 10.0 / nominal_ns * NS_PER_S }, nominal_ns);
+                let round_trip_ns = self.round_trip_ns().unwrap_or(0) as f64;
+                let sigma_ns = SLACK_NS / 10.0 + round_trip_ns / 2.0;
+                self.learn(Rate { ppb, sigma_ppb: sigma_ns / nominal_ns * NS_PER_S }, nominal_ns);
             }
         }
     }
@@ -422,7 +429,10 @@ impl ClockMap {
             let straight = slope_between(before, after).unwrap_or(before.slope);
             (before.ns + span(straight, before.tick, point.tick)).abs_diff(point.ns)
         };
-        let Some(at) = (1..self.points.len() - 1).min_by_key(|&at| miss(at)) else { return };
+        // What a connection is joined to has to stay until it is.
+        let joined = self.joint.and_then(|joint| joint.last).map(|last| last.tick);
+        let inner = (1..self.points.len() - 1).filter(|&at| Some(self.points[at].tick) != joined);
+        let Some(at) = inner.min_by_key(|&at| miss(at)) else { return };
         self.points.remove(at);
         let (before, after) = (self.points[at - 1], self.points[at]);
         self.points[at - 1].slope = slope_between(before, after).unwrap_or(before.slope);
@@ -611,6 +621,19 @@ mod tests {
         map.handle_exchange(late);
         connect(&mut map, 702..=702, 1.0, 0);
         assert!(off_ms(&map, 699_000, 699.0) < 1.0, "{} ms", off_ms(&map, 699_000, 699.0));
+    }
+
+    #[test]
+    fn a_slow_exchange_at_the_end_of_an_outage_tells_no_rate_that_a_quick_one_does_not() {
+        let mut map = map();
+        connect(&mut map, 1..=3, 1.0, 0);
+        map.handle_connected(None);
+        // 100 ms on one way, and the next quick one ten seconds later: the rate is known to some 30 ppm only.
+        let late = Exchange { tick: Tick(110_000), ns: 110_100_500_000, round_trip_ns: 100_000_000 };
+        map.handle_exchange(late);
+        connect(&mut map, 120..=120, 1.0, 0);
+        assert!(off_ms(&map, 109_000, 109.0) < 1.5, "{} ms", off_ms(&map, 109_000, 109.0));
+        assert!(map.rate().ppb.abs() < 100_000.0, "{:?}", map.rate());
     }
 
     #[test]

@@ -4,25 +4,59 @@
 use std::collections::BTreeMap;
 
 use super::{Stats, Status};
-use crate::journal::State;
+use crate::dead_letters::Letter;
 use crate::journal::entry::Cause;
 use crate::journal::state::Gaps;
+use crate::journal::{JournalId, State};
+use crate::record::Offset;
 
 /// Rows that each sink alone lacks, by its name and by cause.
-pub(super) type Lacks = BTreeMap<String, BTreeMap<Cause, u64>>;
+type Lacks = BTreeMap<String, BTreeMap<Cause, u64>>;
+
+/// How the sinks stood when the gateway started.
+#[derive(Debug)]
+pub(super) struct Before {
+    lacks: Lacks,
+    journal: JournalId,
+    cursors: BTreeMap<String, Offset>,
+}
 
 impl Stats {
     /// Remembers what the databases lacked before this start; only the first call counts. Without one everything that the
     /// journal knows of is since the start.
     pub fn set_lacks_before(&self, state: &State) {
-        self.lacks_before.get_or_init(|| lacks(state));
+        let cursors = || state.sinks().iter().map(|sink| (sink.name.to_string(), sink.cursor)).collect();
+        self.lacks_before.get_or_init(|| Before {
+            lacks: lacks(state),
+            journal: state.journal(),
+            cursors: cursors(),
+        });
+    }
+
+    /// Counts dead letters that somebody has let go of.
+    pub fn count_discarded(&self, letters: &[&Letter]) {
+        let (before, sinks) = (self.lacks_before.get(), self.sinks());
+        let is_new = |letter: &Letter| {
+            before.is_none_or(|before| {
+                let cursor = before.cursors.get(&*letter.sink).copied().unwrap_or_default();
+                letter.journal == before.journal && letter.offset >= cursor
+            })
+        };
+        for letter in letters {
+            self.discarded_letters.add(1);
+            self.discarded_rows.add(letter.rows);
+            // What was refused before the start is not among what was since.
+            if let Some(sink) = sinks.get(&*letter.sink).filter(|_| is_new(letter)) {
+                sink.discard(letter.rows);
+            }
+        }
     }
 
     /// Puts what has come since the start into a status whose sinks are there.
     pub(super) fn write_lacks_into(&self, state: &State, status: &mut Status) {
         let (before, sinks) = (self.lacks_before.get(), self.sinks());
         for (name, causes) in lacks(state) {
-            let before = before.and_then(|before| before.get(&name));
+            let before = before.and_then(|before| before.lacks.get(&name));
             let discarded = sinks.get(&name).map_or(0, |sink| sink.discarded());
             let sink = status.sinks.entry(name).or_default();
             for (cause, rows) in causes {
@@ -59,6 +93,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Belief;
+    use crate::dead_letters::{Dropped, Stage};
     use crate::journal::entry::{Entry, Fields, GapEntry, RowEntry};
     use crate::journal::memory::MemoryStorage;
     use crate::journal::{Class, Journal, Options};
@@ -142,9 +177,42 @@ mod tests {
             status.verdict,
             "Nothing is being lost, but the database main lacks 2 rows that were lost since the start, and one thing more."
         );
-        stats.sink("second").discard(2);
-        let status = Status::of(&journal, &stats, 1, Belief::Told);
-        assert_eq!(status.sinks["second"].refused_since_start, 1, "two are not wanted any more");
+    }
+
+    fn letter(sink: &str, offset: u64, journal: JournalId) -> Letter {
+        Letter {
+            sink: sink.into(),
+            journal,
+            offset: Offset(offset),
+            stage: Stage::Delivery,
+            at_ns: 0,
+            device: DEVICE.into(),
+            rows: 1,
+            origin: "m".into(),
+            reason: "".into(),
+            body: [].into(),
+            body_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn refused_rows_that_nobody_wants_any_more_are_no_finding() {
+        let (journal, stats) = (journal(), Stats::new(0));
+        confirm(&journal, "main", 10);
+        stats.set_lacks_before(&journal.with_state(State::clone));
+        let (own, end) = (journal.id(), journal.usage().end.0);
+        lose(&journal, "main", (10, 13), Cause::Rejected);
+        stats.sink("main");
+        let refused = || Status::of(&journal, &stats, 1, Belief::Told).sinks["main"].refused_since_start;
+        // One is of an earlier life, one of another journal, and one of a database that is not there.
+        let of_others =
+            [letter("main", 0, own), letter("main", end, JournalId(own.0 ^ 1)), letter("gone", end, own)];
+        stats.count_discarded(&of_others.iter().collect::<Vec<_>>());
+        assert_eq!(refused(), 3);
+        let discarded = [letter("main", end, own), letter("main", end + 1, own)];
+        stats.count_discarded(&discarded.iter().collect::<Vec<_>>());
+        assert_eq!(refused(), 1);
+        assert_eq!(stats.dead_letters_discarded(), Dropped { letters: 5, rows: 5 });
     }
 
     #[test]

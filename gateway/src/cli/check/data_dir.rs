@@ -166,6 +166,15 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
             0 => format!("{name} is writable, and empty"),
             version => format!("{name} is writable, of format {version}"),
         }),
+        Err(Errno::NOENT) if path.ancestors().find(|above| above.exists()).is_some_and(has_no_room_ever) => {
+            Err(format!("{name} cannot be made there; name another as data_dir, or as [sqlite] path"))
+        }
+        Err(Errno::NOENT) if confirmed > 0 => Err(format!(
+            "{name} is not there, and the journal counts {confirmed} rows as stored in it; {}mount its disk, put it back, or move it here \
+                 if [sqlite] path was changed, before forebay starts again: without it a start begins a new one, stores \
+                 again what the journal still has, and declares the rest lost (sink_reset)",
+            if is_running { "stop forebay and " } else { "" }
+        )),
         Err(Errno::NOENT) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) if !parent.exists() && !data_dir.starts_with(parent) => Err(format!(
                 "{name} cannot be made: there is no directory {}; make it, and give it to the gateway's user",
@@ -174,15 +183,6 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
             Some(parent) if parent.exists() && access(parent, Access::WRITE_OK).is_err() => {
                 Err(format!("{name} cannot be made; give its directory to the gateway's user with chown"))
             }
-            _ if path.ancestors().find(|above| above.exists()).is_some_and(has_no_room_ever) => {
-                Err(format!("{name} cannot be made there; name another as data_dir, or as [sqlite] path"))
-            }
-            _ if confirmed > 0 => Err(format!(
-                "{name} is not there, and the journal counts {confirmed} rows as stored in it; {}put it back, or move it here \
-                 if [sqlite] path was changed, before forebay starts again: without it a start begins a new one, stores \
-                 again what the journal still has, and declares the rest lost (sink_reset)",
-                if is_running { "stop forebay and " } else { "" }
-            )),
             _ => Ok(format!("{name} will be made")),
         },
         Err(Errno::NOTDIR) => {
