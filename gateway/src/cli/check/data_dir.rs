@@ -170,9 +170,9 @@ pub(super) fn check_sqlite(path: &Path, data_dir: &Path, is_running: bool, confi
             Err(format!("{name} cannot be made there; name another as data_dir, or as [sqlite] path"))
         }
         Err(Errno::NOENT) if confirmed > 0 => Err(format!(
-            "{name} is not there, and the journal counts {confirmed} rows as stored in it; {}mount its disk, put it back, or move it here \
-                 if [sqlite] path was changed, before forebay starts again: without it a start begins a new one, stores \
-                 again what the journal still has, and declares the rest lost (sink_reset)",
+            "{name} is not there, and the journal counts {confirmed} rows as stored in it; {}mount its disk, put it back, or \
+             move it here if [sqlite] path was changed, before forebay starts again: without it a start begins a new one, \
+             stores again what the journal still has, and declares the rest lost (sink_reset)",
             if is_running { "stop forebay and " } else { "" }
         )),
         Err(Errno::NOENT) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
