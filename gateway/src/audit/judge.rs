@@ -155,13 +155,13 @@ fn excuse_missing(report: &mut SinkReport, excuse: Option<&str>) {
 }
 
 fn sum(report: &mut SinkReport) {
-    let devices = report.devices.values();
-    report.confirmed = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.confirmed));
-    report.stored = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.stored));
-    report.dead_lettered =
-        devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.dead_lettered));
-    report.lost = devices.clone().fold(0, |sum: u64, device| sum.saturating_add(device.lost));
-    report.verdict = devices.map(|device| device.verdict).max().unwrap_or_default();
+    let devices = &report.devices;
+    let of_all = |of: fn(&DeviceReport) -> u64| devices.values().map(of).fold(0, u64::saturating_add);
+    report.confirmed = of_all(|device| device.confirmed);
+    report.stored = of_all(|device| device.stored);
+    report.dead_lettered = of_all(|device| device.dead_lettered);
+    report.lost = of_all(|device| device.lost);
+    report.verdict = devices.values().map(|device| device.verdict).max().unwrap_or_default();
     if !report.balances {
         report.verdict = Verdict::Difference;
         report.reason =

@@ -15,8 +15,6 @@ use crate::stats::{Finding, Ledger, SourceState, Status};
 
 /// Devices shown; the others are counted.
 const MAX_DEVICES: usize = 20;
-/// Things that are wrong, the worst, that are shown; the others are counted.
-const MAX_FINDINGS: usize = 10;
 
 /// Prints the status, once or every second.
 ///
@@ -60,7 +58,7 @@ fn on_cleared(page: &str) -> String {
 
 /// The page.
 fn render(status: &Status) -> String {
-    let mut page = Page { now_ns: status.now_ns, findings: &status.findings, ..Page::default() };
+    let mut page = Page { now_ns: status.now_ns, ..Page::default() };
     let up = Duration::from_nanos(status.now_ns.saturating_sub(status.started_ns).max(0).unsigned_abs());
     page.line(&format!(
         "forebay {} up {} pid {}, {}",
@@ -73,7 +71,7 @@ fn render(status: &Status) -> String {
     if !status.verdict.is_empty() {
         page.line(&plain(&status.verdict));
     }
-    page.findings();
+    page.findings(&status.findings);
     let clock = &status.clock;
     let reason = plain(&clock.reason);
     if status.clock_trusted {
@@ -129,13 +127,12 @@ fn render(status: &Status) -> String {
 }
 
 #[derive(Default)]
-struct Page<'a> {
+struct Page {
     text: String,
     now_ns: i64,
-    findings: &'a [Finding],
 }
 
-impl Page<'_> {
+impl Page {
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -182,7 +179,9 @@ impl Page<'_> {
             rows += &format!(", {dropped} messages dropped by the broker");
         }
         self.entry(name, state, &rows);
-        self.trouble(name, source.last_error.as_deref(), source.last_error_ns);
+        if source.state != SourceState::Disconnected || source.alarm.is_some() {
+            self.trouble(source.last_error.as_deref(), source.last_error_ns);
+        }
         if let Some(alarm) = &source.alarm {
             self.line(&format!("    alarm: {}", plain(alarm)));
         }
@@ -195,38 +194,26 @@ impl Page<'_> {
             sink.rows_confirmed, sink.rows_rejected, sink.backlog_rows
         );
         self.entry(name, state, &rows);
-        self.trouble(name, sink.last_error.as_deref(), sink.last_error_ns);
+        if !matches!(&*sink.state, "retrying" | "holding") {
+            self.trouble(sink.last_error.as_deref(), sink.last_error_ns);
+        }
     }
 
     /// All that is wrong, with what to do about it.
-    fn findings(&mut self) {
-        let findings = self.findings;
-        for Finding { what, cure, .. } in findings.iter().take(MAX_FINDINGS) {
+    fn findings(&mut self, findings: &[Finding]) {
+        for Finding { what, cure, .. } in findings {
             self.line(&format!("  {}", plain(what)));
             self.line(&format!("    {}", plain(cure)));
         }
-        if let more @ 1.. = findings.len().saturating_sub(MAX_FINDINGS) {
-            self.line(&format!("  and {more} more; see --json"));
-        }
     }
 
-    /// The latest error, and how long ago it was: it may be over. One that is not stands at the top.
-    fn trouble(&mut self, name: &str, error: Option<&str>, at_ns: Option<i64>) {
-        let told = self.findings.iter().take(MAX_FINDINGS).filter(|finding| names(&finding.what, name));
-        let is_told = |error: &&str| told.clone().any(|finding| finding.cure.contains(error));
-        let Some(error) = error.filter(|error| !is_told(error)) else { return };
+    /// The latest error, and how long ago it was. It is over: one that lasts is among the findings.
+    fn trouble(&mut self, error: Option<&str>, at_ns: Option<i64>) {
+        let Some(error) = error else { return };
         let ago = at_ns.map(|at| Duration::from_nanos(self.now_ns.saturating_sub(at).max(0).unsigned_abs()));
         let ago = ago.map_or_else(String::new, |ago| format!(", {} ago", span(ago)));
         self.line(&format!("    last error{ago}: {}", plain(error)));
     }
-}
-
-/// Whether a sentence has this name, and not only as a part of another word.
-fn names(sentence: &str, name: &str) -> bool {
-    sentence.match_indices(name).any(|(at, _)| {
-        let is_open = |c: Option<char>| c.is_none_or(char::is_whitespace);
-        is_open(sentence[..at].chars().next_back()) && is_open(sentence[at + name.len()..].chars().next())
-    })
 }
 
 fn ledger(ledger: &Ledger) -> String {
@@ -300,26 +287,15 @@ mod tests {
     #[test]
     fn an_error_is_told_with_how_long_ago_it_was() {
         let minute = 60_000_000_000;
-        let told = [Finding {
-            severity: Severity::Trouble,
-            what: "main is away".to_owned(),
-            cure: "no room. Mend it".to_owned(),
-        }];
-        let mut page = Page { now_ns: 6 * minute, findings: &told, ..Page::default() };
-        page.trouble("main", None, None);
-        page.trouble("main", Some("no answer"), Some(minute));
-        page.trouble("main", Some("no answer"), None);
-        page.trouble("main", Some("no room"), Some(minute));
-        page.trouble("mai", Some("no room"), Some(minute));
+        let mut page = Page { now_ns: 6 * minute, ..Page::default() };
+        page.trouble(None, None);
+        page.trouble(Some("no answer"), Some(minute));
+        page.trouble(Some("no answer"), None);
         page.now_ns = 0;
-        page.trouble("main", Some("no answer"), Some(minute));
+        page.trouble(Some("no answer"), Some(minute));
         let lines: Vec<&str> = page.text.lines().map(str::trim).collect();
-        let expected = [
-            "last error, 5 min ago: no answer",
-            "last error: no answer",
-            "last error, 5 min ago: no room",
-            "last error, 0 s ago: no answer",
-        ];
+        let expected =
+            ["last error, 5 min ago: no answer", "last error: no answer", "last error, 0 s ago: no answer"];
         assert_eq!(lines, expected);
     }
 
@@ -330,18 +306,11 @@ mod tests {
             what: format!("thing {at} is wrong"),
             cure: format!("Mend \u{1b}[31m{at}."),
         };
-        let page_of = |count| {
-            let findings: Vec<Finding> = (0..count).map(finding).collect();
-            let mut page = Page { findings: &findings, ..Page::default() };
-            page.findings();
-            page.text
-        };
-        assert_eq!(page_of(0), "");
-        let two = page_of(2);
-        let lines: Vec<&str> = two.lines().collect();
-        assert_eq!((lines[0], lines[2]), ("  thing 0 is wrong", "  thing 1 is wrong"));
-        assert!(lines[3].ends_with("[31m1.") && !two.contains('\u{1b}'), "{two}");
-        assert!(page_of(12).ends_with("\n  and 2 more; see --json\n"), "{}", page_of(12));
+        let mut page = Page::default();
+        page.findings(&[finding(0), finding(1)]);
+        let lines: Vec<&str> = page.text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (4, "  thing 0 is wrong", "  thing 1 is wrong"));
+        assert!(lines[3].ends_with("[31m1.") && !page.text.contains('\u{1b}'), "{}", page.text);
     }
 
     #[test]
@@ -358,6 +327,9 @@ mod tests {
         page.sink("main", &sink);
         let expected = "  main: running, since the start 7 rows confirmed and 0 refused, 2 waiting\n    last error, 5 s ago: no answer\n";
         assert_eq!(page.text, expected);
+        page.text.clear();
+        page.sink("main", &SinkReport { state: "retrying".to_owned(), ..sink });
+        assert!(!page.text.contains("no answer"), "it stands at the top: {}", page.text);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::record::split_series;
 use crate::sink::field_type::FieldType;
-use crate::sink::{Part, Point};
+use crate::sink::{Part, Point, answer};
 
 /// Most classes that are known at a time, each of which costs a batch a request.
 const CLASSES_MAX: usize = 16;
@@ -112,8 +112,7 @@ fn expired(reason: &str, part: &Part<'_>) -> Option<Class> {
     if !reason.contains("beyond retention policy") {
         return None;
     }
-    let (_, count) = reason.rsplit_once("dropped=")?;
-    let count: usize = count.trim().parse().ok()?;
+    let (_, count) = answer::dropped(reason)?;
     let mut times: Vec<i64> = part.points().map(|point| point.ns).collect();
     times.sort_unstable();
     times.get(count.checked_sub(1)?).copied().map(Class::UpTo)

@@ -29,15 +29,20 @@
 //! half a round trip and [`SIGMAS`] *σ* at the ends, and *T·r/4* in the middle. The line passes the quickest exchange, which
 //! is off by at most half of its round trip, as closely as the best exchange is believed; it may be minutes old when the
 //! outage begins, or come seconds after its end, and what the rate is not known by leads the line away from it for as
-//! long: *σ* is the root of both squares. The worse of the ends counts. In between, a rate that is *r/2* too high for half of the outage and as much too low for the rest leads
-//! farthest astray; a constant one, whatever it is, costs nothing. If the gateway's own clock is not known yet when the
-//! device comes back, or a reset lies in the outage, *r* is the error of the rate that was known, and counts in full.
+//! long: *σ* is the root of both squares. The worse of the ends counts. In between, a rate that is *r/2* too high for half
+//! of the outage and as much too low for the rest leads farthest astray; a constant one, whatever it is, costs nothing. If
+//! the gateway's own clock is not known yet when the device comes back, or a reset lies in the outage, *r* is the error of
+//! the rate that was known, and counts in full.
 
 use std::collections::VecDeque;
 
 use forebay_shared::ids::Tick;
 
+use fit::Fit;
+
 use super::exchange::Exchange;
+
+mod fit;
 
 /// Exchanges of the present connection that make the line.
 pub const WINDOW: usize = 32;
@@ -64,9 +69,6 @@ const AGE_NS_PER_S: f64 = 1_000.0;
 
 /// What part of its lateness an exchange is off by, beyond what all late ones have in common.
 const LATE: f64 = 0.2;
-
-/// What part of their lateness exchanges may be off by together: half, if it is all on one way.
-const ONE_SIDED: f64 = 0.5;
 
 /// How many standard deviations an error is taken to be at most; of normal errors one in 1.7 million is larger.
 pub const SIGMAS: f64 = 5.0;
@@ -465,46 +467,6 @@ impl Front {
     #[must_use]
     pub fn tick(&self) -> Option<Tick> {
         self.last.and_then(|(tick, _)| tick)
-    }
-}
-
-/// A straight line through exchanges, by weighted least squares: offset, rate, and what part of their lateness late ones
-/// are off by. What is in the way of a line is mostly in the way of one direction, so that late exchanges are all wrong
-/// to the same side; which one it is, they tell together.
-struct Fit {
-    sums: [[f64; 3]; 3],
-    right: [f64; 3],
-}
-
-impl Fit {
-    fn new(ppb: f64, sigma_ppb: f64) -> Fit {
-        let (rate, side) = (sigma_ppb.powi(-2), ONE_SIDED.powi(-2));
-        Fit { sums: [[0.0; 3], [0.0, rate, 0.0], [0.0, 0.0, side]], right: [0.0, rate * ppb, 0.0] }
-    }
-
-    /// An exchange `x` seconds after the latest, whose round trip took `late` more than the shortest, and that is `y` off.
-    fn add(&mut self, x: f64, late: f64, y: f64, variance: f64) {
-        let terms = [1.0, x, late];
-        for (row, a) in terms.iter().enumerate() {
-            self.right[row] += a * y / variance;
-            for (column, b) in terms.iter().enumerate() {
-                self.sums[row][column] += a * b / variance;
-            }
-        }
-    }
-
-    /// Offset at the latest exchange, in ns, and the rate.
-    fn solve(&self) -> (f64, Rate) {
-        let m = &self.sums;
-        let minor = |r: usize, c: usize| {
-            let (r, c) = ([(r + 1) % 3, (r + 2) % 3], [(c + 1) % 3, (c + 2) % 3]);
-            m[r[0]][c[0]] * m[r[1]][c[1]] - m[r[0]][c[1]] * m[r[1]][c[0]]
-        };
-        let determinant: f64 = (0..3).map(|at| m[0][at] * minor(0, at)).sum();
-        let solution = |at: usize| -> f64 {
-            (0..3).map(|row| minor(row, at) * self.right[row]).sum::<f64>() / determinant
-        };
-        (solution(0), Rate { ppb: solution(1), sigma_ppb: (minor(1, 1) / determinant).sqrt() })
     }
 }
 

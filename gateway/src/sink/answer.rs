@@ -62,7 +62,9 @@ pub(super) fn classify(answer: &Answer, points: usize) -> Outcome {
         400 | 422 | 500 if is_cut && points > 1 => Outcome::TooLarge {
             reason: format!("{status}: an error of more than {LONGEST_BODY_BYTES} bytes"),
         },
-        400 | 422 | 500 if names_points && word.and_then(dropped) == Some(points) => {
+        400 | 422 | 500
+            if names_points && word.and_then(dropped).is_some_and(|(_, count)| count == points) =>
+        {
             Outcome::RejectedAll { reason }
         }
         400 | 422 if names_points || matches!(code, Some("invalid" | "unprocessable entity")) => {
@@ -97,10 +99,10 @@ impl Error {
     }
 }
 
-/// How many points were dropped, by the server's own count at the end of its error.
-fn dropped(word: &str) -> Option<usize> {
-    let (_, count) = word.rsplit_once("dropped=")?;
-    count.trim().parse().ok()
+/// What a server says of points that it dropped, and how many these are, by its own count at the end.
+pub(crate) fn dropped(word: &str) -> Option<(&str, usize)> {
+    let (what, count) = word.rsplit_once("dropped=")?;
+    Some((what.trim_end(), count.trim().parse().ok()?))
 }
 
 /// The points, by number in ascending order, whose lines an error repeats as those that cannot be read.

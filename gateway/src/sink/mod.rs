@@ -18,7 +18,7 @@
 //! The three of InfluxDB are one [`influx::Influx`], which knows or asks for the version, over one HTTP client
 //! (`server.rs`), and `answer.rs` reads what comes back.
 
-mod answer;
+pub(crate) mod answer;
 pub mod batch;
 pub(crate) mod field_type;
 pub mod influx;
