@@ -42,7 +42,7 @@ pub(super) struct Intake {
     max_bytes: u64,
     /// Bytes of all segments in use, those included that only the pending buffer knows, and those that are to be removed.
     pub(super) live_bytes: u64,
-    /// Bytes of long segments that cannot go yet; see [`super::segment::Segments::surplus`].
+    /// Bytes of segments that cannot go yet; see [`super::segment::Segments::surplus`].
     pub(super) surplus_bytes: u64,
     pub(super) phase: Phase,
     /// Why the last commit was not possible.
@@ -57,12 +57,15 @@ pub(super) struct Intake {
     spares_ready: Arc<AtomicUsize>,
     /// Segments that the committer has yet to begin, with a spare for each.
     pub(super) unopened: usize,
+    /// Whether a file was given up since a segment was opened. All of those since the last snapshot but one stay, so that
+    /// the next segment is to begin before this one is full.
+    pub(super) gave_up: bool,
     /// Whether no segment was opened since the start.
     fresh: bool,
     /// Whether foreign and native intake were refused as full, and had no room since.
     pub(super) full: [bool; 2],
-    /// Segments that were let go of since one was last opened beyond `max_bytes`.
-    pub(super) retired: u64,
+    /// Segments that delivery may open beyond `max_bytes`.
+    granted: u64,
     /// Whether anybody was refused and waits to hear of room.
     pub(super) refused: bool,
     /// Whether the oldest rows are to make room.
@@ -95,6 +98,9 @@ const SMALL_FILES_BYTES: u64 = 4096;
 
 /// Spare segments kept: one to be opened next, one in reserve.
 pub(super) const SPARES: usize = 2;
+
+/// Segments that delivery may open beyond `max_bytes` at a time.
+const GRANTED_MAX: u64 = 2;
 
 /// Pending bytes that do not wait for company.
 const COMMIT_BYTES: usize = 64 * 1024;
@@ -168,9 +174,10 @@ impl Intake {
             disk_bytes: None,
             spares_ready,
             unopened: 0,
+            gave_up: false,
             fresh: true,
             full: [false; 2],
-            retired: 0,
+            granted: 0,
             refused: false,
             evict: false,
             optional: Vec::new(),
@@ -249,13 +256,23 @@ impl Intake {
     pub(super) fn wants_spare(&self) -> bool {
         let spares = self.spares();
         let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
-        let soon = spares == 0 || self.refused || self.tail.left() <= self.tail.shape.segment_bytes / 2;
+        let soon = spares == 0
+            || self.refused
+            || self.gave_up
+            || self.tail.left() <= self.tail.shape.segment_bytes / 2;
         spares < SPARES && soon && bytes <= self.limit_bytes()
     }
 
-    /// What all files may take: `max_bytes`, and what a journal has that was made with a higher one and cannot let go of.
+    /// What all files may take: `max_bytes`, and what a journal cannot let go of that was made with a higher one, or goes on
+    /// in files without snapshots since others could not be written.
     fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
+    }
+
+    /// Lets delivery open some segments beyond `max_bytes`: as many as were let go of, and as were taken out of the reserve
+    /// for what could not be written, without which a full journal might never empty.
+    pub(super) fn grant(&mut self, segments: u64) {
+        self.granted = (self.granted + segments).min(GRANTED_MAX);
     }
 
     /// What segments and spares take.
@@ -311,6 +328,8 @@ impl Intake {
         if cost > self.tail.left() || early && !self.tail.early {
             self.may_open(class)?;
             self.open_segment(cost, early)?;
+        } else if self.gave_up && self.spares() >= SPARES && !self.is_tight() {
+            self.open_segment(cost, early)?;
         }
         match class {
             Class::Foreign => self.full[0] = false,
@@ -347,16 +366,16 @@ impl Intake {
         self.options.when_full == WhenFull::Auto && is_full
     }
 
-    /// Whether the next segment may be opened now. Delivery may always go beyond the limit by what it has let go of.
+    /// Whether the next segment may be opened now. Delivery may go beyond the limit by what it was granted.
     fn may_open(&mut self, class: Class) -> Result<(), Refused> {
         let segment_bytes = self.tail.shape.segment_bytes;
         let live_bytes = self.live_bytes + segment_bytes;
         if class == Class::Internal {
             let within = live_bytes <= self.limit_bytes();
-            if !within && !self.fresh && self.retired == 0 {
+            if !within && !self.fresh && self.granted == 0 {
                 return Err(self.refuse_as_full(class));
             }
-            self.retired -= u64::from(!within && !self.fresh);
+            self.granted -= u64::from(!within && !self.fresh);
             return Ok(());
         }
         let reserve = if seeded(Bug::SparesNotCounted) { 0 } else { SPARES as u64 };
@@ -422,6 +441,7 @@ impl Intake {
         self.live_bytes += self.tail.shape.segment_bytes;
         self.unopened += 1;
         self.tidy_due = true;
+        self.gave_up = false;
         self.fresh = false;
         Ok(())
     }

@@ -53,6 +53,10 @@ const SEEDS_LONG: u64 = 24;
 /// A workload that needs the last room of its journal.
 const FILLED: u64 = 16;
 
+/// Random lives that do not crash.
+const LIVES: u64 = 2_000;
+const LIVES_LONG: u64 = 50_000;
+
 /// Least numbers of distinct states.
 const STATES_MIN: u64 = 100_000;
 const STATES_MIN_LONG: u64 = 1_000_000;
@@ -93,6 +97,26 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     }
     assert!(failures.is_empty(), "{} workloads break a promise", failures.len());
     assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
+}
+
+/// Lives without a crash cost little, so there are many, and rows must be taken at the end of each.
+#[test]
+fn whatever_befell_a_journal_takes_rows_again_once_all_is_confirmed() {
+    if env::var("FOREBAY_CRASH").is_ok() {
+        return;
+    }
+    let random =
+        env::var("FOREBAY_SEED").ok().map_or_else(|| getrandom::u64().unwrap(), |s| s.parse().unwrap());
+    println!("FOREBAY_SEED={random}");
+    let lives = if is_long() { LIVES_LONG } else { LIVES };
+    let seeds: Vec<u64> = (0..lives).map(|life| random.wrapping_add(life)).collect();
+    let failures = Mutex::new(Vec::new());
+    on_threads(&seeds, |seed| failures.lock().unwrap().extend(Explorer::new(*seed, EFFORT).live().err()));
+    let failures = failures.into_inner().unwrap();
+    for Failure { path, message } in &failures {
+        println!("FOREBAY_CRASH={path}: {message}");
+    }
+    assert!(failures.is_empty(), "{} of {lives} lives break a promise", failures.len());
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl Explorer {
         self.crash(&points, self.path.seed)
     }
 
+    /// Goes through the life that does not crash.
+    pub(super) fn live(&self) -> Result<(), Failure> {
+        self.observe(&Start::nothing(), self.effort.steps, false).1
+    }
+
     /// Goes to one state and lives on there.
     pub(super) fn replay(&mut self, path: &Path) -> Result<(), Failure> {
         // Lives on the way may break promises too; what counts is the last one.

@@ -10,6 +10,7 @@ use super::oracle;
 use super::tap::{Known, Meanwhile, Tap};
 use crate::journal::bugs::{Bug, anew, seeded};
 use crate::journal::clocks::{ClockEntry, FixEntry};
+use crate::journal::end::SLOT_BYTES;
 use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
@@ -94,7 +95,11 @@ impl Life {
         });
         tap.follow(shared.watermark.subscribe());
         let spared = if end > 0 { profile.shape.segment_bytes } else { 0 };
-        let limit_bytes = start_bytes.max(profile.options.max_bytes) + spared;
+        // What lives before could not write stays for a while.
+        let stays = shared.segments().surplus(profile.shape.segment_bytes);
+        // A mark of the end may be made beside that one.
+        let found_bytes = start_bytes + 2 * SLOT_BYTES as u64;
+        let limit_bytes = found_bytes.max(profile.options.max_bytes + stays) + spared;
         let machine = MachineBoot(offered.0 % 3);
         let world = World { shared, tap, profile, machine, trouble: Mutex::new(None) };
         Ok(Life { world: Arc::new(world), committer, rng, over: false, limit_bytes })
@@ -132,10 +137,18 @@ impl Life {
         self.judge()
     }
 
-    /// Lets every sink confirm everything, upon which rows must be taken again however full the journal was.
+    /// Lets every sink confirm everything, upon which rows must be taken again however full the journal was; after a start,
+    /// where delivery has used up the reserve and confirmed nothing for it.
     pub(super) fn empty(&mut self) -> Result<(), String> {
         self.world.tap.inner().heal();
-        for _ in 0..4 {
+        for attempt in 0..8 {
+            if attempt == 4 {
+                if self.world.confirms_again() {
+                    break;
+                }
+                // With the reserve used up, delivery waits for the next start.
+                self.restart()?;
+            }
             self.world.fix(0);
             self.commit()?;
             self.world.sink(0);
@@ -173,9 +186,9 @@ impl Life {
             return Err(trouble);
         }
         let peak = self.world.tap.peak_bytes();
-        // What could not be written goes into another file, whatever the limit.
+        // What could not be written goes into another file, whatever the limit, and delivery may open one for it.
         let rewrites = self.world.shared.intake().commits.rewrites;
-        let limit = self.limit_bytes + rewrites * self.world.profile.shape.segment_bytes;
+        let limit = self.limit_bytes + 2 * rewrites * self.world.profile.shape.segment_bytes;
         if peak > limit {
             return Err(format!("the files take {peak} bytes, and may take {limit}"));
         }
@@ -462,6 +475,14 @@ impl World {
         let rows = self.rows_between(cursor.0, next);
         let confirmed: Vec<_> = rows.iter().map(|(device, rows)| (Box::from(*device), *rows)).collect();
         self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(next), &confirmed));
+    }
+
+    /// Whether a sink may say once more where it is.
+    fn confirms_again(&self) -> bool {
+        self.submit(Class::Internal, |state, submission| match state.sinks().first() {
+            Some(sink) => submission.add_cursor(&sink.name, sink.cursor, &[]),
+            None => Ok(()),
+        })
     }
 
     /// Gives entries from an offset on their times, as delivery does; up to where, at most to `to`.
