@@ -265,7 +265,7 @@ impl Intake {
 
     /// What all files may take: `max_bytes`, and what a journal cannot let go of that was made with a higher one, or goes on
     /// in files without snapshots since others could not be written.
-    fn limit_bytes(&self) -> u64 {
+    pub(super) fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
     }
 

@@ -168,6 +168,7 @@ fn hunt(bug: Bug) -> Option<(String, u64, String)> {
         Bug::PageCacheTrusted | Bug::TrimPastLetters | Bug::BeginWithWhatIsLeft => {
             crash(shallow(1), &mut states)
         }
+        Bug::TrimWithoutSnapshots => crash(deep(1), &mut states),
         Bug::StopAtDamage => damage(DAMAGED[1], &mut states),
         Bug::SparesNotCounted | Bug::FixShownBeforeItIsDurable => crash(shallow(FILLED), &mut states),
         Bug::AppendBehindOldTail | Bug::SpareKeepsItsName | Bug::VoidForgotten => {

@@ -14,6 +14,7 @@ use crate::journal::end::SLOT_BYTES;
 use crate::journal::entry::{
     Cause, Counts, DeviceEntry, Fields, GapEntry, LetterEntry, LettersEntry, RowEntry, SinkEntry, SkipEntry,
 };
+use crate::journal::intake::SPARES;
 use crate::journal::memory::{CallKind, Fault, MemoryStorage};
 use crate::journal::pending::Shape;
 use crate::journal::state::NewAccounts;
@@ -263,6 +264,7 @@ impl World {
         decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<(), Refused>,
     ) -> bool {
         let mut encoded = Vec::new();
+        let live_bytes = self.shared.intake().live_bytes;
         let submitted = self.shared.submit(class, |state, submission| {
             decide(state, submission)?;
             encoded.clone_from(submission.out);
@@ -279,6 +281,13 @@ impl World {
         });
         if receipt.0 != end {
             let trouble = format!("the receipt is {receipt}, but {end} entries were submitted");
+            *self.trouble.lock().unwrap() = Some(trouble);
+        }
+        let intake = self.shared.intake();
+        let begins = class != Class::Internal && intake.live_bytes > live_bytes;
+        let kept_bytes = SPARES as u64 * self.profile.shape.segment_bytes;
+        if begins && intake.live_bytes + kept_bytes > intake.limit_bytes() {
+            let trouble = "rows take what is kept for delivery".to_owned();
             *self.trouble.lock().unwrap() = Some(trouble);
         }
         true
