@@ -64,8 +64,8 @@ pub(super) struct Intake {
     fresh: bool,
     /// Whether foreign and native intake were refused as full, and had no room since.
     pub(super) full: [bool; 2],
-    /// Segments that delivery may open beyond `max_bytes`.
-    granted: u64,
+    /// Segments that were let go of since one was last opened beyond `max_bytes`.
+    pub(super) retired: u64,
     /// Whether anybody was refused and waits to hear of room.
     pub(super) refused: bool,
     /// Whether the oldest rows are to make room.
@@ -98,9 +98,6 @@ const SMALL_FILES_BYTES: u64 = 4096;
 
 /// Spare segments kept: one to be opened next, one in reserve.
 pub(super) const SPARES: usize = 2;
-
-/// Segments that delivery may open beyond `max_bytes` at a time.
-const GRANTED_MAX: u64 = 2;
 
 /// Pending bytes that do not wait for company.
 const COMMIT_BYTES: usize = 64 * 1024;
@@ -177,7 +174,7 @@ impl Intake {
             gave_up: false,
             fresh: true,
             full: [false; 2],
-            granted: 0,
+            retired: 0,
             refused: false,
             evict: false,
             optional: Vec::new(),
@@ -267,12 +264,6 @@ impl Intake {
     /// in files without snapshots since others could not be written.
     pub(super) fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
-    }
-
-    /// Lets delivery open some segments beyond `max_bytes`: as many as were let go of, and as were taken out of the reserve
-    /// for what could not be written, without which a full journal might never empty.
-    pub(super) fn grant(&mut self, segments: u64) {
-        self.granted = (self.granted + segments).min(GRANTED_MAX);
     }
 
     /// What segments and spares take.
@@ -366,16 +357,16 @@ impl Intake {
         self.options.when_full == WhenFull::Auto && is_full
     }
 
-    /// Whether the next segment may be opened now. Delivery may go beyond the limit by what it was granted.
+    /// Whether the next segment may be opened now. Delivery may always go beyond the limit by what it has let go of.
     fn may_open(&mut self, class: Class) -> Result<(), Refused> {
         let segment_bytes = self.tail.shape.segment_bytes;
         let live_bytes = self.live_bytes + segment_bytes;
         if class == Class::Internal {
             let within = live_bytes <= self.limit_bytes();
-            if !within && !self.fresh && self.granted == 0 {
+            if !within && !self.fresh && self.retired == 0 {
                 return Err(self.refuse_as_full(class));
             }
-            self.granted -= u64::from(!within && !self.fresh);
+            self.retired -= u64::from(!within && !self.fresh);
             return Ok(());
         }
         let reserve = if seeded(Bug::SparesNotCounted) { 0 } else { SPARES as u64 };

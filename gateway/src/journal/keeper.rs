@@ -19,6 +19,9 @@ use crate::record::Offset;
 /// How long what failed is left alone, however often somebody asks.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Segments that delivery may open beyond `max_bytes` for those that were let go of.
+const RETIRED_MAX: u64 = 2;
+
 /// Segments that stay although they were let go of, from which on no further ones are.
 const STUCK_MAX: usize = 4;
 
@@ -80,7 +83,7 @@ fn retire(shared: &Shared) -> io::Result<()> {
     intake.retire_due |= retired.is_err();
     if files > 0 {
         intake.live_bytes = intake.live_bytes.saturating_sub(bytes);
-        intake.grant(files);
+        intake.retired = (intake.retired + files).min(RETIRED_MAX);
         // What was refused has room now; if it is not enough, the next refusal asks again.
         (intake.full, intake.evict, intake.evict_optional) = ([false; 2], false, false);
         shared.tell_room(&mut intake);

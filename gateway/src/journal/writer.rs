@@ -296,7 +296,6 @@ impl Committer {
         intake.live_bytes += active.segment.length;
         intake.unopened += usize::from(active.segment.snapshot && !begun);
         intake.gave_up = true;
-        intake.grant(1);
         intake.commits.rewrites += 1;
         (intake.retire_due, intake.tidy_due) = (true, true);
         drop(intake);

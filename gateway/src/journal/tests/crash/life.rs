@@ -187,9 +187,9 @@ impl Life {
             return Err(trouble);
         }
         let peak = self.world.tap.peak_bytes();
-        // What could not be written goes into another file, whatever the limit, and delivery may open one for it.
+        // What could not be written goes into another file, whatever the limit.
         let rewrites = self.world.shared.intake().commits.rewrites;
-        let limit = self.limit_bytes + 2 * rewrites * self.world.profile.shape.segment_bytes;
+        let limit = self.limit_bytes + rewrites * self.world.profile.shape.segment_bytes;
         if peak > limit {
             return Err(format!("the files take {peak} bytes, and may take {limit}"));
         }
