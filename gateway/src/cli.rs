@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::{self, LoadError, Loaded};
 use crate::http::dead_letters::Selection;
 use crate::source::dry_run;
-use crate::terminal::plain;
+use crate::terminal::{plain, some};
 use crate::{clock, daemon, harden};
 
 mod audit;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, NotRunning, talk};
-use super::{plain, sinks};
+use super::{plain, sinks, some};
 use crate::audit::{Auditor, BootReport, DeviceReport, PATIENCE, Report, SinkReport, Verdict};
 use crate::config::Loaded;
 
@@ -80,10 +80,10 @@ fn push_sink(page: &mut String, name: &str, sink: &SinkReport) {
     // Formatting into a String cannot fail.
     let _ = writeln!(
         page,
-        "{}: {}, {} rows confirmed, {stored} points stored{}",
+        "{}: {}, {} confirmed, {stored} points stored{}",
         plain(name),
         word(sink.verdict),
-        sink.confirmed,
+        some(sink.confirmed, "row"),
         absent(sink.dead_lettered, sink.lost)
     );
     if let Some(reason) = &sink.reason {
@@ -134,12 +134,12 @@ fn push_device(page: &mut String, name: &str, found: &DeviceReport) {
     if found.dead_lettered > 0 {
         let _ = writeln!(
             page,
-            "    {} rows could not be read or were refused; `forebay dead-letters list` shows what is kept of them",
-            found.dead_lettered
+            "    unreadable or refused: {}; `forebay dead-letters list` shows what is kept of them",
+            some(found.dead_lettered, "row")
         );
     }
     if found.shared > 0 {
-        let _ = writeln!(page, "    {} rows share series and time with an earlier one", found.shared);
+        let _ = writeln!(page, "    with series and time of an earlier one: {}", some(found.shared, "row"));
     }
     if found.swept > 0 {
         let _ = writeln!(page, "    {} of the points were deleted by the retention since", found.swept);

@@ -74,14 +74,14 @@ pub(super) fn order(data_dir: &Path, order: Order, selection: &Selection) -> Res
 
 /// What has become of the letters.
 fn told(order: Order, done: &Done) -> String {
-    let word = match order {
-        Order::Replay => "stored, and gone",
-        Order::Drop => "dropped",
+    let (word, undone) = match order {
+        Order::Replay => ("stored, and gone", "stored"),
+        Order::Drop => ("dropped", "dropped"),
     };
     let mut text = match (done.gone, done.kept) {
         (0, 0) => "there is no such dead letter; `forebay dead-letters list` shows those that there are\n"
             .to_owned(),
-        (0, _) => format!("no dead letter is {word}\n"),
+        (0, _) => format!("no dead letter could be {undone}\n"),
         (1, _) => format!("1 dead letter is {word}\n"),
         (gone, _) => format!("{gone} dead letters are {word}\n"),
     };
@@ -348,7 +348,7 @@ mod tests {
         let done = |gone, kept| Done { gone, kept, reasons: Vec::new() };
         assert_eq!(told(Order::Replay, &done(3, 0)), "3 dead letters are stored, and gone\n");
         assert_eq!(told(Order::Drop, &done(1, 0)), "1 dead letter is dropped\n");
-        assert_eq!(told(Order::Replay, &done(0, 2)), "no dead letter is stored, and gone\nand 2 more stay\n");
+        assert_eq!(told(Order::Replay, &done(0, 2)), "no dead letter could be stored\nand 2 more stay\n");
         assert!(told(Order::Drop, &done(0, 0)).starts_with("there is no such dead letter"));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::control::{Gateway, talk};
-use super::plain;
+use super::{plain, some};
 use crate::stats::status::{SinkReport, SourceReport};
 use crate::stats::{Finding, Ledger, SourceState, Status};
 
@@ -79,12 +79,12 @@ fn render(status: &Status) -> String {
     } else {
         page.line(&format!("clock      not believed for {} s at most: {reason}", clock.wait_s));
         page.line(&format!(
-            "           {} rows are safe and wait for their time (see [clock] in the configuration)",
-            clock.waiting_rows
+            "           safe and without their time yet: {} (see [clock] in the configuration)",
+            some(clock.waiting_rows, "row")
         ));
     }
     if clock.estimated_rows > 0 {
-        page.line(&format!("           {} rows so far have an estimated time", clock.estimated_rows));
+        page.line(&format!("           times estimated so far: {}", some(clock.estimated_rows, "row")));
     }
     let journal = &status.journal;
     let (bytes, max_bytes) = (size(journal.bytes), size(journal.max_bytes));
@@ -117,7 +117,7 @@ fn render(status: &Status) -> String {
             format!("{} ({})", plain(&device.name), plain(key))
         };
         let rows = Ledger::worst(device.sinks.values());
-        let rows = rows.map_or_else(|| format!("{} rows", device.rows), |rows| ledger(&rows));
+        let rows = rows.map_or_else(|| some(device.rows, "row"), |rows| ledger(&rows));
         page.line(&format!("  {name}: {rows}"));
     }
     if let more @ 1.. = status.devices.len().saturating_sub(MAX_DEVICES) {
@@ -155,7 +155,7 @@ impl Page {
             SourceState::Stopped => "stopped",
         };
         let bad = if source.bad_messages > 0 {
-            format!(", {} bad messages", source.bad_messages)
+            format!(", {}", some(source.bad_messages, "bad message"))
         } else {
             String::new()
         };
@@ -165,18 +165,22 @@ impl Page {
         } else {
             format!("{} acked", source.rows_acked)
         };
-        let mut rows = format!("{} rows received, {acked}{bad}", source.rows_received);
+        let mut rows = format!("{} received, {acked}{bad}", some(source.rows_received, "row"));
         if source.doubtful_messages > 0 {
-            rows += &format!(", {} messages sent again that may be stored twice", source.doubtful_messages);
+            rows += &format!(
+                ", {} sent again that may be stored twice",
+                some(source.doubtful_messages, "message")
+            );
         }
         if source.dropped_messages > 0 {
-            rows += &format!(", {} messages at QoS 0 dropped for want of room", source.dropped_messages);
+            rows +=
+                &format!(", {} at QoS 0 dropped for want of room", some(source.dropped_messages, "message"));
         }
         for (filter, messages) in source.unprotected_messages.iter().filter(|(_, messages)| **messages > 0) {
-            rows += &format!(", {messages} messages of {filter} unprotected at QoS 0");
+            rows += &format!(", {} of {filter} unprotected at QoS 0", some(*messages, "message"));
         }
         if let Some(dropped) = source.broker_dropped_messages.filter(|dropped| *dropped > 0) {
-            rows += &format!(", {dropped} messages dropped by the broker");
+            rows += &format!(", {} dropped by the broker", some(dropped, "message"));
         }
         self.entry(name, state, &rows);
         if source.state != SourceState::Disconnected || source.alarm.is_some() {
@@ -190,8 +194,10 @@ impl Page {
     fn sink(&mut self, name: &str, sink: &SinkReport) {
         let state = if sink.state.is_empty() { "not configured" } else { &sink.state };
         let rows = format!(
-            "since the start {} rows confirmed and {} refused, {} waiting",
-            sink.rows_confirmed, sink.rows_rejected, sink.backlog_rows
+            "since the start {} confirmed and {} refused, {} waiting",
+            some(sink.rows_confirmed, "row"),
+            sink.rows_rejected,
+            sink.backlog_rows
         );
         self.entry(name, state, &rows);
         if !matches!(&*sink.state, "retrying" | "holding") {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::SourceState;
 use super::status::{SinkReport, SourceReport, Status};
 use crate::dead_letters::Dropped;
+use crate::terminal::some;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ fn explained(causes: &[&str]) -> String {
         ),
         (
             &["evicted"],
-            "`evicted` made room in the journal: bring the database back sooner, or raise [journal] max_bytes. ",
+            "`evicted` made room in the journal: bring the database back sooner, raise [journal] max_bytes, or make room on the disk if that was full. ",
         ),
         (
             &["sink_reset"],
@@ -105,7 +106,7 @@ fn losses_of_source(name: &str, source: &SourceReport) -> impl Iterator<Item = F
     let own = (own > 0).then(|| {
         Finding::new(
             Severity::Loss,
-            format!("{own} messages of {name} at QoS 0 were dropped in the last ten seconds"),
+            format!("the gateway dropped {} of {name} at QoS 0 in the last ten seconds", some(own, "message")),
             "They came faster than the journal could take them, and nobody sends them again. Let the sender publish, and \
              [[mqtt.subscribe]] ask, at QoS 1, so that they wait at the broker; see what else is wrong here: a full \
              journal, or a disk that is too slow.",
@@ -115,7 +116,7 @@ fn losses_of_source(name: &str, source: &SourceReport) -> impl Iterator<Item = F
     let broker = (broker > 0).then(|| {
         Finding::new(
             Severity::Loss,
-            format!("the broker {name} dropped {broker} messages in the last ten seconds"),
+            format!("the broker {name} dropped {} in the last ten seconds", some(broker, "message")),
             "Its queue for this client or another one was full; it does not say whose. Raise max_queued_messages of \
              mosquitto, see docs/guarantees.md.",
         )
@@ -128,7 +129,11 @@ fn losses_of_letters(status: &Status) -> Option<Finding> {
     (letters > 0).then(|| {
         Finding::new(
             Severity::Loss,
-            format!("{letters} dead letters with {rows} rows made room for new ones in the last ten seconds"),
+            format!(
+                "{} with {} made room for new ones in the last ten seconds",
+                some(letters, "dead letter"),
+                some(rows, "row")
+            ),
             "Raise [dead_letters] max_bytes, and see with `forebay dead-letters list` why there are so many.",
         )
     })
@@ -140,7 +145,7 @@ fn dropped_health(status: &Status) -> Option<Finding> {
     (rows > 0).then(|| {
         Finding::new(
             Severity::Trouble,
-            format!("{rows} rows of the gateway's own health were dropped in the last ten seconds"),
+            format!("the gateway dropped {} of its own health in the last ten seconds", some(rows, "row")),
             "The journal is full, or the gateway's clock is not believed yet; readings have the room that there is.",
         )
     })
@@ -170,7 +175,7 @@ fn losses_of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
         counts.join(", "),
         explained(&causes)
     );
-    let what = format!("the database {name} lacks {rows} rows that were lost since the start");
+    let what = format!("the database {name} lacks {} lost since the start", some(rows, "row"));
     (rows > 0).then(|| Finding::new(Severity::Trouble, what, cure))
 }
 
@@ -183,7 +188,7 @@ fn refusals(name: &str, sink: &SinkReport) -> Option<Finding> {
     (rows > 0).then(|| {
         Finding::new(
             Severity::Trouble,
-            format!("the database {name} refused {rows} rows {when}, which are kept aside"),
+            format!("the database {name} refused {} {when}, kept as dead letters", some(rows, "row")),
             "`forebay dead-letters list` says why. Mend that, and have them sent again with `forebay dead-letters replay`.",
         )
     })
@@ -213,8 +218,13 @@ fn journal(status: &Status) -> Option<Finding> {
         "full" => Some(Finding::new(
             Severity::Trouble,
             "the journal is full, so that senders are held back",
-            "Bring back the database that lacks rows, or raise [journal] max_bytes; what devices cannot keep meanwhile they \
-             declare as lost.",
+            format!(
+                "{}; what devices cannot keep meanwhile they declare as lost.",
+                trouble.as_deref().unwrap_or(
+                    "Bring back the database that lacks rows, raise [journal] max_bytes, or make room on the disk if that is \
+                     full"
+                )
+            ),
         )),
         "stalled" => Some(Finding::new(
             Severity::Trouble,
@@ -231,8 +241,14 @@ fn of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
         "retrying" => (
             format!("the database {name} is away"),
             format!(
-                "{}. Its rows are kept and sent again; see that it runs, and can be reached from here.",
-                why()
+                "{}. What waits for it is sent again; {}.",
+                why(),
+                // A file on this machine is away for want of room.
+                if why().contains("disk is full") {
+                    "make room on its disk"
+                } else {
+                    "see that it runs, and can be reached from here"
+                }
             ),
         ),
         "holding" => (format!("the database {name} waits for somebody to mend something"), why()),
@@ -258,7 +274,7 @@ fn of_source(name: &str, source: &SourceReport) -> Option<Finding> {
 fn clock(status: &Status) -> Option<Finding> {
     let waiting = status.clock.waiting_rows;
     (!status.clock_trusted && waiting > 0).then(|| {
-        let what = format!("{waiting} rows wait until this machine knows the time");
+        let what = format!("until this machine knows the time, {} must wait", some(waiting, "row"));
         let cure = format!(
             "{}. Let it reach a time server, or see [clock] in the configuration; at the latest in {} s the time is estimated.",
             status.clock.reason, status.clock.wait_s
@@ -351,7 +367,7 @@ mod tests {
         };
         let letters = Pulse { letters_dropped: Dropped { letters: 2, rows: 9 }, ..Pulse::default() };
         for (pulse, expected) in [
-            (source(4, 0), "4 messages of mqtt://a at QoS 0 were dropped in the last ten seconds"),
+            (source(4, 0), "the gateway dropped 4 messages of mqtt://a at QoS 0 in the last ten seconds"),
             (source(0, 5), "the broker mqtt://a dropped 5 messages in the last ten seconds"),
             (letters, "2 dead letters with 9 rows made room for new ones in the last ten seconds"),
         ] {
@@ -368,8 +384,8 @@ mod tests {
         let overdue = Pulse { is_overdue: true, ..Pulse::default() };
         let health = Pulse { health_dropped: 1, ..Pulse::default() };
         for (pulse, expected) in [
-            (health, "1 rows of the gateway's own health were dropped in the last ten seconds"),
-            (refused, "the database main refused 3 rows in the last ten seconds, which are kept aside"),
+            (health, "the gateway dropped 1 row of its own health in the last ten seconds"),
+            (refused, "the database main refused 3 rows in the last ten seconds, kept as dead letters"),
             (overdue, "nothing was measured for five seconds, so that losses would not be seen"),
         ] {
             let (severity, what, verdict) = of_pulse(pulse);

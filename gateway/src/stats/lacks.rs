@@ -168,14 +168,14 @@ mod tests {
         assert_eq!(
             whats(&status),
             [
-                "the database main lacks 2 rows that were lost since the start",
-                "the database second refused 3 rows since the start, which are kept aside"
+                "the database main lacks 2 rows lost since the start",
+                "the database second refused 3 rows since the start, kept as dead letters"
             ]
         );
         assert!(status.findings[0].cure.starts_with("By cause: `damaged` 2."), "{}", status.findings[0].cure);
         assert_eq!(
             status.verdict,
-            "Nothing is being lost, but the database main lacks 2 rows that were lost since the start, and one thing more."
+            "Nothing is being lost, but the database main lacks 2 rows lost since the start, and one thing more."
         );
     }
 
@@ -225,6 +225,6 @@ mod tests {
         lose(&journal, "main", (2, 5), Cause::Damaged);
         let status = Status::of(&journal, &stats, 1, Belief::Told);
         assert_eq!(status.ledger.lost(), 5);
-        assert_eq!(whats(&status), ["the database main lacks 3 rows that were lost since the start"]);
+        assert_eq!(whats(&status), ["the database main lacks 3 rows lost since the start"]);
     }
 }

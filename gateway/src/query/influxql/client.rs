@@ -117,7 +117,11 @@ impl Influxql {
     pub(super) async fn ask(&self, statement: &str, deadline: Instant) -> Result<Vec<Columns>, String> {
         let name = &self.name;
         let left = deadline.saturating_duration_since(Instant::now());
-        let late = || format!("{name} takes too long; ask for a shorter time, or for one device");
+        let late = || {
+            format!(
+                "{name} takes too long; see that it answers at all, or ask for a shorter time, or for one device"
+            )
+        };
         let (status, body) = tokio::time::timeout(left, self.send(statement)).await.map_err(|_| late())??;
         self.read(status, &body)
     }
