@@ -42,8 +42,10 @@ pub(super) struct Intake {
     max_bytes: u64,
     /// Bytes of all segments in use, those included that only the pending buffer knows, and those that are to be removed.
     pub(super) live_bytes: u64,
-    /// Bytes of segments that cannot go yet; see [`super::segment::Segments::surplus`].
+    /// Bytes of long segments that cannot go yet; see [`super::segment::Segments::surplus`].
     pub(super) surplus_bytes: u64,
+    /// Whether files that go on for given-up ones stay only since too few have begun behind them.
+    pub(super) chained: bool,
     pub(super) phase: Phase,
     /// Why the last commit was not possible.
     pub(super) commit_trouble: Option<String>,
@@ -57,9 +59,6 @@ pub(super) struct Intake {
     spares_ready: Arc<AtomicUsize>,
     /// Segments that the committer has yet to begin, with a spare for each.
     pub(super) unopened: usize,
-    /// Whether a file was given up since a segment was opened. All of those since the last snapshot but one stay, so that
-    /// the next segment is to begin before this one is full.
-    pub(super) gave_up: bool,
     /// Whether no segment was opened since the start.
     fresh: bool,
     /// Whether foreign and native intake were refused as full, and had no room since.
@@ -164,6 +163,7 @@ impl Intake {
             max_bytes: options.max_bytes - SMALL_FILES_BYTES,
             live_bytes,
             surplus_bytes: 0,
+            chained: false,
             phase: Phase::Open,
             commit_trouble: None,
             retire_trouble: None,
@@ -171,7 +171,6 @@ impl Intake {
             disk_bytes: None,
             spares_ready,
             unopened: 0,
-            gave_up: false,
             fresh: true,
             full: [false; 2],
             retired: 0,
@@ -253,15 +252,11 @@ impl Intake {
     pub(super) fn wants_spare(&self) -> bool {
         let spares = self.spares();
         let bytes = self.live_bytes + (spares as u64 + 1) * self.tail.shape.segment_bytes;
-        let soon = spares == 0
-            || self.refused
-            || self.gave_up
-            || self.tail.left() <= self.tail.shape.segment_bytes / 2;
+        let soon = spares == 0 || self.refused || self.tail.left() <= self.tail.shape.segment_bytes / 2;
         spares < SPARES && soon && bytes <= self.limit_bytes()
     }
 
-    /// What all files may take: `max_bytes`, and what a journal cannot let go of that was made with a higher one, or goes on
-    /// in files without snapshots since others could not be written.
+    /// What all files may take: `max_bytes`, and what a journal has that was made with a higher one and cannot let go of.
     pub(super) fn limit_bytes(&self) -> u64 {
         self.max_bytes + self.surplus_bytes
     }
@@ -311,15 +306,15 @@ impl Intake {
             return Err(Refused::TooLarge { bytes, limit });
         }
         let cost = self.tail.shape.cost(bytes);
-        if class != Class::Internal && self.is_in_reserve()
-            || class == Class::Native && self.holds_native_back()
-        {
+        let kept_back = class != Class::Internal && self.is_in_reserve()
+            || class == Class::Native && self.holds_native_back();
+        if kept_back && !self.is_full_of_nothing() {
             return Err(self.refuse_as_full(class));
         }
-        if cost > self.tail.left() || early && !self.tail.early {
-            self.may_open(class)?;
+        if kept_back {
             self.open_segment(cost, early)?;
-        } else if self.gave_up && self.spares() >= SPARES && !self.is_tight() {
+        } else if cost > self.tail.left() || early && !self.tail.early {
+            self.may_open(class)?;
             self.open_segment(cost, early)?;
         }
         match class {
@@ -335,6 +330,16 @@ impl Intake {
         let reserve_bytes = SPARES as u64 * self.tail.shape.segment_bytes;
         let is_full = self.live_bytes + reserve_bytes > self.limit_bytes() && !seeded(Bug::SparesNotCounted);
         is_full || self.spare_trouble.is_some() && self.spares() + 1 < SPARES
+    }
+
+    /// Whether what fills the journal is owed to nobody, and stays for want of segments behind it alone: rows may begin one,
+    /// and once they are confirmed another one, and all before these goes.
+    fn is_full_of_nothing(&self) -> bool {
+        let sinks = self.state.sinks();
+        let owes_nothing = !sinks.is_empty()
+            && sinks.iter().all(|sink| self.state.owed(&sink.name) == 0)
+            && self.state.oldest_letter().is_none();
+        self.chained && owes_nothing && self.spare_trouble.is_none()
     }
 
     /// Whether intake is refused as full, or will be at the next segment.
@@ -432,7 +437,6 @@ impl Intake {
         self.live_bytes += self.tail.shape.segment_bytes;
         self.unopened += 1;
         self.tidy_due = true;
-        self.gave_up = false;
         self.fresh = false;
         Ok(())
     }

@@ -133,10 +133,13 @@ fn make(shared: &Shared) -> io::Result<()> {
     made
 }
 
-/// Takes note of what long segments take of the room.
+/// Takes note of what stays without being owed: what long segments take of the room, and whether there are others.
 fn note_surplus(shared: &Shared) {
-    let surplus_bytes = shared.segments().surplus(shared.shape.segment_bytes);
-    shared.intake().surplus_bytes = surplus_bytes;
+    let segments = shared.segments();
+    let (surplus_bytes, chained) = (segments.surplus(shared.shape.segment_bytes), segments.is_chained());
+    drop(segments);
+    let mut intake = shared.intake();
+    (intake.surplus_bytes, intake.chained) = (surplus_bytes, chained);
 }
 
 /// Asks delivery to let go of the oldest segment, if intake wants that. Where only sinks lack it for which intake does not

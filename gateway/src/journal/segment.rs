@@ -265,15 +265,16 @@ impl Segments {
         self.0.values().map(|s| s.length).sum()
     }
 
-    /// Bytes that stay until others have begun behind them, and are beyond what stays of a journal in which nothing ever
-    /// went wrong: those by which the newest three exceed segments of this length, and those of segments without a snapshot
-    /// that recovery would go through behind the last snapshot but one.
+    /// Whether one without a snapshot is behind the last snapshot but one, and stays with that.
+    pub(super) fn is_chained(&self) -> bool {
+        let newest = self.0.values().rev();
+        let last_but_one = newest.filter(|s| s.snapshot).nth(1).map_or(SegmentId(0), |s| s.id);
+        self.0.range(last_but_one..).any(|(_, s)| !s.snapshot)
+    }
+
+    /// Bytes by which the newest three exceed segments of this length. They stay until others have begun behind them.
     pub(super) fn surplus(&self, segment_bytes: u64) -> u64 {
-        let newest = || self.0.values().rev();
-        let beyond: u64 = newest().take(3).map(|s| s.length.saturating_sub(segment_bytes)).sum();
-        let last_but_one = newest().filter(|s| s.snapshot).nth(1).map_or(SegmentId(0), |s| s.id);
-        let without = self.0.range(last_but_one..).filter(|(_, s)| !s.snapshot);
-        beyond + without.map(|(_, s)| s.length.min(segment_bytes)).sum::<u64>()
+        self.0.values().rev().take(3).map(|s| s.length.saturating_sub(segment_bytes)).sum()
     }
 }
 

@@ -295,7 +295,6 @@ impl Committer {
         let mut intake = self.shared.intake();
         intake.live_bytes += active.segment.length;
         intake.unopened += usize::from(active.segment.snapshot && !begun);
-        intake.gave_up = true;
         intake.commits.rewrites += 1;
         (intake.retire_due, intake.tidy_due) = (true, true);
         drop(intake);

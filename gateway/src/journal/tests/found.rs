@@ -291,53 +291,33 @@ fn rows_leave_to_delivery_what_it_takes_out_of_the_reserve() {
 }
 
 #[test]
-fn files_that_were_given_up_keep_no_room_for_ever() {
+fn a_journal_full_of_nothing_that_is_owed_takes_rows_again() {
     let storage = MemoryStorage::new();
     let mut parts = Parts::open(&storage);
     parts.register("main");
-    // One commit after the other fails, more often than the journal has segments.
-    for row in 0..20 {
-        let nth = storage.calls_of(CallKind::Sync);
-        parts.submit(row, 1);
-        keeper::tidy(&parts.shared).unwrap();
-        storage.plan(Fault::once(CallKind::Sync, nth, ErrorKind::Other));
-        parts.commit_and_tidy();
-        let end = *parts.shared.watermark.borrow();
-        parts.confirm("main", end);
-        parts.commit_and_tidy();
-        let segments = parts.shared.segments().iter().count();
-        assert!(segments <= 6, "{segments} segments after {row} rows");
-    }
-    assert_eq!(parts.shared.intake().commits.rewrites, 20);
-    parts.submit(20, 1);
-    assert_eq!(Parts::open(&storage.after_kill()).report.damaged, []);
-}
-
-#[test]
-fn a_full_journal_whose_files_were_given_up_empties_and_takes_rows_again() {
-    let storage = MemoryStorage::new();
-    let mut parts = Parts::open(&storage);
-    parts.register("main");
+    // One commit after the other fails, until what goes on for the files that were given up fills the journal.
     let mut next = 0;
-    while parts.try_submit(next, FRAME_ROWS).is_ok() {
-        parts.commit_and_tidy();
-        next += FRAME_ROWS;
-    }
-    // Delivery confirms nothing yet, and each of its commits fails once, more often than there are segments.
-    for _ in 0..9 {
-        parts.confirm("main", Offset(0));
+    while parts.try_submit(next, 1).is_ok() {
         storage.plan(Fault::once(CallKind::Sync, storage.calls_of(CallKind::Sync), ErrorKind::Other));
         parts.commit_and_tidy();
+        next += 1;
     }
-    assert_eq!(parts.shared.intake().commits.rewrites, 9);
-    while parts.shared.intake().tail.left() > 0 {
-        parts.confirm("main", Offset(0));
+    let rewrites = parts.shared.intake().commits.rewrites;
+    assert!(rewrites >= 5, "{rewrites}");
+    assert_eq!(parts.try_submit(next, 1), Err(Refused::Full), "they are owed");
+    for _ in 0..3 {
+        let end = *parts.shared.watermark.borrow();
+        let confirmed = [("e6614104".into(), parts.shared.intake().state.owed("main"))];
+        let confirm = |submission: &mut Submission<'_>| submission.add_cursor("main", end, &confirmed);
+        parts.shared.submit(Class::Internal, |_, submission| confirm(submission)).unwrap();
         parts.commit_and_tidy();
+        parts.submit(next, 1);
+        parts.commit_and_tidy();
+        next += 1;
     }
-    let end = *parts.shared.watermark.borrow();
-    parts.confirm("main", end);
-    parts.commit_and_tidy();
-    parts.submit(next, 1);
+    let segments = parts.shared.segments().iter().count();
+    assert!(segments <= 3, "{segments} segments");
+    assert_eq!(Parts::open(&storage.after_kill()).report.damaged, []);
 }
 
 #[test]

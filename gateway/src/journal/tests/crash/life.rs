@@ -96,11 +96,11 @@ impl Life {
         });
         tap.follow(shared.watermark.subscribe());
         let spared = if end > 0 { profile.shape.segment_bytes } else { 0 };
-        // What lives before could not write stays for a while.
-        let stays = shared.segments().surplus(profile.shape.segment_bytes);
+        // Two may have to begin so that those can go which go on for given-up ones.
+        let chain_bytes = if shared.segments().is_chained() { 2 * profile.shape.segment_bytes } else { 0 };
         // A mark of the end may be made beside that one.
         let found_bytes = start_bytes + 2 * SLOT_BYTES as u64;
-        let limit_bytes = found_bytes.max(profile.options.max_bytes + stays) + spared;
+        let limit_bytes = found_bytes.max(profile.options.max_bytes) + spared + chain_bytes;
         let machine = MachineBoot(offered.0 % 3);
         let world = World { shared, tap, profile, machine, trouble: Mutex::new(None) };
         Ok(Life { world: Arc::new(world), committer, rng, over: false, limit_bytes })
@@ -189,7 +189,8 @@ impl Life {
         let peak = self.world.tap.peak_bytes();
         // What could not be written goes into another file, whatever the limit.
         let rewrites = self.world.shared.intake().commits.rewrites;
-        let limit = self.limit_bytes + rewrites * self.world.profile.shape.segment_bytes;
+        let chain = if rewrites > 0 { 2 } else { 0 };
+        let limit = self.limit_bytes + (rewrites + chain) * self.world.profile.shape.segment_bytes;
         if peak > limit {
             return Err(format!("the files take {peak} bytes, and may take {limit}"));
         }
@@ -264,7 +265,10 @@ impl World {
         decide: impl FnOnce(&State, &mut Submission<'_>) -> Result<(), Refused>,
     ) -> bool {
         let mut encoded = Vec::new();
-        let live_bytes = self.shared.intake().live_bytes;
+        let before = self.shared.intake();
+        let live_bytes = before.live_bytes;
+        let owes = before.state.sinks().iter().any(|sink| before.state.owed(&sink.name) > 0);
+        drop(before);
         let submitted = self.shared.submit(class, |state, submission| {
             decide(state, submission)?;
             encoded.clone_from(submission.out);
@@ -284,7 +288,7 @@ impl World {
             *self.trouble.lock().unwrap() = Some(trouble);
         }
         let intake = self.shared.intake();
-        let begins = class != Class::Internal && intake.live_bytes > live_bytes;
+        let begins = class != Class::Internal && owes && intake.live_bytes > live_bytes;
         let kept_bytes = SPARES as u64 * self.profile.shape.segment_bytes;
         if begins && intake.live_bytes + kept_bytes > intake.limit_bytes() {
             let trouble = "rows take what is kept for delivery".to_owned();
