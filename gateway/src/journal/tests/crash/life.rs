@@ -490,11 +490,11 @@ impl World {
         self.submit(Class::Internal, |_, submission| submission.add_cursor(sink, Offset(next), &confirmed));
     }
 
-    /// Whether a sink may say once more where it is.
+    /// Whether a sink may say where it is, or that it is there.
     fn confirms_again(&self) -> bool {
         self.submit(Class::Internal, |state, submission| match state.sinks().first() {
             Some(sink) => submission.add_cursor(&sink.name, sink.cursor, &[]),
-            None => Ok(()),
+            None => submission.add(&Entry::Sink(SinkEntry { sink: SINKS[0], start: Offset(0) })),
         })
     }
 
