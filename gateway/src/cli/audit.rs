@@ -235,7 +235,7 @@ mod tests {
         );
         assert_eq!(words[1], ["device", "confirmed", "expected", "stored", "lost"]);
         assert_eq!(words[2], ["porch", "7", "7", "7", "13", "exact"]);
-        assert_eq!(words[3][..5], ["2", "rows", "could", "not", "be"]);
+        assert_eq!(words[3][..5], ["unreadable", "or", "refused:", "2", "rows;"]);
         assert_eq!(absent(0, 0), "");
     }
 
