@@ -313,6 +313,7 @@ impl Intake {
         }
         if kept_back {
             self.open_segment(cost, early)?;
+            self.chained = false;
         } else if cost > self.tail.left() || early && !self.tail.early {
             self.may_open(class)?;
             self.open_segment(cost, early)?;
@@ -333,13 +334,13 @@ impl Intake {
     }
 
     /// Whether what fills the journal is owed to nobody, and stays for want of segments behind it alone: rows may begin one,
-    /// and once they are confirmed another one, and all before these goes.
+    /// and once they are confirmed another one, and all before these goes. One at a time, whatever it is that begins it.
     fn is_full_of_nothing(&self) -> bool {
         let sinks = self.state.sinks();
         let owes_nothing = !sinks.is_empty()
             && sinks.iter().all(|sink| self.state.owed(&sink.name) == 0)
             && self.state.oldest_letter().is_none();
-        self.chained && owes_nothing && self.spare_trouble.is_none()
+        self.chained && self.unopened == 0 && owes_nothing && self.spare_trouble.is_none()
     }
 
     /// Whether intake is refused as full, or will be at the next segment.
