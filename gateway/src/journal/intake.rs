@@ -44,7 +44,7 @@ pub(super) struct Intake {
     pub(super) live_bytes: u64,
     /// Bytes of long segments that cannot go yet; see [`super::segment::Segments::surplus`].
     pub(super) surplus_bytes: u64,
-    /// Whether files that go on for given-up ones stay only since too few have begun behind them.
+    /// Whether there are segments that stay until others begin behind them; see [`super::segment::Segments::is_chained`].
     pub(super) chained: bool,
     pub(super) phase: Phase,
     /// Why the last commit was not possible.
@@ -334,7 +334,7 @@ impl Intake {
     }
 
     /// Whether what fills the journal is owed to nobody, and stays for want of segments behind it alone: rows may begin one,
-    /// and once they are confirmed another one, and all before these goes. One at a time, whatever it is that begins it.
+    /// and once they are confirmed another one, behind which all before these goes; each once the last has begun.
     fn is_full_of_nothing(&self) -> bool {
         let sinks = self.state.sinks();
         let owes_nothing = !sinks.is_empty()

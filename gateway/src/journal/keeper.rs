@@ -133,7 +133,8 @@ fn make(shared: &Shared) -> io::Result<()> {
     made
 }
 
-/// Takes note of what stays without being owed: what long segments take of the room, and whether there are others.
+/// Takes note of what stays though it may be owed to nobody: what long segments take of the room, and whether there are
+/// some without a snapshot.
 fn note_surplus(shared: &Shared) {
     let segments = shared.segments();
     let (surplus_bytes, chained) = (segments.surplus(shared.shape.segment_bytes), segments.is_chained());

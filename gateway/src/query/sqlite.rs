@@ -110,9 +110,7 @@ impl Embedded {
     fn reason(&self, error: &rusqlite::Error) -> String {
         let path = self.path.display();
         if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
-            return format!(
-                "{path} takes too long; see that it answers at all, or ask for a shorter time, or for one device"
-            );
+            return format!("{path} takes too long; ask for a shorter time, or for one device");
         }
         format!("{path} cannot be read: {error}; the log of the gateway says more")
     }

@@ -90,7 +90,8 @@ fn explained(causes: &[&str]) -> String {
         ),
         (
             &["evicted"],
-            "`evicted` made room in the journal: bring the database back sooner, raise [journal] max_bytes, or make room on the disk if that was full. ",
+            "`evicted` made room in the journal: bring the database back sooner, raise [journal] max_bytes, or make room on \
+             the disk if that was full. ",
         ),
         (
             &["sink_reset"],
@@ -243,7 +244,7 @@ fn of_sink(name: &str, sink: &SinkReport) -> Option<Finding> {
             format!(
                 "{}. What waits for it is sent again; {}.",
                 why(),
-                // A file on this machine is away for want of room.
+                // Whoever says so can be reached.
                 if why().contains("disk is full") {
                     "make room on its disk"
                 } else {
@@ -392,6 +393,23 @@ mod tests {
             assert_eq!((severity, what.as_str()), (Severity::Trouble, expected));
             assert_eq!(verdict, format!("Nothing is being lost, but {expected}."));
         }
+    }
+
+    #[test]
+    fn who_lacks_room_is_told_to_make_room() {
+        let sink = |said: &str| SinkReport {
+            state: "retrying".to_owned(),
+            last_error: Some(said.to_owned()),
+            ..SinkReport::default()
+        };
+        let cure = |said| of_sink("main", &sink(said)).unwrap().cure;
+        assert!(cure("database or disk is full").ends_with("sent again; make room on its disk."));
+        assert!(cure("no answer").ends_with("sent again; see that it runs, and can be reached from here."));
+        let mut status = status(|_| {});
+        status.journal.state = "full".to_owned();
+        assert!(journal(&status).unwrap().cure.starts_with("Bring back the database"));
+        status.journal.last_error = Some("no space left; make room".to_owned());
+        assert!(journal(&status).unwrap().cure.starts_with("no space left; make room; what devices"));
     }
 
     #[test]

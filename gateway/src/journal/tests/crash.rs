@@ -19,8 +19,8 @@
 //! # Failure
 //!
 //! A failure prints the state's path, and `FOREBAY_CRASH={path}` goes to it, with `FOREBAY_BUG={name}` built in if that
-//! is set: `cargo test --release -p forebay-gateway --lib journal::tests::crash -- --nocapture`. `FOREBAY_SEED` gives the
-//! one workload that is random, `FOREBAY_LONG=1` the full count.
+//! is set: `cargo test --release -p forebay-gateway --lib journal::tests::crash -- --nocapture`. `FOREBAY_SEED` gives what
+//! is random, `FOREBAY_LONG=1` the full count.
 
 mod damage;
 mod explore;
@@ -30,6 +30,7 @@ mod names;
 mod oracle;
 mod tap;
 mod tears;
+mod world;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -72,9 +73,7 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     if let Ok(path) = env::var("FOREBAY_CRASH") {
         return replay(&path);
     }
-    let random =
-        env::var("FOREBAY_SEED").ok().map_or_else(|| getrandom::u64().unwrap(), |s| s.parse().unwrap());
-    println!("FOREBAY_SEED={random}");
+    let random = random_seed();
     let seeds = if is_long() { SEEDS_LONG } else { SEEDS };
     // With early rows, too, whatever the random one is like.
     let seeds: BTreeSet<u64> = (0..seeds).chain([EARLY_FROM, EARLY_FROM + 1, random]).collect();
@@ -91,11 +90,7 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     counts.iter().for_each(|(kind, states)| println!("{states:>9} {kind}"));
     let states: u64 = counts.values().sum();
     println!("{states:>9} distinct states");
-    let failures = failures.into_inner().unwrap();
-    for Failure { path, message } in &failures {
-        println!("FOREBAY_CRASH={path}: {message}");
-    }
-    assert!(failures.is_empty(), "{} workloads break a promise", failures.len());
+    none_of(failures.into_inner().unwrap());
     assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
 }
 
@@ -105,18 +100,12 @@ fn whatever_befell_a_journal_takes_rows_again_once_all_is_confirmed() {
     if env::var("FOREBAY_CRASH").is_ok() {
         return;
     }
-    let random =
-        env::var("FOREBAY_SEED").ok().map_or_else(|| getrandom::u64().unwrap(), |s| s.parse().unwrap());
-    println!("FOREBAY_SEED={random}");
+    let random = random_seed();
     let lives = if is_long() { LIVES_LONG } else { LIVES };
     let seeds: Vec<u64> = (0..lives).map(|life| random.wrapping_add(life)).collect();
     let failures = Mutex::new(Vec::new());
     on_threads(&seeds, |seed| failures.lock().unwrap().extend(Explorer::new(*seed, EFFORT).live().err()));
-    let failures = failures.into_inner().unwrap();
-    for Failure { path, message } in &failures {
-        println!("FOREBAY_CRASH={path}: {message}");
-    }
-    assert!(failures.is_empty(), "{} of {lives} lives break a promise", failures.len());
+    none_of(failures.into_inner().unwrap());
 }
 
 #[test]
@@ -211,6 +200,20 @@ fn replay(path: &str) {
     if let Err(Failure { path, message }) = explorer.replay(&path) {
         panic!("{path}: {message}");
     }
+}
+
+fn random_seed() -> u64 {
+    let given = env::var("FOREBAY_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| getrandom::u64().unwrap());
+    println!("FOREBAY_SEED={seed}");
+    seed
+}
+
+fn none_of(failures: Vec<Failure>) {
+    for Failure { path, message } in &failures {
+        println!("FOREBAY_CRASH={path}: {message}");
+    }
+    assert!(failures.is_empty(), "{} lives break a promise", failures.len());
 }
 
 fn is_long() -> bool {
