@@ -90,7 +90,7 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     counts.iter().for_each(|(kind, states)| println!("{states:>9} {kind}"));
     let states: u64 = counts.values().sum();
     println!("{states:>9} distinct states");
-    none_of(failures.into_inner().unwrap());
+    none_of(&failures.into_inner().unwrap());
     assert!(states >= if is_long() { STATES_MIN_LONG } else { STATES_MIN });
 }
 
@@ -105,7 +105,7 @@ fn whatever_befell_a_journal_takes_rows_again_once_all_is_confirmed() {
     let seeds: Vec<u64> = (0..lives).map(|life| random.wrapping_add(life)).collect();
     let failures = Mutex::new(Vec::new());
     on_threads(&seeds, |seed| failures.lock().unwrap().extend(Explorer::new(*seed, EFFORT).live().err()));
-    none_of(failures.into_inner().unwrap());
+    none_of(&failures.into_inner().unwrap());
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn random_seed() -> u64 {
     seed
 }
 
-fn none_of(failures: Vec<Failure>) {
-    for Failure { path, message } in &failures {
+fn none_of(failures: &[Failure]) {
+    for Failure { path, message } in failures {
         println!("FOREBAY_CRASH={path}: {message}");
     }
     assert!(failures.is_empty(), "{} lives break a promise", failures.len());
