@@ -69,6 +69,9 @@ const HTTP_NICE: i32 = 10;
 /// How often it is looked whether rows that came before the clock was believed can get their time.
 const FIX_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long a start takes, with the first connections to brokers and databases.
+const START: Duration = Duration::from_secs(2);
+
 /// Runs until a signal says to stop, by the configuration that was read from `path`, which SIGHUP reads again.
 ///
 /// # Errors
@@ -187,6 +190,10 @@ impl Gateway {
         let serving = tokio::spawn(server.serve());
         let saving = tokio::spawn(save_clocks(Arc::clone(&clocks), believed));
         let fixing = tokio::spawn(fix_clocks(ingest));
+        tokio::spawn(async {
+            tokio::time::sleep(START).await;
+            raw::let_go_of_start();
+        });
         let (watcher, watched) = (Arc::clone(manager), journal.clone());
         let watching = tokio::spawn(async move { watcher.watch(&watched).await });
         let measuring = health.map(|(interval, health)| tokio::spawn(health.run(interval)));

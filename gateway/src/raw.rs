@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "each call says why it is sound; everything else in this crate may not")]
 
 use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::{ptr, slice};
 
 use rustix::ioctl::{Getter, ioctl, opcode};
 
@@ -31,6 +32,41 @@ pub(crate) fn spare_memory() {
 /// A buffer that is no part of an arena, and what an arena keeps at its end: glibc's own values, before it changes them.
 #[cfg(target_env = "gnu")]
 const LARGE_BYTES: libc::c_int = 128 * 1024;
+
+/// Gives up the pages of the program's own file that were read so far: what only the start needed stays away, and what is
+/// needed again comes back from the page cache. So the start's half of the program does not count as in use for weeks, and
+/// is the first that the kernel takes when memory is short.
+pub(crate) fn let_go_of_start() {
+    // SAFETY: the callback neither unwinds nor keeps what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of_program), ptr::null_mut()) };
+}
+
+/// Lets go of one object's segments, and ends the iteration with it: the program comes first, before its libraries, which
+/// other processes have in use too.
+///
+/// # Safety
+/// `object` points to what `dl_iterate_phdr` tells of an object that is loaded.
+unsafe extern "C" fn let_go_of_program(
+    object: *mut libc::dl_phdr_info,
+    _bytes: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    let page = rustix::param::page_size();
+    // SAFETY: the caller vouches for the object, and the linker for as many headers as the object says.
+    let (base, segments) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr as usize, slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
+    };
+    for segment in segments.iter().filter(|it| it.p_type == libc::PT_LOAD && it.p_flags & libc::PF_W == 0) {
+        let start = base.wrapping_add(segment.p_vaddr as usize);
+        let first = start & !(page - 1);
+        let bytes = start - first + segment.p_memsz as usize;
+        // SAFETY: a segment that is never written, not even by the linker, holds what the file does, so that its pages
+        // read the same when they come back. Where the call fails, nothing has changed.
+        unsafe { libc::madvise(first as *mut libc::c_void, bytes, libc::MADV_DONTNEED) };
+    }
+    1
+}
 
 /// The descriptor of a port, which `serialport` gives away as a number only.
 pub(crate) fn descriptor_of(port: serialport::TTYPort) -> OwnedFd {

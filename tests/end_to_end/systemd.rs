@@ -143,3 +143,24 @@ fn the_watchdog_is_not_fed_while_a_commit_hangs_and_is_again_once_it_is_through(
     scratch.passed();
     Ok(())
 }
+
+/// The program is larger than a small machine likes, and most of it runs once.
+#[test]
+fn a_gateway_that_has_started_holds_a_part_of_its_program_only() -> anyhow::Result<()> {
+    let scratch = Scratch::new("systemd-memory")?;
+    let broker = Mosquitto::start(&scratch.path().join("mosquitto"))?;
+    let http = free_port()?;
+    let command = program().command("run", &configure(scratch.path(), broker.port, http)?);
+    let mut gateway = Process::spawn("forebay", command, &scratch.path().join("gateway.log"))?;
+    wait_for("memory that is given up", LIMIT, || {
+        let usage = gateway.usage().map_err(|error| format!("{error:#}"))?;
+        let is_rid = usage.resident_bytes * 4 < usage.resident_bytes_max * 3;
+        if is_rid { Ok(()) } else { Err(format!("{usage:?}")) }
+    })?;
+    // What is needed comes back.
+    let ready = Http::new()?.get(&format!("http://127.0.0.1:{http}/readyz"))?;
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    assert!(gateway.terminate(LIMIT)?.success());
+    scratch.passed();
+    Ok(())
+}

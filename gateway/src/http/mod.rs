@@ -33,6 +33,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::http::{StatusCode, Uri};
 use axum::routing::get;
 use axum::{Router, middleware};
 use thiserror::Error;
@@ -50,6 +51,7 @@ use crate::query::Engine;
 use crate::sink::SinkError;
 use crate::stats::Stats;
 use crate::stats::pulse::OnDisk;
+use crate::terminal::plain;
 use guard::Guard;
 use seats::Limits;
 
@@ -191,6 +193,14 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/live", get(live::live))
         .with_state(api)
         .merge(ui::router())
+        .fallback(nothing_there)
+}
+
+async fn nothing_there(uri: Uri) -> (StatusCode, String) {
+    let path = plain(uri.path());
+    let text =
+        format!("there is nothing at {path}; the dashboard is at /, and what else there is in README.md\n");
+    (StatusCode::NOT_FOUND, text)
 }
 
 /// What only the commands of this machine may ask for, beside everything else.

@@ -365,7 +365,9 @@ async fn health_and_readiness_follow_the_journal() {
     let served = Served::start().await;
     assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(served.get("/readyz").await, (200, "ok\n".to_owned()));
-    assert_eq!(served.get("/nothing").await.0, 404);
+    let (code, text) = served.get("/nothing").await;
+    assert_eq!(code, 404);
+    assert!(text.starts_with("there is nothing at /nothing; "), "{text}");
 
     served.storage.faults(|faults| faults.full = true);
     let receipt = served.submit("a", 0, 1);

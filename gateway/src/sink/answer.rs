@@ -80,7 +80,10 @@ pub(super) fn classify(answer: &Answer, points: usize) -> Outcome {
             Outcome::Hold { reason }
         }
         404 => Outcome::Hold {
-            reason: format!("{reason}; the database, bucket, organization or path does not exist"),
+            reason: format!(
+                "{reason}; the database, bucket, organization or path does not exist: create it, or mend the \
+                 configuration; `forebay check` says which it is"
+            ),
         },
         413 if points > 1 || word.is_some() => Outcome::TooLarge { reason },
         413 => Outcome::Hold {

@@ -46,6 +46,7 @@ impl Finding {
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| losses_of_sink(name, sink)));
         findings.extend(status.sinks.iter().filter_map(|(name, sink)| refusals(name, sink)));
         findings.extend(status.sources.iter().filter_map(|(name, source)| of_source(name, source)));
+        findings.extend(status.sources.iter().filter_map(|(name, source)| unreadable(name, source)));
         findings.extend(clock(status));
         findings.sort_by_key(|finding| finding.severity);
         findings
@@ -272,6 +273,22 @@ fn of_source(name: &str, source: &SourceReport) -> Option<Finding> {
     })
 }
 
+/// What cannot be read is kept aside, and no loss; but nobody has its readings.
+fn unreadable(name: &str, source: &SourceReport) -> Option<Finding> {
+    let bad = source.bad_messages_lately;
+    (bad > 0).then(|| {
+        Finding::new(
+            Severity::Trouble,
+            format!(
+                "{} of {name} could not be read in the last ten seconds, kept as dead letters",
+                some(bad, "message")
+            ),
+            "`forebay dead-letters list` says why, and `forebay explain` how a message is read. Mend the device, or what \
+             the configuration says of its messages.",
+        )
+    })
+}
+
 fn clock(status: &Status) -> Option<Finding> {
     let waiting = status.clock.waiting_rows;
     (!status.clock_trusted && waiting > 0).then(|| {
@@ -384,7 +401,10 @@ mod tests {
         let refused = Pulse { sinks: [("main".to_owned(), sink)].into(), ..Pulse::default() };
         let overdue = Pulse { is_overdue: true, ..Pulse::default() };
         let health = Pulse { health_dropped: 1, ..Pulse::default() };
+        let source = SourcePulse { bad: 2, ..SourcePulse::default() };
+        let bad = Pulse { sources: [("mqtt://a".to_owned(), source)].into(), ..Pulse::default() };
         for (pulse, expected) in [
+            (bad, "2 messages of mqtt://a could not be read in the last ten seconds, kept as dead letters"),
             (health, "the gateway dropped 1 row of its own health in the last ten seconds"),
             (refused, "the database main refused 3 rows in the last ten seconds, kept as dead letters"),
             (overdue, "nothing was measured for five seconds, so that losses would not be seen"),

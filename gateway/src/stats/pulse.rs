@@ -48,7 +48,9 @@ pub struct Pulse {
 pub struct SourcePulse {
     /// Rows that it hands to intake in a second.
     pub rows_per_s: f64,
-    /// Messages at QoS 0 that it let go of in the last [`WINDOW_MS`].
+    /// Messages that could not be read in the last [`WINDOW_MS`].
+    pub bad: u64,
+    /// Messages at QoS 0 that it let go of in that time.
     pub dropped: u64,
     /// Messages that its broker has dropped in that time.
     pub broker_dropped: u64,
@@ -91,6 +93,8 @@ pub struct Counts {
 pub struct SourceCounts {
     /// Rows handed to intake.
     pub received: u64,
+    /// Messages that could not be read.
+    pub bad: u64,
     /// Messages at QoS 0 that were let go of.
     pub dropped: u64,
     /// Messages that the broker has dropped since its own start, where it tells.
@@ -135,6 +139,7 @@ impl Pulse {
         for (name, source) in &mut status.sources {
             let pulse = self.sources.get(name).copied().unwrap_or_default();
             source.rows_per_s = pulse.rows_per_s;
+            source.bad_messages_lately = pulse.bad;
             source.dropped_messages_lately = pulse.dropped;
             source.broker_dropped_messages_lately = pulse.broker_dropped;
         }
@@ -208,6 +213,7 @@ impl SourceCounts {
         };
         SourcePulse {
             rows_per_s: per_second(received, passed_ms),
+            bad: self.bad.saturating_sub(before.map_or(0, |before| before.bad)),
             dropped: self.dropped.saturating_sub(before.map_or(0, |before| before.dropped)),
             broker_dropped,
         }
@@ -249,8 +255,13 @@ impl Counts {
         }
         let source = |(name, source): (String, std::sync::Arc<super::SourceStats>)| {
             let report = source.report();
-            let (received, dropped) = (report.rows_received, report.dropped_messages);
-            (name, SourceCounts { received, dropped, broker_dropped: report.broker_dropped_messages })
+            let counts = SourceCounts {
+                received: report.rows_received,
+                bad: report.bad_messages,
+                dropped: report.dropped_messages,
+                broker_dropped: report.broker_dropped_messages,
+            };
+            (name, counts)
         };
         Counts {
             sources: stats.sources().into_iter().map(source).collect(),
@@ -325,10 +336,7 @@ mod tests {
 
     fn counts(received: u64, confirmed: u64, backlog: u64) -> Counts {
         Counts {
-            sources: BTreeMap::from([(
-                "s".to_owned(),
-                SourceCounts { received, dropped: 0, broker_dropped: None },
-            )]),
+            sources: BTreeMap::from([("s".to_owned(), SourceCounts { received, ..SourceCounts::default() })]),
             sinks: BTreeMap::from([(
                 "main".to_owned(),
                 SinkCounts { confirmed, backlog, age_s: Some(3), rejected: 0 },
@@ -385,8 +393,8 @@ mod tests {
     fn what_goes_lost_by_the_way_is_told_while_it_is_news() {
         let with = |dropped, broker_dropped, rejected, letters| {
             let mut counts = counts(0, 0, 0);
-            let (name, received) = ("s".to_owned(), 0);
-            counts.sources.insert(name, SourceCounts { received, dropped, broker_dropped });
+            let source = SourceCounts { bad: dropped, dropped, broker_dropped, ..SourceCounts::default() };
+            counts.sources.insert("s".to_owned(), source);
             counts.sinks.entry("main".to_owned()).or_default().rejected = rejected;
             counts.health_dropped = dropped;
             counts.letters_dropped = Dropped { letters, rows: 2 * letters };
@@ -394,7 +402,7 @@ mod tests {
         };
         let told = |pulse: &Pulse| {
             let (source, sink) = (pulse.sources["s"], pulse.sinks["main"]);
-            assert_eq!(pulse.health_dropped, source.dropped);
+            assert_eq!((pulse.health_dropped, source.bad), (source.dropped, source.dropped));
             assert_eq!(pulse.letters_dropped.rows, 2 * pulse.letters_dropped.letters);
             (source.dropped, source.broker_dropped, sink.rejected, pulse.letters_dropped.letters)
         };

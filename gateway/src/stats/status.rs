@@ -173,6 +173,9 @@ pub struct SourceReport {
     pub rows_acked: u64,
     /// Messages or frames that could not be read since the start.
     pub bad_messages: u64,
+    /// The same in the last ten seconds.
+    #[serde(default)]
+    pub bad_messages_lately: u64,
     /// Messages since the start that a broker sent again and that may be stored twice, because nothing tells whether they
     /// were stored before.
     #[serde(default)]
@@ -425,6 +428,7 @@ impl SourceStats {
             rows_received: self.rows_received.get(),
             rows_acked: self.rows_acked.get(),
             bad_messages: self.bad_messages.get(),
+            bad_messages_lately: 0,
             doubtful_messages: self.doubtful_messages.get(),
             dropped_messages: self.dropped_messages.get(),
             dropped_messages_lately: 0,

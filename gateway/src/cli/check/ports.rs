@@ -193,6 +193,7 @@ mod tests {
             rows_received: 0,
             rows_acked: 0,
             bad_messages: 0,
+            bad_messages_lately: 0,
             doubtful_messages: 0,
             dropped_messages: 0,
             dropped_messages_lately: 0,
