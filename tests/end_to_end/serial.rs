@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use forebay_tests::clock::{wait_for, wall_ns};
 use forebay_tests::device::{Fleet, RING_BYTES, SerialDevice};
 use forebay_tests::gateway::{Gateway, Program, Settings, round_trip_tolerance};
@@ -206,10 +207,19 @@ fn a_link_that_leads_to_another_port_is_followed_although_the_first_one_is_still
     let gateway = start(&scratch, program(), &tables)?;
     let name = link.to_string_lossy().into_owned();
     await_source(&gateway, &name, "the opening of the first port", is_connected)?;
+    let terminal = std::fs::read_link(&link)?;
     let second = Line::plug_in(&link)?;
     await_source(&gateway, &name, "the opening of the second port", |source| source["connects"] == 2)?;
     second.write_all(b"{\"t\":1}\n", LIMIT)?;
     await_source(&gateway, &name, "the second port's line", |source| source["rows_received"] == 1)?;
+    // It takes its leave of the first one while the second is there.
+    let files = format!("/proc/{}/fd", gateway.id().context("it runs")?);
+    wait_for("the end of the first port", LIMIT, || {
+        let files = std::fs::read_dir(&files).map_err(|error| error.to_string())?;
+        let is_first =
+            |file: &std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|to| to == terminal);
+        if files.flatten().any(|file| is_first(&file)) { Err("it is open".to_owned()) } else { Ok(()) }
+    })?;
     // Nobody listens to the first one any more: what is written there stays there.
     first.write_all(b"{\"t\":2}\n", LIMIT)?;
     second.write_all(b"{\"t\":3}\n", LIMIT)?;

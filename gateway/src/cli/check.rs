@@ -38,7 +38,9 @@ pub(super) fn run(loaded: &Loaded) -> ExitCode {
     let options = Options::from(&config.journal);
     let sinks = data_dir::sinks(&config.data_dir, running.as_ref());
     let room = data_dir::check_journal(&config.data_dir, &options);
+    let (room, short) = room.map_or_else(|fault| (Err(fault), None), |(what, short)| (Ok(what), short));
     report.line("journal", sinks.as_ref().map_err(Clone::clone).and(room));
+    short.inspect(|short| report.warn("journal", short));
     let sinks = sinks.unwrap_or_default();
     let config = &config.beside(sinks.iter().map(|sink| &*sink.name));
     for (sink, lacks) in data_dir::abandoned(config, &sinks) {

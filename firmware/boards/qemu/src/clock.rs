@@ -29,6 +29,9 @@ pub(crate) fn start(systick: &mut SYST, from: Option<Tick>) {
     systick.clear_current();
     systick.enable_interrupt();
     systick.enable_counter();
+    // At 0 it stands until it is loaded, which to `now` would be the end of a round. A chip takes a cycle for that; QEMU, as
+    // long as its host is busy.
+    while SYST::get_current() == 0 {}
 }
 
 #[exception]

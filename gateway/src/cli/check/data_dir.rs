@@ -50,8 +50,8 @@ pub(super) fn check(data_dir: &Path, running: Option<u32>) -> Finding {
     }
 }
 
-/// What the journal can do on the disk that it is on.
-pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
+/// What the journal can do on the disk that it is on, and what is wrong with that.
+pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Result<(String, Option<String>), String> {
     let exists = |path: &&Path| path.exists() && !path.as_os_str().is_empty();
     let directory = data_dir.ancestors().find(exists).unwrap_or(Path::new("."));
     let space = Directory::new(directory).space().map_err(|error| {
@@ -61,16 +61,18 @@ pub(super) fn check_journal(data_dir: &Path, options: &Options) -> Finding {
     let own: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
     let room_bytes = space.free_bytes.saturating_add(own);
     let Capacity { segment_bytes, devices } = options.capacity(room_bytes);
-    let short = if room_bytes < options.max_bytes {
-        format!("; the disk has room for {} MiB of it only", room_bytes >> 20)
-    } else {
-        String::new()
-    };
-    Ok(format!(
-        "at most {} MiB in files of {} KiB, for some {devices} devices{short}",
-        options.max_bytes >> 20,
-        segment_bytes >> 10
-    ))
+    let max_mib = options.max_bytes >> 20;
+    let what =
+        format!("at most {max_mib} MiB in files of {} KiB, for some {devices} devices", segment_bytes >> 10);
+    let short = (room_bytes < options.max_bytes).then(|| {
+        format!(
+            "the disk of {} has room for {} MiB of these {max_mib}: it is full before the journal is; make room, or lower \
+             [journal] max_bytes",
+            data_dir.display(),
+            room_bytes >> 20
+        )
+    });
+    Ok((what, short))
 }
 
 /// Whether there is something else in the directory's place.
@@ -243,10 +245,11 @@ mod tests {
     #[test]
     fn the_journal_is_said_to_hold_what_its_files_allow() {
         let dir = tempfile::tempdir().unwrap();
-        let finding = check_journal(&dir.path().join("a/b"), &Options::sized(4 << 20)).unwrap();
-        assert!(finding.starts_with("at most 4 MiB in files of 256 KiB, for some 144 devices"), "{finding}");
-        let finding = check_journal(dir.path(), &Options::sized(1 << 60)).unwrap();
-        assert!(finding.contains("the disk has room for"), "{finding}");
+        let (what, short) = check_journal(&dir.path().join("a/b"), &Options::sized(4 << 20)).unwrap();
+        assert_eq!(what, "at most 4 MiB in files of 256 KiB, for some 144 devices");
+        assert_eq!(short, None);
+        let (_, short) = check_journal(dir.path(), &Options::sized(1 << 60)).unwrap();
+        assert!(short.unwrap().contains("it is full before the journal is; make room, or lower"));
     }
 
     #[test]
